@@ -1,0 +1,21 @@
+"""What the gateway asks of a backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from mlx_manager.ir import Event, GenerationRequest
+
+
+class Backend(Protocol):
+    """Answers requests. Stateless to its caller: everything about one request is in the request."""
+
+    name: str
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Answer `request` as a stream of events in the order `ir.events` draws.
+
+        Closing the generator early aborts the work. Raises `errors.MlxManagerError`, before the first event or after it.
+        """
+        ...

@@ -1,0 +1,44 @@
+"""One model that can be served, and how it is to be served. Plain values; they also cross to the worker."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model folder on this machine, under the name clients ask for it by."""
+
+    name: str
+    path: str
+    """The folder that holds config.json, the safetensors and the tokenizer."""
+    created_unix_s: int
+    """When the folder was written; `created` in /v1/models."""
+    size_bytes: int
+    """Bytes of all weight files."""
+    architecture: str
+    """`model_type` of its config.json."""
+    quantization: str
+    """For people: "4-bit", "bf16" and so on."""
+    max_context: int | None
+    """Longest context the config promises, in tokens; None when it does not say."""
+
+
+class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker serves its model. Bounds of zero or less are refused where the settings are read."""
+
+    dtype: str = "auto"
+    """auto, float32, float16 or bfloat16. auto: the model's own on Metal, float32 on a CPU."""
+    kv_budget_bytes: int = 2 * 1024**3
+    """The KV arena never grows past this."""
+    max_batch_size: int = 32
+    """Sequences that run at the same time."""
+    max_queued_requests: int = 256
+    """Requests that wait; one more is refused with 429."""
+    max_step_tokens: int = 512
+    """Tokens of one forward pass, decode rows and prefill together."""
+    max_context: int | None = None
+    """Lowers the model's own context limit."""
+    default_max_tokens: int | None = None
+    """Completion length where the request names none; None: whatever the context leaves."""
+    priority_ageing_s: float = 5.0
+    """Seconds of waiting that lift a request by one priority."""

@@ -1,0 +1,134 @@
+"""Every error that can reach a client, as one tree.
+
+    MlxManagerError                 500 internal_error
+    ├── InvalidRequest              400 invalid_request        the request is wrong; `param` names the field
+    │   ├── UnsupportedParameter    400 unsupported_parameter  understood, but not served here
+    │   └── ContextLengthExceeded   400 context_length_exceeded
+    ├── ModelNotFound               404 model_not_found
+    ├── PayloadTooLarge             413 payload_too_large
+    ├── QueueFull                   429 queue_full             `retry_after_s` is measured, not guessed
+    ├── Unavailable                 503 unavailable            try again: nothing is wrong with the request
+    │   ├── ModelLoadFailed         503 model_load_failed
+    │   ├── WorkerDied              503 worker_died
+    │   └── ShuttingDown            503 shutting_down
+    └── GenerationFailed            500 generation_failed      the engine broke while answering
+
+Each class carries an HTTP status and a code; the dialects (`protocols/`) turn them into their own form.
+An error crosses the border between gateway and worker as its `ErrorInfo`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as plain values, for the wire between processes."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+class MlxManagerError(Exception):
+    """The root: something went wrong and `message` says what, in words for the person who asked."""
+
+    status: int = 500
+    code: str = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def as_info(self) -> ErrorInfo:
+        """The same error as plain values."""
+        return ErrorInfo(
+            code=self.code, message=self.message, param=self.param, retry_after_s=self.retry_after_s
+        )
+
+    @staticmethod
+    def from_info(info: ErrorInfo) -> MlxManagerError:
+        """The error that `info` describes; an unknown code gives the root class."""
+        error_class = _classes_by_code(MlxManagerError).get(info.code, MlxManagerError)
+        return error_class(info.message, param=info.param, retry_after_s=info.retry_after_s)
+
+
+class InvalidRequest(MlxManagerError):
+    """The request itself is wrong."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that would change the answer and that this server does not serve."""
+
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt, with what it asks for, does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(MlxManagerError):
+    """No model of that name is on this machine or configured."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class PayloadTooLarge(MlxManagerError):
+    """The request body is larger than the server accepts."""
+
+    status = 413
+    code = "payload_too_large"
+
+
+class QueueFull(MlxManagerError):
+    """As many requests wait as the model's queue holds."""
+
+    status = 429
+    code = "queue_full"
+
+
+class Unavailable(MlxManagerError):
+    """The server cannot answer now; the same request may work later."""
+
+    status = 503
+    code = "unavailable"
+
+
+class ModelLoadFailed(Unavailable):
+    """The worker could not load the model."""
+
+    code = "model_load_failed"
+
+
+class WorkerDied(Unavailable):
+    """The process that served the model ended in the middle of the request."""
+
+    code = "worker_died"
+
+
+class ShuttingDown(Unavailable):
+    """The server is stopping and takes no new requests."""
+
+    code = "shutting_down"
+
+
+class GenerationFailed(MlxManagerError):
+    """The engine failed while it answered this request."""
+
+    code = "generation_failed"
+
+
+def _classes_by_code(root: type[MlxManagerError]) -> dict[str, type[MlxManagerError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_classes_by_code(child))
+    return found

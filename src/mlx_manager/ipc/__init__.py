@@ -1,0 +1,43 @@
+"""The messages between the gateway and a worker, and the socket they travel on."""
+
+from mlx_manager.ipc.messages import (
+    Abort,
+    EngineStats,
+    FromWorker,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    RequestEvents,
+    RequestFailed,
+    ServingReport,
+    Stop,
+    StepDone,
+    ToWorker,
+    decode_from_worker,
+    decode_to_worker,
+    encode,
+)
+
+__all__ = [
+    "Abort",
+    "EngineStats",
+    "FromWorker",
+    "Generate",
+    "Hello",
+    "Load",
+    "LoadFailed",
+    "LoadProgress",
+    "Loaded",
+    "RequestEvents",
+    "RequestFailed",
+    "ServingReport",
+    "StepDone",
+    "Stop",
+    "ToWorker",
+    "decode_from_worker",
+    "decode_to_worker",
+    "encode",
+]

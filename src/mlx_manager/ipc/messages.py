@@ -1,0 +1,150 @@
+"""Messages between the gateway and one worker: msgspec structs in msgpack, never pickle.
+
+One DEALER socket pair per worker, on a Unix socket in a private folder: the gateway binds, the worker connects.
+Life of a worker:  → Hello    ← Load    → LoadProgress*  → Loaded | LoadFailed    ← (Generate | Abort)*  → StepDone*    ← Stop
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.errors import ErrorInfo
+from mlx_manager.ir import Event, GenerationRequest
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Load this model. A worker takes one `Load` in its life."""
+
+    model: ModelEntry
+    options: LoadOptions
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    """Answer this request; its events come in `StepDone` until its `Finished`, or one `RequestFailed`."""
+
+    request: GenerationRequest
+
+
+class Abort(msgspec.Struct, frozen=True, tag="abort"):
+    """Forget this request before the next step. An unknown id is ignored: it may just have finished."""
+
+    request_id: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """End the process now."""
+
+
+ToWorker = Load | Generate | Abort | Stop
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """The worker's imports are done and it can take a `Load`."""
+
+    pid: int
+    device: str
+    """What MLX calls its default device, for people: "Apple M4 Max (gpu)", "cpu"."""
+    blas: str | None
+    """The BLAS library preloaded on a CPU backend; None where none was."""
+    versions: dict[str, str]
+
+
+class LoadProgress(msgspec.Struct, frozen=True, tag="load_progress"):
+    """How far a load has come. `fraction` is 0 to 1 of the whole load."""
+
+    stage: str
+    fraction: float
+
+
+class ServingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a loaded model is served, for /v1/models, /health and `doctor`."""
+
+    path: str
+    """paged, batched or sequential."""
+    reason: str
+    """Why that path, in a sentence."""
+    attention: str
+    """The decode attention chosen: gather_mm, gathered_sdpa or by_shape, with what was measured."""
+    dtype: str
+    max_context: int
+    weights_bytes: int
+    kv_bytes_per_token: int
+    kv_budget_bytes: int
+    load_s: float
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """The model can answer."""
+
+    report: ServingReport
+
+
+class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
+    """The model could not be loaded; the worker ends after this message."""
+
+    error: ErrorInfo
+
+
+class RequestEvents(msgspec.Struct, frozen=True, array_like=True):
+    """What one step added to one request."""
+
+    request_id: str
+    events: tuple[Event, ...]
+
+
+class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
+    """This request is over with an error; no more events of it follow."""
+
+    request_id: str
+    error: ErrorInfo
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's books after a step. Blocks: free + cached + used = total."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks_total: int = 0
+    num_blocks_free: int = 0
+    num_blocks_cached: int = 0
+    num_blocks_used: int = 0
+    arena_bytes: int = 0
+    num_steps: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_preemptions: int = 0
+    num_finished_requests: int = 0
+    num_aborted_requests: int = 0
+    active_memory_bytes: int = 0
+    peak_memory_bytes: int = 0
+
+
+class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
+    """All that one engine step produced, for every request in it; also sent, empty, when the books change otherwise."""
+
+    deltas: tuple[RequestEvents, ...]
+    stats: EngineStats
+
+
+FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | RequestFailed
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    """One message as msgpack."""
+    return _encoder.encode(message)
+
+
+def decode_to_worker(frame: bytes) -> ToWorker:
+    """Read a message on the worker's side. Raises `msgspec.ValidationError` on anything else."""
+    return _to_worker.decode(frame)
+
+
+def decode_from_worker(frame: bytes) -> FromWorker:
+    """Read a message on the gateway's side. Raises `msgspec.ValidationError` on anything else."""
+    return _from_worker.decode(frame)

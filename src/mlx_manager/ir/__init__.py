@@ -1,0 +1,56 @@
+"""What flows on a request, whatever dialect it came in: the request, the events of its answer, and their fold."""
+
+from mlx_manager.ir.events import (
+    ChoiceEnd,
+    Event,
+    Finished,
+    FinishReason,
+    PartDelta,
+    PartEnd,
+    PartKind,
+    PartStart,
+    PromptReady,
+    TokenLogprob,
+    TopLogprob,
+    Usage,
+)
+from mlx_manager.ir.fold import Answer, Choice, Part, fold
+from mlx_manager.ir.request import (
+    ChatPrompt,
+    GenerationRequest,
+    Message,
+    Priority,
+    Prompt,
+    Role,
+    Sampling,
+    TextPrompt,
+    TokenPrompt,
+)
+
+__all__ = [
+    "Answer",
+    "ChatPrompt",
+    "Choice",
+    "ChoiceEnd",
+    "Event",
+    "FinishReason",
+    "Finished",
+    "GenerationRequest",
+    "Message",
+    "Part",
+    "PartDelta",
+    "PartEnd",
+    "PartKind",
+    "PartStart",
+    "Priority",
+    "Prompt",
+    "PromptReady",
+    "Role",
+    "Sampling",
+    "TextPrompt",
+    "TokenLogprob",
+    "TokenPrompt",
+    "TopLogprob",
+    "Usage",
+    "fold",
+]

@@ -1,0 +1,97 @@
+"""The alphabet of an answer. Every backend speaks it and every dialect is encoded from it.
+
+Order, per request:  PromptReady, then per choice  (PartStart PartDelta* PartEnd)* ChoiceEnd,  then Finished.
+Choices interleave freely; `choice` counts from 0. A failure is raised by the stream, it is not an event.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class PartKind(StrEnum):
+    """What a part of an answer holds."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+    TOOL_CALL = "tool_call"
+
+
+class FinishReason(StrEnum):
+    """Why a choice ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    """An alternative to a chosen token. `token_bytes` are its exact UTF-8 bytes, which may be part of a character."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A chosen token and its alternatives, likeliest first. Natural logarithms, of the unmodified distribution."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+    top: tuple[TopLogprob, ...] = ()
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request cost, in tokens. The prompt counts once, however many choices were made of it."""
+
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    """Prompt tokens whose keys and values were found in the prefix cache."""
+    num_completion_tokens: int
+
+
+class PromptReady(msgspec.Struct, frozen=True, tag="prompt_ready"):
+    """The prompt is tokenized and admitted; work on it begins."""
+
+    num_prompt_tokens: int
+
+
+class PartStart(msgspec.Struct, frozen=True, tag="part_start"):
+    """A part begins."""
+
+    choice: int
+    kind: PartKind = PartKind.TEXT
+
+
+class PartDelta(msgspec.Struct, frozen=True, tag="part_delta"):
+    """More of the open part. `text` may be empty where only log-probabilities are new."""
+
+    choice: int
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class PartEnd(msgspec.Struct, frozen=True, tag="part_end"):
+    """The open part is complete."""
+
+    choice: int
+
+
+class ChoiceEnd(msgspec.Struct, frozen=True, tag="choice_end"):
+    """A choice is complete. `stop_sequence` is the stop string that ended it, if one did."""
+
+    choice: int
+    reason: FinishReason
+    stop_sequence: str | None = None
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The answer is complete; the last event."""
+
+    usage: Usage
+
+
+Event = PromptReady | PartStart | PartDelta | PartEnd | ChoiceEnd | Finished
