@@ -1,0 +1,265 @@
+"""The settings: one table, from which validation, variables, flags, help and the documentation come.
+
+A value is looked for among the flags, then in the MLX_MANAGER_* environment, then in config.toml in the home folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from mlx_manager.catalog.model import LoadOptions
+from mlx_manager.catalog.values import choice, flag, number, path, size_bytes, text, whole
+
+CONFIG_FILE = "config.toml"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the operator can choose, validated. Made by `load_settings` only."""
+
+    home: Path
+    """Holds everything the server writes; absolute."""
+    host: str
+    port: int
+    """0 lets the system choose a free one."""
+    model: str | None
+    """The default model: a name under home/models, or a path to an MLX model folder."""
+    log_level: str
+    max_body_bytes: int
+    keepalive_s: float
+    """A stream that says nothing for so long sends an SSE comment."""
+    use_spare: bool
+    load: LoadOptions
+
+
+class SettingsError(Exception):
+    """A setting cannot be used. The message names it, where it came from, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table. `name` is its key in config.toml; its field may carry the unit in its name as well."""
+
+    name: str
+    type: str
+    """For people: what kind of value it takes."""
+    default: str | int | float | bool | None
+    unit: str
+    help: str
+    parse: Callable[[object], object]
+    """From what the source holds (text, or a TOML value). Raises `ValueError` that says what would be right."""
+    field: str
+    """Of `Settings`, or of `LoadOptions` where `is_load`."""
+    is_load: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def env(self) -> str:
+        """Its environment variable."""
+        return f"MLX_MANAGER_{self.name.upper()}"
+
+    @property
+    def flag(self) -> str:
+        """Its command-line flag."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_LOAD = LoadOptions()
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("home", "path", "~/.mlx-manager", "", "Folder that holds everything the server writes.", path, "home"),
+    Setting("host", "text", "127.0.0.1", "", "Address to listen on.", text, "host"),
+    Setting("port", "integer", 10242, "", "Port to listen on; 0 takes a free one.", whole(0, 65535), "port"),
+    Setting("model", "text", None, "", "Default model: a name in the home folder, or a model folder.", text, "model"),
+    Setting(
+        "log_level", "choice", "info", "", "How much to log.", choice(*LOG_LEVELS), "log_level", choices=LOG_LEVELS
+    ),
+    Setting(
+        "max_body", "bytes", "32MiB", "bytes", "Largest request body accepted.", size_bytes(1024), "max_body_bytes"
+    ),
+    Setting(
+        "keepalive", "seconds", 5.0, "s", "Silence after which a stream sends a comment.", number(0.1), "keepalive_s"
+    ),
+    Setting("use_spare", "flag", True, "", "Keep one idle worker ready, so that loading is quick.", flag, "use_spare"),
+    Setting(
+        "dtype",
+        "choice",
+        _LOAD.dtype,
+        "",
+        "Type to compute in; auto is the model's own on Metal and float32 on a CPU.",
+        choice(*DTYPES),
+        "dtype",
+        is_load=True,
+        choices=DTYPES,
+    ),
+    Setting(
+        "kv_budget",
+        "bytes",
+        "2GiB",
+        "bytes",
+        "Most memory for the keys and values of a model's requests.",
+        size_bytes(1024**2),
+        "kv_budget_bytes",
+        is_load=True,
+    ),
+    Setting(
+        "max_batch_size",
+        "integer",
+        _LOAD.max_batch_size,
+        "sequences",
+        "Most sequences that run at the same time.",
+        whole(1),
+        "max_batch_size",
+        is_load=True,
+    ),
+    Setting(
+        "max_queued_requests",
+        "integer",
+        _LOAD.max_queued_requests,
+        "requests",
+        "Most requests that wait; one more is refused with 429.",
+        whole(1),
+        "max_queued_requests",
+        is_load=True,
+    ),
+    Setting(
+        "max_step_tokens",
+        "integer",
+        _LOAD.max_step_tokens,
+        "tokens",
+        "Most tokens of one engine step, prefill and decode together.",
+        whole(16),
+        "max_step_tokens",
+        is_load=True,
+    ),
+    Setting(
+        "max_context",
+        "integer",
+        _LOAD.max_context,
+        "tokens",
+        "Lowers the model's own context limit.",
+        whole(1),
+        "max_context",
+        is_load=True,
+    ),
+    Setting(
+        "default_max_tokens",
+        "integer",
+        _LOAD.default_max_tokens,
+        "tokens",
+        "Completion length where a request names none; otherwise what the context leaves.",
+        whole(1),
+        "default_max_tokens",
+        is_load=True,
+    ),
+    Setting(
+        "priority_ageing",
+        "seconds",
+        _LOAD.priority_ageing_s,
+        "s",
+        "Waiting time that lifts a request by one priority.",
+        number(0.001),
+        "priority_ageing_s",
+        is_load=True,
+    ),
+)
+
+_ROWS = MappingProxyType({row.name: row for row in SETTINGS})
+
+
+def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
+    """The settings in force. `overrides` are the command line's, by setting name; a None there was not given.
+
+    An empty variable counts as unset. Raises `SettingsError`.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    for name in given:
+        if name not in _ROWS:
+            raise SettingsError(f"There is no setting {name!r}. {_nearest(name)}")
+    home = _choose(_ROWS["home"], given, environ, {}, CONFIG_FILE)
+    assert isinstance(home, Path)
+    config_file = home / CONFIG_FILE
+    config = _read_config(config_file)
+    chosen = {row.name: _choose(row, given, environ, config, str(config_file)) for row in SETTINGS}
+    load = LoadOptions(**{row.field: chosen[row.name] for row in SETTINGS if row.is_load})  # type: ignore[arg-type]
+    own = {row.field: chosen[row.name] for row in SETTINGS if not row.is_load}
+    _check_together(load)
+    return Settings(load=load, **own)  # type: ignore[arg-type]
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """One sentence for each MLX_MANAGER_* variable that no setting reads: most likely a misspelt one."""
+    known = {row.env for row in SETTINGS}
+    return [
+        f"{name} is set, but no setting reads it. {_nearest(name.removeprefix('MLX_MANAGER_').lower(), as_env=True)}"
+        for name in sorted(environ)
+        if name.startswith("MLX_MANAGER_") and name not in known
+    ]
+
+
+def _choose(
+    row: Setting,
+    given: Mapping[str, object],
+    environ: Mapping[str, str],
+    config: Mapping[str, object],
+    config_name: str,
+) -> object:
+    if row.name in given:
+        return _parse(row, given[row.name], f"the flag {row.flag}")
+    if environ.get(row.env, "") != "":
+        return _parse(row, environ[row.env], f"the environment variable {row.env}")
+    if row.name in config:
+        return _parse(row, config[row.name], f"{row.name} in {config_name}")
+    return None if row.default is None else _parse(row, row.default, "its default")
+
+
+def _parse(row: Setting, value: object, source: str) -> object:
+    try:
+        return row.parse(value)
+    except ValueError as error:
+        raise SettingsError(f"{row.name} cannot be {value!r} (from {source}): {error}") from None
+
+
+def _read_config(file: Path) -> dict[str, object]:
+    try:
+        config = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}. Make it a readable UTF-8 file, or remove it.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} is not valid TOML: {error}. A line looks like: port = 10242") from None
+    for key in config:
+        if key == "home":
+            raise SettingsError(f"home cannot be set in {file}, which lies inside it. Set MLX_MANAGER_HOME or --home.")
+        if key not in _ROWS:
+            raise SettingsError(f"There is no setting {key!r} (in {file}). {_nearest(key)}")
+    return config
+
+
+def _nearest(name: str, *, as_env: bool = False) -> str:
+    close = difflib.get_close_matches(name, _ROWS, n=1, cutoff=0.5)
+    if not close:
+        return f"Known settings: {', '.join(row.env if as_env else row.name for row in SETTINGS)}."
+    return f"Did you mean {_ROWS[close[0]].env if as_env else close[0]}?"
+
+
+def _check_together(load: LoadOptions) -> None:
+    if load.max_step_tokens < load.max_batch_size:
+        raise SettingsError(
+            f"max_step_tokens ({load.max_step_tokens}) is less than max_batch_size ({load.max_batch_size}): a step "
+            "takes one token of every running sequence. Raise max_step_tokens or lower max_batch_size."
+        )
+    if load.max_context and load.default_max_tokens and load.default_max_tokens >= load.max_context:
+        raise SettingsError(
+            f"default_max_tokens ({load.default_max_tokens}) leaves no room for a prompt in max_context "
+            f"({load.max_context}). Lower default_max_tokens."
+        )
