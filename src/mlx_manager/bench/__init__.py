@@ -1,0 +1,1 @@
+"""Measure any OpenAI-compatible server over HTTP. Imports nothing of ours."""
