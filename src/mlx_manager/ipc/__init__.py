@@ -1,5 +1,6 @@
 """The messages between the gateway and a worker, and the socket they travel on."""
 
+from mlx_manager.ipc.channel import GatewayChannel, WorkerChannel
 from mlx_manager.ipc.messages import (
     Abort,
     EngineStats,
@@ -13,8 +14,8 @@ from mlx_manager.ipc.messages import (
     RequestEvents,
     RequestFailed,
     ServingReport,
-    Stop,
     StepDone,
+    Stop,
     ToWorker,
     decode_from_worker,
     decode_to_worker,
@@ -25,6 +26,7 @@ __all__ = [
     "Abort",
     "EngineStats",
     "FromWorker",
+    "GatewayChannel",
     "Generate",
     "Hello",
     "Load",
@@ -37,6 +39,7 @@ __all__ = [
     "StepDone",
     "Stop",
     "ToWorker",
+    "WorkerChannel",
     "decode_from_worker",
     "decode_to_worker",
     "encode",

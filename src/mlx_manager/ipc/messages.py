@@ -1,7 +1,7 @@
 """Messages between the gateway and one worker: msgspec structs in msgpack, never pickle.
 
 One DEALER socket pair per worker, on a Unix socket in a private folder: the gateway binds, the worker connects.
-Life of a worker:  → Hello    ← Load    → LoadProgress*  → Loaded | LoadFailed    ← (Generate | Abort)*  → StepDone*    ← Stop
+Life of a worker:  → Hello  ← Load  → LoadProgress*  → Loaded | LoadFailed  ← (Generate | Abort)*  → StepDone*  ← Stop
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
 FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | RequestFailed
 
 _encoder = msgspec.msgpack.Encoder()
-_to_worker = msgspec.msgpack.Decoder(ToWorker)
-_from_worker = msgspec.msgpack.Decoder(FromWorker)
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 
 
 def encode(message: ToWorker | FromWorker) -> bytes:
