@@ -14,7 +14,7 @@ _NOUNS = (
 _VERBS = "carried watched followed remembered crossed painted repaired visited studied guarded opened missed".split()
 _PLACES = "before the morning,after the rain,near the water,in the city,under the trees,behind the house".split(",")
 
-_WORDS_PER_SENTENCE = 11
+_WORDS_PER_SENTENCE = 10
 
 
 class Prose:
