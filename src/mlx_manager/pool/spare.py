@@ -1,0 +1,99 @@
+"""Where workers come from: started in one private folder, with one idle spare kept ready where that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+
+import zmq
+
+from mlx_manager.errors import ShuttingDown
+from mlx_manager.pool.worker_client import WorkerClient
+from mlx_manager.pool.worker_process import WorkerLaunch
+
+logger = logging.getLogger(__name__)
+
+MAX_SOCKET_PATH_BYTES = 100
+"""Unix socket paths hold 104 bytes on macOS and 108 on Linux, the closing zero included."""
+
+
+class WorkerSource:
+    """Starts workers and owns their sockets' folder. With `use_spare` one worker is kept with its imports done.
+
+    A spare that dies while it waits is not replaced before the next load, so that a broken installation does not loop.
+    """
+
+    def __init__(self, launch: WorkerLaunch, *, use_spare: bool, spare_delay_s: float) -> None:
+        self._launch = launch
+        self._use_spare = use_spare
+        self._spare_delay_s = spare_delay_s
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._folder = _private_folder()
+        self._numbers = itertools.count(1)
+        self._workers: set[WorkerClient] = set()
+        self._spare: WorkerClient | None = None
+        self._replenishing: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    @property
+    def spare(self) -> WorkerClient | None:
+        """The worker that waits for a model, perhaps still importing."""
+        return self._spare if self._spare is not None and self._spare.is_usable else None
+
+    def take(self, label: str) -> WorkerClient:
+        """A worker for one model: the spare, or a new one.
+
+        Raises `OSError` where none can be started, and `ShuttingDown` after `close`.
+        """
+        worker, self._spare = self.spare, None
+        return worker or self._start_worker(label)
+
+    def replenish_later(self, delay_s: float | None = None) -> None:
+        """Start a spare after `delay_s`, unless one is there or on its way.
+
+        None is the usual delay: the spare's imports would slow the first requests to the model just loaded.
+        """
+        if self._use_spare and not self._is_closed and (self._replenishing is None or self._replenishing.done()):
+            self._replenishing = asyncio.create_task(
+                self._replenish(self._spare_delay_s if delay_s is None else delay_s)
+            )
+
+    async def close(self) -> None:
+        """Stop every worker and remove the folder."""
+        self._is_closed = True
+        if self._replenishing is not None:
+            self._replenishing.cancel()
+            await asyncio.wait((self._replenishing,))
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        self._context.term()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _replenish(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if self.spare is None:
+            try:
+                self._spare = self._start_worker("spare")
+            except OSError as error:
+                logger.warning("No spare worker could be started: %s", error)
+
+    def _start_worker(self, label: str) -> WorkerClient:
+        if self._is_closed:
+            raise ShuttingDown("The server is stopping.")
+        socket_path = self._folder / f"{next(self._numbers)}"
+        worker = WorkerClient(self._context, socket_path, self._launch, label)
+        self._workers.add(worker)
+        worker.ended.add_done_callback(lambda _: self._workers.discard(worker))
+        return worker
+
+
+def _private_folder() -> Path:
+    """A new folder that only this user can enter, with a path short enough for sockets in it."""
+    folder = Path(tempfile.mkdtemp(prefix="mlxm-"))
+    if len(bytes(folder)) + len("/1000000") <= MAX_SOCKET_PATH_BYTES:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="mlxm-", dir="/tmp"))

@@ -1,0 +1,257 @@
+"""The gateway's side of one worker: its load, its requests in flight, and what its end means to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import zmq
+
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.errors import ErrorInfo, MlxManagerError, ModelLoadFailed, ShuttingDown, WorkerDied
+from mlx_manager.ipc import (
+    Abort,
+    EngineStats,
+    FromWorker,
+    GatewayChannel,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    RequestFailed,
+    ServingReport,
+    StepDone,
+    Stop,
+)
+from mlx_manager.ir import Event, Finished, GenerationRequest
+from mlx_manager.pool.worker_process import WorkerLaunch, WorkerProcess
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_S = 0.1
+"""How long messages of a process that has ended may still be on their way."""
+
+STOP_GRACE_S = 3.0
+
+_Value = TypeVar("_Value")
+
+
+class WorkerClient:
+    """One worker process and everything that is asked of it. Lives in one event loop.
+
+    Life: idle (importing, then waiting) → `load` → `generate` any number of times → `stop`, or its process dies.
+    Raises `OSError` where the process cannot be started.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], socket_path: Path, launch: WorkerLaunch, label: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.stats: EngineStats | None = None
+        """The engine's books after its last step."""
+        self.hello: Hello | None = None
+        self._hello_arrived: asyncio.Future[Hello | ErrorInfo] = loop.create_future()
+        self._load_ended: asyncio.Future[ServingReport | ErrorInfo] = loop.create_future()
+        self._on_progress: Callable[[LoadProgress], None] = _ignore
+        self._on_death: Callable[[ErrorInfo], None] = _ignore
+        self._in_flight: dict[str, _EventQueue] = {}
+        self._stop_reason: ErrorInfo | None = None
+        self._garbage = ""
+        self._socket_path = socket_path
+        address = f"ipc://{socket_path}"
+        self._channel = GatewayChannel(context, address, self._dispatch, self._on_garbage)
+        try:
+            self._process = WorkerProcess(launch, address, label)
+        except OSError:
+            self._channel.close()
+            raise
+        self.ended: asyncio.Task[ErrorInfo] = loop.create_task(self._watch_end())
+        """Done when the process is over and every request in flight knows; why it ended."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of the worker."""
+        return self._process.pid
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is alive, as far as is known, and not being stopped."""
+        return self._process.is_alive and self._stop_reason is None
+
+    @property
+    def num_in_flight(self) -> int:
+        """Requests it is answering."""
+        return len(self._in_flight)
+
+    async def load(
+        self,
+        entry: ModelEntry,
+        options: LoadOptions,
+        *,
+        on_progress: Callable[[LoadProgress], None],
+        on_death: Callable[[ErrorInfo], None],
+    ) -> ServingReport:
+        """Load a model, once in the life of a worker.
+
+        `on_progress` and `on_death` are called from the event loop; `on_death` when the process ends unasked, now or
+        later, before the requests in flight learn of it.
+        Raises `ModelLoadFailed` when the worker says so or dies of it, and `ShuttingDown` when it is stopped meanwhile.
+        """
+        self._process.label = entry.name
+        self._on_progress = on_progress
+        self._on_death = on_death
+        hello = await asyncio.shield(self._hello_arrived)
+        if isinstance(hello, ErrorInfo):
+            raise self._load_error(hello)
+        self._channel.send(Load(entry, options))
+        report = await asyncio.shield(self._load_ended)
+        if isinstance(report, ErrorInfo):
+            raise self._load_error(report)
+        return report
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Answer `request`; its id must not be in flight here. Closing the generator early aborts the work.
+
+        Raises what the worker raised for the request, `WorkerDied` or `ShuttingDown`.
+        """
+        if not self.is_usable:
+            raise MlxManagerError.from_info(self._stop_reason or self._death())
+        request_id = request.request_id
+        if request_id in self._in_flight:
+            raise ValueError(f"a request of the id {request_id!r} is already in flight")
+        queue = self._in_flight[request_id] = _EventQueue()
+        self._channel.send(Generate(request))
+        try:
+            while True:
+                for event in await queue.take():
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+        finally:
+            # Nothing is awaited here, so that the abort leaves even while this task is being cancelled.
+            if self._in_flight.pop(request_id, None) is not None and not self._process.exited.done():
+                self._channel.send(Abort(request_id))
+
+    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """End the process: asked at first, terminated after `grace_s`, killed after twice that.
+
+        Requests in flight end with `ShuttingDown`. May be called more than once.
+        """
+        if self._stop_reason is None:
+            self._stop_reason = ShuttingDown(f"The model '{self._process.label}' is being stopped.").as_info()
+            self._fail_requests(self._stop_reason)
+        # A process that has not said hello is still importing and reads no message.
+        was_asked = self.hello is not None and self._channel.send(Stop())
+        await self._process.stop(grace_s if was_asked else 0.0)
+        await asyncio.shield(self.ended)
+
+    def _dispatch(self, message: FromWorker) -> None:
+        match message:
+            case StepDone(deltas, stats):
+                self.stats = stats
+                in_flight = self._in_flight
+                for delta in deltas:
+                    queue = in_flight.get(delta.request_id)
+                    if queue is not None:
+                        queue.put(delta.events)
+                        if delta.events and isinstance(delta.events[-1], Finished):
+                            del in_flight[delta.request_id]
+            case RequestFailed(request_id, error):
+                failed = self._in_flight.pop(request_id, None)
+                if failed is not None:
+                    failed.fail(error)
+            case LoadProgress():
+                self._on_progress(message)
+            case Hello():
+                self.hello = message
+                _settle(self._hello_arrived, message)
+            case Loaded(report):
+                _settle(self._load_ended, report)
+            case LoadFailed(error):
+                _settle(self._load_ended, error)
+
+    def _on_garbage(self, description: str) -> None:
+        self._garbage = description
+        logger.error("The worker of %s sent what is no message, it is ended: %s", self._process.label, description)
+        self._process.kill()
+
+    async def _watch_end(self) -> ErrorInfo:
+        await asyncio.wait((self._process.exited,))
+        await asyncio.sleep(LAST_WORDS_S)
+        self._channel.receive()
+        self._channel.close()
+        self._socket_path.unlink(missing_ok=True)
+        reason = self._stop_reason or self._death()
+        if self._stop_reason is None:
+            self._on_death(reason)
+        _settle(self._hello_arrived, reason)
+        _settle(self._load_ended, reason)
+        self._fail_requests(reason)
+        return reason
+
+    def _death(self) -> ErrorInfo:
+        how = f"sent a broken message ({self._garbage})" if self._garbage else self._process.describe_end()
+        return WorkerDied(f"The worker of the model '{self._process.label}' {how}.").as_info()
+
+    def _load_error(self, info: ErrorInfo) -> MlxManagerError:
+        if info.code in (ShuttingDown.code, ModelLoadFailed.code):
+            return MlxManagerError.from_info(info)
+        return ModelLoadFailed(f"The model '{self._process.label}' could not be loaded: {info.message}")
+
+    def _fail_requests(self, reason: ErrorInfo) -> None:
+        queues = list(self._in_flight.values())
+        self._in_flight.clear()
+        for queue in queues:
+            queue.fail(reason)
+
+
+class _EventQueue:
+    """The events of one request that its reader has not taken yet; one writer, one reader, one event loop."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._error: ErrorInfo | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, events: tuple[Event, ...]) -> None:
+        """Add events and wake the reader."""
+        self._events.extend(events)
+        self._wake()
+
+    def fail(self, error: ErrorInfo) -> None:
+        """Make the reader raise `error` once it has taken what stands before it."""
+        self._error = error
+        self._wake()
+
+    async def take(self) -> list[Event]:
+        """All events that are there, at least one. Raises the error when nothing stands before it."""
+        while not self._events:
+            if self._error is not None:
+                raise MlxManagerError.from_info(self._error)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _settle(future: asyncio.Future[_Value], value: _Value) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _ignore(_: object) -> None:
+    """Before a load nobody listens."""
