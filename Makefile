@@ -44,7 +44,7 @@ docs-check: install
 	$(BIN)/python tools/docs.py --check
 
 bench: install
-	$(BIN)/python benchmarks/rivals.py $(ARGS)
+	$(BIN)/python -m benchmarks.rivals $(ARGS)
 
 # The lock files hold every platform's hashes and no index address. `make lock ARGS=--upgrade` takes newer versions.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(ARGS)
