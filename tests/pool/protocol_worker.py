@@ -91,7 +91,7 @@ def main() -> None:
             case Abort(request_id):
                 num_aborted += running.pop(request_id, None) is not None
             case Stop():
-                print("stopping as asked", flush=True)
+                sys.stderr.write("stopping as asked\n")
                 channel.close()
                 return
             case None:

@@ -1,0 +1,109 @@
+"""A pool of real worker processes that count instead of generating, over two model folders: counter and other."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from mlx_manager.backends.local import LocalBackend
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.ir import GenerationRequest, TextPrompt, fold
+from mlx_manager.pool import ModelPool, ModelStatus
+
+PROTOCOL_WORKER = (sys.executable, str(Path(__file__).parent / "protocol_worker.py"))
+
+
+@asynccontextmanager
+async def counting_pool(
+    folder: Path,
+    *,
+    default_model: str | None = None,
+    use_spare: bool = False,
+    spare_delay_s: float = 0.0,
+    command: tuple[str, ...] = PROTOCOL_WORKER,
+) -> AsyncIterator[ModelPool]:
+    """A started pool over model folders made in `folder`; closed on leaving."""
+    entries = [_model_folder(folder, name) for name in ("counter", "other")]
+    pool = ModelPool(
+        lambda: entries,
+        default_model=default_model,
+        options=LoadOptions(),
+        use_spare=use_spare,
+        spare_delay_s=spare_delay_s,
+        command=command,
+    )
+    try:
+        await pool.start()
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def answer(pool: ModelPool, request_id: str, prompt: str, model: str = "counter") -> str:
+    """The whole text that answers `prompt`."""
+    answered = await fold(LocalBackend(pool).generate(request(request_id, prompt, model)), 1)
+    return answered.choices[0].parts[0].text
+
+
+def request(request_id: str, prompt: str, model: str = "counter") -> GenerationRequest:
+    """A request as the protocol worker reads it."""
+    return GenerationRequest(request_id=request_id, model=model, prompt=TextPrompt(text=prompt))
+
+
+def status_of(pool: ModelPool, name: str = "counter") -> ModelStatus:
+    """The status of one model."""
+    return next(status for status in pool.statuses() if status.entry.name == name)
+
+
+def num_running(pool: ModelPool) -> int:
+    """Requests that the model counter works on, as its worker said last."""
+    stats = status_of(pool).stats
+    return stats.num_running if stats else 0
+
+
+def num_aborted(pool: ModelPool) -> int:
+    """Requests that the worker of counter has dropped on request."""
+    stats = status_of(pool).stats
+    return stats.num_aborted_requests if stats else 0
+
+
+def num_loads(folder: Path, name: str = "counter") -> int:
+    """How many workers have begun to load a model, in the whole test."""
+    return len(list((folder / name).glob("load-*")))
+
+
+def set_mode(folder: Path, mode: str, name: str = "counter") -> None:
+    """Say how loads of a model go from now on."""
+    (folder / name / "mode").write_text(mode)
+
+
+async def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Return once `condition` holds. Raises `TimeoutError`."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - what is waited for lives in other processes
+            await asyncio.sleep(0.01)
+
+
+def workers_of(gateway: psutil.Process) -> list[psutil.Process]:
+    """Worker processes that `gateway` has started and that run now."""
+    return [child for child in gateway.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def _model_folder(parent: Path, name: str) -> ModelEntry:
+    folder = parent / name
+    folder.mkdir()
+    (folder / "mode").write_text("good")
+    return ModelEntry(
+        name=name,
+        path=str(folder),
+        created_unix_s=0,
+        size_bytes=0,
+        architecture="none",
+        quantization="none",
+        max_context=None,
+    )
