@@ -1,1 +1,17 @@
-"""Room api."""
+"""The HTTP faces. No decisions here: requests are parsed by `protocols`, answered by `gateway`."""
+
+from mlx_manager.api.edge import RequestEdge
+from mlx_manager.api.errors import EXCEPTION_HANDLERS
+from mlx_manager.api.health import router as health_router
+from mlx_manager.api.openai import router as openai_router
+from mlx_manager.api.state import ApiState, HttpOptions, ModelDirectory
+
+__all__ = [
+    "EXCEPTION_HANDLERS",
+    "ApiState",
+    "HttpOptions",
+    "ModelDirectory",
+    "RequestEdge",
+    "health_router",
+    "openai_router",
+]

@@ -1,1 +1,12 @@
-"""Room api/openai."""
+"""The OpenAI dialect's routes."""
+
+from fastapi import APIRouter
+
+from mlx_manager.api.openai import chat, completions, models
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+router.include_router(chat.router)
+router.include_router(completions.router)
+router.include_router(models.router)
+
+__all__ = ["router"]

@@ -1,0 +1,44 @@
+"""Reading the JSON body of a request, within bounds."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from mlx_manager.errors import InvalidRequest, PayloadTooLarge
+
+_DRAIN_FACTOR = 4
+"""A body that is too large is read on, and thrown away, to this multiple of the limit: a client that is still sending
+does not see our answer before it is done."""
+
+
+async def read_json_body(request: Request, max_body_bytes: int) -> bytes:
+    """The whole body. Raises `PayloadTooLarge`, and `InvalidRequest` when it is not sent as plain JSON.
+
+    Other content types are refused, not guessed: a web page may send those to a local server without asking first.
+    """
+    _check_headers(request)
+    chunks: list[bytes] = []
+    num_bytes = 0
+    async for chunk in request.stream():
+        num_bytes += len(chunk)
+        if num_bytes <= max_body_bytes:
+            chunks.append(chunk)
+        elif num_bytes > max_body_bytes * _DRAIN_FACTOR:
+            break
+    if num_bytes > max_body_bytes:
+        raise PayloadTooLarge(f"The body is larger than the {max_body_bytes} bytes accepted (setting max_body).")
+    return b"".join(chunks)
+
+
+def _check_headers(request: Request) -> None:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise InvalidRequest(
+            f"The body's content type is {content_type[:80] or 'missing'}: send Content-Type: application/json.",
+            param="Content-Type",
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise InvalidRequest(
+            f"Bodies compressed with {encoding[:40]} are not accepted: send it uncompressed.", param="Content-Encoding"
+        )

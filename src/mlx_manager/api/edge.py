@@ -1,0 +1,83 @@
+"""The outermost layer of the app, pure ASGI: request ids, the Host check, and what nobody else caught."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlx_manager.api.errors import HostNotAllowed, error_response, internal_error
+from mlx_manager.api.state import REQUEST_ID_KEY
+
+_logger = logging.getLogger("mlx_manager.api")
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class RequestEdge:
+    """Gives every request an id and every answer its `x-request-id`; turns stray exceptions into a plain 500.
+
+    `allowed_hosts` are the names and addresses, without port, by which this server may be asked; None allows all.
+    A server on loopback that answered to any name could be reached by web pages (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, *, allowed_hosts: Collection[str] | None = None) -> None:
+        self._app = app
+        self._allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _own_or_new_id(headers.get("x-request-id"))
+        scope[REQUEST_ID_KEY] = request_id
+        has_started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        if not self._is_allowed(headers.get("host", "")):
+            await error_response(_refuse_host(headers.get("host", "")))(scope, receive, send_with_id)
+            return
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            # in the middle of its body: nobody is there to be answered
+            return
+        except Exception:
+            _logger.exception("request %s (%s %s) failed", request_id, scope["method"], scope["path"])
+            if has_started:
+                raise
+            await error_response(internal_error(request_id))(scope, receive, send_with_id)
+
+    def _is_allowed(self, host: str) -> bool:
+        return self._allowed_hosts is None or _without_port(host) in self._allowed_hosts
+
+
+def _own_or_new_id(sent: str | None) -> str:
+    if sent is not None and _SANE_ID.fullmatch(sent):
+        return sent
+    return f"req_{secrets.token_hex(12)}"
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()
+
+
+def _refuse_host(host: str) -> HostNotAllowed:
+    return HostNotAllowed(
+        f"This server does not answer to the host {host[:80]!r}: it listens on this machine only. "
+        "Ask it as 127.0.0.1 or localhost."
+    )

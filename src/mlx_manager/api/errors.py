@@ -1,0 +1,88 @@
+"""Errors as HTTP answers, in OpenAI's form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlx_manager.errors import InvalidRequest, MlxManagerError
+from mlx_manager.protocols.openai import encode_error
+
+
+class HostNotAllowed(MlxManagerError):
+    """The request names a host that this server does not answer to."""
+
+    status = 403
+    code = "host_not_allowed"
+
+
+class NoSuchPath(InvalidRequest):
+    """Nothing is served under the path."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path is served, but not for this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+def error_response(error: MlxManagerError) -> Response:
+    """The answer to a request that failed before anything of its answer was sent."""
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(math.ceil(error.retry_after_s), 1))
+    elif error.status in _STATUSES_TO_RETRY:
+        headers["retry-after"] = "1"
+    return Response(encode_error(error), error.status, headers=headers, media_type="application/json")
+
+
+def internal_error(request_id: str) -> MlxManagerError:
+    """What the client is told about an exception that nobody expected: nothing of its text."""
+    return MlxManagerError(f"Something went wrong inside the server. Its log says more under request id {request_id}.")
+
+
+_STATUSES_TO_RETRY = (429, 503)
+
+
+async def _handle_our_error(request: Request, error: MlxManagerError) -> Response:
+    return error_response(error)
+
+
+async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
+    """The router's own refusals."""
+    if error.status_code == 404:
+        return error_response(_no_such_path(request))
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = error_response(
+            MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}. Allowed: {allowed}.")
+        )
+        response.headers["allow"] = allowed
+        return response
+    raise error
+
+
+def _no_such_path(request: Request) -> NoSuchPath:
+    path = request.url.path
+    hint = ""
+    if not path.startswith("/v1/"):
+        hint = " If this came from an OpenAI client, its base URL has to end with /v1."
+    elif path.startswith("/v1/v1/"):
+        hint = " The base URL already has the /v1 that the client adds: leave it out."
+    return NoSuchPath(f"There is nothing at {request.method} {path}.{hint}")
+
+
+EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    MlxManagerError: _handle_our_error,
+    HTTPException: _handle_http_exception,
+}
+"""For the app; whatever else is raised is the edge's."""

@@ -1,0 +1,110 @@
+"""How both generating routes answer: a parsed call to a stream of events, and those to SSE or to one body."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+
+from mlx_manager.api.body import read_json_body
+from mlx_manager.api.disconnect import UntilDisconnect
+from mlx_manager.api.errors import internal_error
+from mlx_manager.api.sse import EventStream
+from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, RequestIdDep
+from mlx_manager.errors import MlxManagerError
+from mlx_manager.gateway import Gateway, merge
+from mlx_manager.ir import Answer, Event, fold
+from mlx_manager.protocols.openai import Call, Encoder, Envelope, encode_json, error_frame
+from mlx_manager.protocols.openai.answers import Body
+
+IGNORED_HEADER = "x-mlx-manager-ignored"
+_MAX_IGNORED_NAMES = 32
+_NOT_IN_HEADERS = re.compile(r"[^A-Za-z0-9_.-]")
+_logger = logging.getLogger("mlx_manager.api")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What makes one generating route different from the other."""
+
+    id_prefix: str
+    parse: Callable[..., Call]
+    """(body, *, answer_id, priority_header) → `Call`."""
+    encoder: Callable[..., Encoder]
+    """(envelope, *, include_usage) → `Encoder`."""
+    render: Callable[[Answer, Envelope], Body]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One HTTP request to a generating route, with what it is answered by."""
+
+    request: Request
+    gateway: Gateway
+    http: HttpOptions
+    request_id: str
+
+    async def answer(self, dialect: Dialect) -> Response:
+        """Read, parse, generate, answer. Raises `MlxManagerError` for what fails before the answer has begun."""
+        answer_id = f"{dialect.id_prefix}{secrets.token_hex(12)}"
+        with self.gateway.refusals(http_request_id=self.request_id, answer_id=answer_id):
+            body = await read_json_body(self.request, self.http.max_body_bytes)
+            priority = self.request.headers.get("x-priority")
+            call = dialect.parse(body, answer_id=answer_id, priority_header=priority)
+        envelope = Envelope(answer_id, int(time.time()), call.model, self.http.fingerprint)
+        if call.stream:
+            return self._streamed(call, dialect.encoder(envelope, include_usage=call.include_usage))
+        return await self._folded(call, lambda folded: dialect.render(folded, envelope))
+
+    def _streamed(self, call: Call, encoder: Encoder) -> Response:
+        return EventStream(
+            _encoded(self._events(call), encoder),
+            error_frame=self._error_frame,
+            keepalive_s=self.http.keepalive_s,
+            start_wait_s=self.http.start_wait_s,
+            headers=_headers(call),
+        )
+
+    async def _folded(self, call: Call, render: Callable[[Answer], Body]) -> Response:
+        async with UntilDisconnect(self.request.receive), aclosing(self._events(call)) as events:
+            folded = await fold(events, call.num_choices * len(call.requests))
+            return Response(encode_json(render(folded)), media_type="application/json", headers=_headers(call))
+        return Response(status_code=499)  # nobody is there to read it
+
+    def _events(self, call: Call) -> AsyncGenerator[Event, None]:
+        streams = [self.gateway.generate(request, http_request_id=self.request_id) for request in call.requests]
+        return merge(streams, call.num_choices)
+
+    def _error_frame(self, error: Exception) -> bytes:
+        if isinstance(error, MlxManagerError):
+            return error_frame(error)
+        _logger.error("request %s failed in the middle of its stream", self.request_id, exc_info=error)
+        return error_frame(internal_error(self.request_id))
+
+
+async def _exchange(request: Request, gateway: GatewayDep, http: HttpOptionsDep, request_id: RequestIdDep) -> Exchange:
+    return Exchange(request, gateway, http, request_id)
+
+
+ExchangeDep = Annotated[Exchange, Depends(_exchange)]
+
+
+async def _encoded(events: AsyncGenerator[Event, None], encoder: Encoder) -> AsyncGenerator[bytes, None]:
+    async with aclosing(events):
+        async for event in events:
+            yield encoder.encode(event)
+
+
+def _headers(call: Call) -> dict[str, str]:
+    if not call.ignored:
+        return {}
+    names = [_NOT_IN_HEADERS.sub("?", name[:64]) for name in call.ignored[:_MAX_IGNORED_NAMES]]
+    return {IGNORED_HEADER: ",".join(names)}

@@ -1,0 +1,118 @@
+"""A stream of Server-Sent Events as an HTTP answer, which comments on silence and ends when the client goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from mlx_manager.api.disconnect import UntilDisconnect
+
+_COMMENT = b": keep-alive\n\n"
+
+
+class EventStream(Response):
+    """Sends `frames` as they come; empty ones are not sent.
+
+    The headers wait for the first frame, at most `start_wait_s`: an error raised before is raised on, for the exception
+    handlers to answer with its own status. Once the headers are out, an error becomes `error_frame(error)` and ends the
+    stream. After `keepalive_s` of silence a comment goes out. A client that goes has `frames` cancelled at once.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        error_frame: Callable[[Exception], bytes],
+        keepalive_s: float,
+        start_wait_s: float,
+        headers: Mapping[str, str],
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        self._frames = frames
+        self._error_frame = error_frame
+        self._keepalive_s = keepalive_s
+        self._start_wait_s = min(start_wait_s, keepalive_s)
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        """As every answer's, but without a content-length: the stream's is not known."""
+        super().init_headers(headers)
+        self.raw_headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        wire = _Wire(send, self.raw_headers)
+        async with UntilDisconnect(receive), aclosing(self._frames) as frames:
+            keeper = asyncio.create_task(self._keep_alive(wire))
+            try:
+                async for frame in frames:
+                    if frame:
+                        await wire.write(frame)
+            except Exception as error:
+                if not wire.has_started:
+                    raise
+                await wire.write(self._error_frame(error))
+            finally:
+                keeper.cancel()
+            await wire.end()
+
+    async def _keep_alive(self, wire: _Wire) -> None:
+        """Send the headers when the first frame is long in coming, then comments into every silence.
+
+        One timer for the whole stream, not one per frame.
+        """
+        await asyncio.sleep(self._start_wait_s)
+        await wire.start()
+        while True:
+            silence_s = wire.silence_s()
+            if silence_s >= self._keepalive_s:
+                await wire.write(_COMMENT)
+                silence_s = 0.0
+            await asyncio.sleep(self._keepalive_s - silence_s)
+
+
+class _Wire:
+    """The sending side of one answer; two tasks write to it."""
+
+    def __init__(self, send: Send, raw_headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._raw_headers = raw_headers
+        self._loop = asyncio.get_running_loop()
+        # the server waits inside `send` when the client reads slowly: nobody may overtake there
+        self._turn = asyncio.Lock()
+        self._last_write_s = self._loop.time()
+        self.has_started = False
+
+    async def start(self) -> None:
+        """Send the headers, unless they are out."""
+        async with self._turn:
+            await self._start()
+
+    async def write(self, chunk: bytes) -> None:
+        """Send `chunk`, after the headers."""
+        async with self._turn:
+            await self._start()
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._last_write_s = self._loop.time()
+
+    async def end(self) -> None:
+        """Send the end of the answer."""
+        async with self._turn:
+            await self._start()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def silence_s(self) -> float:
+        """How long nothing has been sent."""
+        return self._loop.time() - self._last_write_s
+
+    async def _start(self) -> None:
+        if not self.has_started:
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
+            self.has_started = True

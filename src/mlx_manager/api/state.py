@@ -1,0 +1,86 @@
+"""What the lifespan hands to every route, and the parameter types through which routes ask for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol, TypedDict, cast
+
+from fastapi import Depends, Request
+
+from mlx_manager.gateway import Gateway
+from mlx_manager.pool import ModelStatus
+
+
+class ModelDirectory(Protocol):
+    """What the routes ask of the pool: what is there, and how it stands."""
+
+    @property
+    def default_model(self) -> str | None:
+        """The name of the model that the server was started for; None when there is none."""
+        ...
+
+    def statuses(self) -> Sequence[ModelStatus]:
+        """Every model that can be asked for, loaded or not. Answers at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """Plain values for the routes."""
+
+    version: str
+    max_body_bytes: int
+    keepalive_s: float
+    """Silence after which a stream sends a comment."""
+    start_wait_s: float = 2.0
+    """How long a stream waits for its first text before its headers go out; until then an error has its own status."""
+
+    @property
+    def fingerprint(self) -> str:
+        """`system_fingerprint` of the answers."""
+        return f"mlx-manager-{self.version}"
+
+
+class ApiState(TypedDict):
+    """The lifespan's state, as far as routes may see it."""
+
+    gateway: Gateway
+    models: ModelDirectory
+    http: HttpOptions
+    started_s: float
+    """On the monotonic clock."""
+
+
+# coroutines, not plain functions: FastAPI runs those in a thread
+
+
+async def _gateway(request: Request) -> Gateway:
+    return cast(Gateway, request.state.gateway)
+
+
+async def _models(request: Request) -> ModelDirectory:
+    return cast(ModelDirectory, request.state.models)
+
+
+async def _http_options(request: Request) -> HttpOptions:
+    return cast(HttpOptions, request.state.http)
+
+
+async def _uptime_s(request: Request) -> float:
+    return time.monotonic() - cast(float, request.state.started_s)
+
+
+async def _request_id(request: Request) -> str:
+    return cast(str, request.scope[REQUEST_ID_KEY])
+
+
+REQUEST_ID_KEY = "mlx_manager.request_id"
+"""Where `RequestEdge` leaves the request's id in the ASGI scope."""
+
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
+ModelsDep = Annotated[ModelDirectory, Depends(_models)]
+HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
+UptimeDep = Annotated[float, Depends(_uptime_s)]
+RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -1,0 +1,59 @@
+"""`create_app`: the app is a value that can be made twice; one lifespan builds and closes all that lives long."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from mlx_manager import __version__
+from mlx_manager.api import EXCEPTION_HANDLERS, ApiState, HttpOptions, RequestEdge, health_router, openai_router
+from mlx_manager.app.parts import PartsFactory, local_parts
+from mlx_manager.catalog.settings import Settings
+from mlx_manager.gateway import Gateway
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> FastAPI:
+    """The whole server as an ASGI app; nothing is started before its lifespan is. `parts` is what answers requests."""
+    app = FastAPI(
+        title="MLX Manager",
+        version=__version__,
+        lifespan=_lifespan(settings, parts),
+        middleware=[Middleware(RequestEdge, allowed_hosts=_allowed_hosts(settings.host))],
+        exception_handlers=EXCEPTION_HANDLERS,
+        # its pages load scripts from elsewhere
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(openai_router)
+    app.include_router(health_router)
+    return app
+
+
+def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], AbstractAsyncContextManager[ApiState]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[ApiState]:
+        async with parts(settings) as built:
+            gateway = Gateway(built.backends)
+            yield ApiState(
+                gateway=gateway,
+                models=built.models,
+                http=HttpOptions(
+                    version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s
+                ),
+                started_s=time.monotonic(),
+            )
+            gateway.close()
+
+    return lifespan
+
+
+def _allowed_hosts(host: str) -> tuple[str, ...] | None:
+    """The names a loopback server answers to; any on another address, whose names are not known here."""
+    is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+    return (*_LOOPBACK_NAMES, host) if is_loopback else None

@@ -1,0 +1,35 @@
+"""What answers requests, built from the settings and closed again: the pool of local models and its backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from mlx_manager.api import ModelDirectory
+from mlx_manager.backends import Backend
+from mlx_manager.backends.local import LocalBackend
+from mlx_manager.catalog.settings import Settings
+from mlx_manager.pool import ModelPool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes work with. `backends` in the order in which they are asked."""
+
+    backends: Sequence[Backend]
+    models: ModelDirectory
+
+
+PartsFactory = Callable[[Settings], AbstractAsyncContextManager[Parts]]
+
+
+@asynccontextmanager
+async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """The models on this machine. The default model loads in the background: this does not wait for it."""
+    pool = ModelPool(lambda: (), default_model=settings.model, options=settings.load, use_spare=settings.use_spare)
+    await pool.start()
+    try:
+        yield Parts(backends=(LocalBackend(pool),), models=pool)
+    finally:
+        await pool.close()

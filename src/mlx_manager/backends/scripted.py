@@ -1,0 +1,76 @@
+"""Plays back scripts: for tests, for demonstrations, and for trying a client without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlx_manager.errors import MlxManagerError, ModelNotFound
+from mlx_manager.ir import (
+    ChoiceEnd,
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    PartDelta,
+    PartEnd,
+    PartStart,
+    PromptReady,
+    Usage,
+)
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Say nothing for a while."""
+
+    seconds: float
+
+
+Step = Event | Pause | MlxManagerError
+"""What a script is made of: an event to send, a pause, or an error to raise."""
+
+
+class ScriptedBackend:
+    """Answers each request with the script of the model it asks for, whatever the prompt."""
+
+    def __init__(self, scripts: Mapping[str, Sequence[Step]], *, name: str = "scripted") -> None:
+        self.name = name
+        self._scripts = dict(scripts)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Play the script of `request.model`. Raises `ModelNotFound`, and whatever errors the script holds."""
+        script = self._scripts.get(request.model)
+        if script is None:
+            raise ModelNotFound(
+                f"There is no model {request.model!r}. Models here: {', '.join(self._scripts) or 'none'}.",
+                param="model",
+            )
+        for step in script:
+            match step:
+                case Pause(seconds):
+                    await asyncio.sleep(seconds)
+                case MlxManagerError():
+                    raise step.with_traceback(None)
+                case _:
+                    yield step
+
+
+def script_of(texts: Sequence[str], *, num_choices: int = 1, num_prompt_tokens: int = 7) -> tuple[Step, ...]:
+    """The events of an ordinary answer in which every choice says `texts`, one token each; choices interleave."""
+    choices = range(num_choices)
+    return (
+        PromptReady(num_prompt_tokens),
+        *(PartStart(choice) for choice in choices),
+        *(PartDelta(choice, text) for text in texts for choice in choices),
+        *(PartEnd(choice) for choice in choices),
+        *(ChoiceEnd(choice, FinishReason.STOP) for choice in choices),
+        Finished(
+            Usage(
+                num_prompt_tokens=num_prompt_tokens,
+                num_cached_tokens=0,
+                num_completion_tokens=len(texts) * num_choices,
+            )
+        ),
+    )

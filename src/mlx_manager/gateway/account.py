@@ -1,0 +1,107 @@
+"""The account of one request: what was asked, how it went and what it cost, as one structured log line."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import msgspec
+
+from mlx_manager.errors import MlxManagerError
+from mlx_manager.ir import Event, Finished, GenerationRequest, PartDelta, PromptReady
+
+CLIENT_CLOSED_STATUS = 499
+"""Not sent to anybody: the client had gone."""
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, accounted for. Durations count from its arrival; None where it did not get that far."""
+
+    request_id: str
+    """The X-Request-Id of the HTTP request."""
+    answer_id: str
+    model: str | None
+    """As the client named it; None where the request could not be read."""
+    target: str | None = None
+    """The backend that answered, or failed last."""
+    status: int
+    error_code: str | None = None
+    priority: str | None = None
+    num_choices: int | None = None
+    queue_s: float | None = None
+    """Until the prompt was admitted and work on it began."""
+    ttft_s: float | None = None
+    """Until the first text."""
+    duration_s: float | None = None
+    num_prompt_tokens: int | None = None
+    num_cached_tokens: int | None = None
+    num_completion_tokens: int | None = None
+
+
+def log_record(record: RequestRecord) -> None:
+    """Write `record` as one JSON line to the log `mlx_manager.requests`."""
+    _logger.info("%s", msgspec.json.encode(record).decode())
+
+
+_logger = logging.getLogger("mlx_manager.requests")
+
+
+class Stopwatch:
+    """Collects the account of one request while its events pass by."""
+
+    def __init__(self, request: GenerationRequest, http_request_id: str) -> None:
+        self._request = request
+        self._http_request_id = http_request_id
+        self._arrived_s = time.monotonic()
+        self._queue_s: float | None = None
+        self._ttft_s: float | None = None
+        self._finished: Finished | None = None
+        self.target: str | None = None
+        """Set by the gateway before each attempt."""
+
+    def see(self, event: Event) -> None:
+        """Note what `event` says about time and cost."""
+        match event:
+            case PartDelta():
+                if self._ttft_s is None:
+                    self._ttft_s = self._elapsed_s()
+            case PromptReady():
+                self._queue_s = self._elapsed_s()
+            case Finished():
+                self._finished = event
+            case _:
+                pass
+
+    def record(self, error: BaseException | None) -> RequestRecord:
+        """The finished account. `error` is what ended the request early; anything but an error of ours counts as
+        an internal one, and neither an error nor a finished answer means that the client closed the stream."""
+        status, code = self._outcome(error)
+        usage = self._finished.usage if self._finished else None
+        return RequestRecord(
+            request_id=self._http_request_id,
+            answer_id=self._request.request_id,
+            model=self._request.model,
+            target=self.target,
+            status=status,
+            error_code=code,
+            priority=self._request.priority.value,
+            num_choices=self._request.num_choices,
+            queue_s=self._queue_s,
+            ttft_s=self._ttft_s,
+            duration_s=self._elapsed_s(),
+            num_prompt_tokens=usage.num_prompt_tokens if usage else None,
+            num_cached_tokens=usage.num_cached_tokens if usage else None,
+            num_completion_tokens=usage.num_completion_tokens if usage else None,
+        )
+
+    def _outcome(self, error: BaseException | None) -> tuple[int, str | None]:
+        if self._finished:
+            return 200, None
+        if isinstance(error, MlxManagerError):
+            return error.status, error.code
+        if isinstance(error, Exception):
+            return MlxManagerError.status, MlxManagerError.code
+        return CLIENT_CLOSED_STATUS, "client_closed"
+
+    def _elapsed_s(self) -> float:
+        return round(time.monotonic() - self._arrived_s, 6)

@@ -1,0 +1,93 @@
+"""The way of every request: admit, plan, attempt the targets in order until one begins to answer, account."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+from mlx_manager.backends import Backend
+from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
+from mlx_manager.gateway.account import RequestRecord, Stopwatch, log_record
+from mlx_manager.ir import Event, Finished, GenerationRequest
+
+
+@dataclass(frozen=True)
+class Target:
+    """Who is to answer, and which request to hand them."""
+
+    backend: Backend
+    request: GenerationRequest
+
+
+class Gateway:
+    """Answers requests through its backends. Every request is accounted for once, whatever becomes of it."""
+
+    def __init__(self, backends: Sequence[Backend], *, account: Callable[[RequestRecord], None] = log_record) -> None:
+        self._backends = tuple(backends)
+        self._account = account
+        self._is_closing = False
+
+    def close(self) -> None:
+        """Take no new requests; those that run go on."""
+        self._is_closing = True
+
+    async def generate(self, request: GenerationRequest, *, http_request_id: str) -> AsyncGenerator[Event, None]:
+        """The events of the answer. Closing the stream early aborts the work. Raises `MlxManagerError`."""
+        stopwatch = Stopwatch(request, http_request_id)
+        ended_by: BaseException | None = None
+        try:
+            self.admit()
+            async with aclosing(self._attempt(self.plan(request), stopwatch)) as events:
+                async for event in events:
+                    stopwatch.see(event)
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+            raise GenerationFailed("The answer broke off before its end. Send the request again.")
+        except BaseException as error:
+            ended_by = error
+            raise
+        finally:
+            self._account(stopwatch.record(ended_by))
+
+    def admit(self) -> None:
+        """Raises `ShuttingDown` when no new request may begin."""
+        if self._is_closing:
+            raise ShuttingDown("The server is stopping. Send the request again when it is back.", retry_after_s=5)
+
+    def plan(self, request: GenerationRequest) -> tuple[Target, ...]:
+        """Who may answer `request`, best first; at least one."""
+        return tuple(Target(backend, request) for backend in self._backends)
+
+    @contextmanager
+    def refusals(self, *, http_request_id: str, answer_id: str) -> Iterator[None]:
+        """Account for a request that the code inside refuses before there is anything to generate."""
+        try:
+            yield
+        except MlxManagerError as error:
+            self._account(
+                RequestRecord(
+                    request_id=http_request_id,
+                    answer_id=answer_id,
+                    model=None,
+                    status=error.status,
+                    error_code=error.code,
+                )
+            )
+            raise
+
+    async def _attempt(self, targets: tuple[Target, ...], stopwatch: Stopwatch) -> AsyncGenerator[Event, None]:
+        """The events of the first target that begins to answer. Once one has begun, its failure is the answer's."""
+        for index, target in enumerate(targets):
+            stopwatch.target = target.backend.name
+            has_begun = False
+            try:
+                async with aclosing(target.backend.generate(target.request)) as events:
+                    async for event in events:
+                        has_begun = True
+                        yield event
+                return
+            except (Unavailable, QueueFull, GenerationFailed):
+                if has_begun or index == len(targets) - 1:
+                    raise

@@ -1,0 +1,183 @@
+"""The wire schemas of answers in the OpenAI dialect, as msgspec structs: they are encoded once per token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mlx_manager.errors import MlxManagerError
+
+
+class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every error."""
+
+    error: ErrorObject
+
+
+class PromptTokensDetails(msgspec.Struct, frozen=True):
+    """Where the prompt's tokens came from."""
+
+    cached_tokens: int
+
+
+class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer cost."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class TopLogprobObject(msgspec.Struct, frozen=True):
+    """An alternative token."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobObject(msgspec.Struct, frozen=True):
+    """A chosen token."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprobObject]
+
+
+class ChatLogprobs(msgspec.Struct, frozen=True):
+    """Log-probabilities of the tokens of a chat answer."""
+
+    content: list[TokenLogprobObject]
+    refusal: None = None
+
+
+class ChatMessageObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The assistant's message, or with everything optional, what a chunk adds to it."""
+
+    role: str | None = None
+    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    reasoning_content: str | None = None
+    refusal: msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One complete choice."""
+
+    index: int
+    message: ChatMessageObject
+    logprobs: ChatLogprobs | None
+    finish_reason: str
+
+
+class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk adds to one choice."""
+
+    index: int
+    delta: ChatMessageObject
+    logprobs: ChatLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
+    """Log-probabilities in the older form, as parallel lists. `text_offset` counts characters of the choice's text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of a completion, complete or what a chunk adds."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete answer, or one chunk of it; `usage` is absent in the chunks of a stream that did not ask for it."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice] | list[ChatChunkChoice] | list[CompletionChoice]
+    usage: UsageObject | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ServingObject(msgspec.Struct, frozen=True, kw_only=True):
+    """How a loaded model is served."""
+
+    path: str
+    reason: str
+    attention: str
+    dtype: str
+
+
+class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of GET /v1/models; everything after `owned_by` is this server's addition."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "mlx-manager"
+    state: str
+    architecture: str
+    quantization: str
+    size_bytes: int
+    max_context: int | None
+    """In tokens; null when the model does not say."""
+    context_length: int | None
+    """The same, under the name that many clients look for."""
+    serving: ServingObject | None
+    """Null until the model has been loaded."""
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of GET /v1/models."""
+
+    object: str = "list"
+    data: list[ModelObject]
+
+
+def error_body(error: MlxManagerError) -> ErrorBody:
+    """An error of ours in the dialect's form."""
+    return ErrorBody(
+        ErrorObject(message=error.message, type=error_type(error.status), param=error.param, code=error.code)
+    )
+
+
+def error_type(status: int) -> str:
+    """The dialect's `type` of an error with that HTTP status."""
+    return _ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def encode_json(answer: msgspec.Struct | dict[str, Any]) -> bytes:
+    """Any of these structs as JSON."""
+    return _encoder.encode(answer)
+
+
+def encode_error(error: MlxManagerError) -> bytes:
+    """An error's whole body as JSON."""
+    return _encoder.encode(error_body(error))
+
+
+_encoder = msgspec.json.Encoder()

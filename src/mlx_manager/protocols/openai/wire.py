@@ -1,0 +1,170 @@
+"""The wire schemas of requests in the OpenAI dialect: names, types and bounds of the parameters that are served.
+
+What they mean together is `server`'s; what becomes of every other parameter is in `parameters`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from mlx_manager.errors import InvalidRequest
+
+MAX_CHOICES = 16
+MAX_PROMPTS = 128
+MAX_STOPS = 4
+MAX_TOP_LOGPROBS = 20
+MAX_COMPLETION_LOGPROBS = 5
+_INT64 = 2**63
+
+
+def _whole(value: object) -> object:
+    # JavaScript and Lua clients write 5 as 5.0
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class ContentPart(_Wire):
+    """One part of a message's content. Only text is served; the others are refused by their type."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+def _form_of(content: object) -> str:
+    if isinstance(content, list):
+        return "<parts>"
+    return "<null>" if content is None else "<text>"
+
+
+Content = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[ContentPart], Tag("<parts>")] | Annotated[None, Tag("<null>")],
+    Discriminator(_form_of),
+]
+
+
+class ChatMessage(_Wire):
+    """One turn as it is sent."""
+
+    role: str
+    content: Content = None
+    name: str | None = None
+
+
+class StreamOptions(_Wire):
+    """How a stream is to be sent."""
+
+    include_usage: bool | None = None
+
+
+class _Request(_Wire):
+    """What both endpoints take. `None` is the same as not sent."""
+
+    model: str = Field(min_length=1)
+    max_tokens: Whole | None = Field(None, ge=1, lt=_INT64)
+    max_completion_tokens: Whole | None = Field(None, ge=1, lt=_INT64)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: Whole | None = Field(None, ge=-1, lt=_INT64)
+    """-1 and 0 both keep all tokens."""
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: Whole | None = Field(None, ge=-_INT64, lt=_INT64)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: (
+        dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None
+    ) = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool | None = None
+    n: Whole | None = Field(None, ge=1, le=MAX_CHOICES)
+    priority: Literal["high", "normal", "low"] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class ChatRequest(_Request):
+    """The body of POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    logprobs: bool | None = None
+    top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+
+
+TokenId = Annotated[Whole, Field(ge=0, lt=2**31)]
+
+
+def _kind_of_prompt(prompt: object) -> str:
+    if not isinstance(prompt, list):
+        return "<text>"
+    first = prompt[0] if prompt else 0
+    if isinstance(first, str):
+        return "<texts>"
+    return "<token lists>" if isinstance(first, list) else "<tokens>"
+
+
+class CompletionRequest(_Request):
+    """The body of POST /v1/completions."""
+
+    prompt: Annotated[
+        Annotated[str, Tag("<text>"), Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Tag("<texts>"), Field(max_length=MAX_PROMPTS)]
+        | Annotated[list[TokenId], Tag("<tokens>"), Field(min_length=1)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(min_length=1)]], Tag("<token lists>"), Field(max_length=MAX_PROMPTS)
+        ],
+        Discriminator(_kind_of_prompt),
+    ]
+    logprobs: Whole | None = Field(None, ge=0, le=MAX_COMPLETION_LOGPROBS)
+    echo: bool | None = None
+
+
+RequestModel = TypeVar("RequestModel", bound=_Request)
+
+
+def parse_wire(schema: type[RequestModel], body: bytes) -> RequestModel:
+    """Read a request's body. Raises `InvalidRequest`, naming the first field that is wrong and what would be right."""
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise _as_invalid_request(error) from None
+
+
+def _as_invalid_request(error: ValidationError) -> InvalidRequest:
+    first: Any = error.errors(include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        reason = first["msg"].removeprefix("Invalid JSON: ")
+        return InvalidRequest(f"The body is not valid JSON: {reason}. Send one JSON object.")
+    if not first["loc"]:
+        return InvalidRequest("The body is not a JSON object. Send one with `model` and the prompt.")
+    param = _render_location(first["loc"])
+    if first["type"] == "missing":
+        return InvalidRequest(f"{param} is required, and is not in the request.", param=param)
+    expected = first["msg"][:1].lower() + first["msg"][1:]
+    return InvalidRequest(f"{param} cannot be {_excerpt(first['input'])}: {expected}.", param=param)
+
+
+def _render_location(location: tuple[int | str, ...]) -> str:
+    """`("messages", 0, "content", "<parts>", 1)` as `messages[0].content[1]`; tags of unions are left out."""
+    rendered = ""
+    for step in location:
+        if isinstance(step, int):
+            rendered += f"[{step}]"
+        elif not (step.startswith("<") or step in ("str", "list[str]", "[key]")):
+            rendered += f".{step}" if rendered else step
+    return rendered
+
+
+def _excerpt(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
