@@ -1,0 +1,185 @@
+"""Writes the generated parts of docs/ from the code: commands, settings, routes and the module map.
+
+`python tools/docs.py` writes them between their markers; `--check` only says which differ, and fails when one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import typer
+
+from mlx_manager.app import create_app
+from mlx_manager.catalog.settings import SETTINGS, load_settings
+from mlx_manager.cli import app as command_line
+from mlx_manager.protocols.openai import PARAMETERS, Endpoint
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "src" / "mlx_manager"
+_ENVIRONMENT_ORDER = "Flags win over variables, variables over `config.toml`, that over the default."
+
+
+@dataclass(frozen=True)
+class Part:
+    """One generated stretch of one page."""
+
+    page: str
+    name: str
+    write: Callable[[], str]
+
+    @property
+    def path(self) -> Path:
+        """The page, in docs/."""
+        return REPOSITORY / "docs" / self.page
+
+    def filled(self, page: str) -> str:
+        """`page` with this part written anew. Raises `ValueError` when the page lacks the markers."""
+        begin = f"<!-- generated: {self.name} (tools/docs.py) -->"
+        end = f"<!-- end: {self.name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not pattern.search(page):
+            raise ValueError(f"docs/{self.page} has no part between {begin} and {end}")
+        text = f"{begin}\n\n{self.write().strip()}\n\n{end}"
+        return pattern.sub(lambda _: text, page)
+
+
+def commands() -> str:
+    """Every command with its usage, arguments and options, as the program itself declares them."""
+    root = typer.main.get_command(command_line)
+    return "\n\n".join(_command_sections(root, "mlx-manager"))
+
+
+def settings_table() -> str:
+    """The table that settings are read through."""
+    rows = ["| setting | type | default | variable | what it does |", "| --- | --- | --- | --- | --- |"]
+    for row in SETTINGS:
+        kind = ", ".join(row.choices) if row.choices else row.type
+        default = "–" if row.default is None else str(row.default).lower() if row.type == "flag" else str(row.default)
+        rows.append(f"| `{row.name}` | {kind} | {default} | `{row.env}` | {row.help} |")
+    return _ENVIRONMENT_ORDER + "\n\n" + "\n".join(rows)
+
+
+def routes() -> str:
+    """Every route of the app, with the first line of its function's docstring."""
+    schema = create_app(load_settings({}, {"home": REPOSITORY / "no-such-home"})).openapi()
+    rows = ["| method | path | |", "| --- | --- | --- |"]
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            rows.append(f"| {method.upper()} | `{path}` | {_first_line(operation.get('description'))} |")
+    return "\n".join(rows)
+
+
+def parameters() -> str:
+    """What becomes of every request parameter that clients are known to send."""
+    rows = ["| parameter | chat | completions | | |", "| --- | --- | --- | --- | --- |"]
+    for row in PARAMETERS:
+        endpoints = ("yes" if endpoint in row.endpoints else "–" for endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS))
+        rows.append(f"| `{row.name}` | {' | '.join(endpoints)} | {row.support.value} | {_cell(row.note)} |")
+    return "\n".join(rows)
+
+
+def module_map() -> str:
+    """Every module with the first line of its docstring, room by room."""
+    lines = [f"- `{module.name}`: {_module_summary(module)}" for module in sorted(PACKAGE.glob("*.py"))]
+    for room in sorted(_rooms(), key=lambda folder: folder.name):
+        lines += ["", f"### {room.name}", ""]
+        for module in sorted(room.rglob("*.py")):
+            lines.append(f"- `{module.relative_to(PACKAGE).as_posix()}`: {_module_summary(module)}")
+    return "\n".join(lines)
+
+
+PARTS = (
+    Part("cli.md", "commands", commands),
+    Part("settings.md", "settings", settings_table),
+    Part("routes.md", "routes", routes),
+    Part("routes.md", "parameters", parameters),
+    Part("structure.md", "modules", module_map),
+)
+
+
+def main() -> int:
+    """Write or check all parts; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a part differs")
+    is_check = parser.parse_args().check
+    stale = 0
+    for part in PARTS:
+        page = part.path.read_text(encoding="utf-8")
+        filled = part.filled(page)
+        if filled == page:
+            continue
+        stale += 1
+        if is_check:
+            sys.stdout.writelines(_difference(page, filled, part.page))
+        else:
+            part.path.write_text(filled, encoding="utf-8")
+            print(f"wrote docs/{part.page}")
+    if stale and is_check:
+        print(f"{stale} generated part(s) of docs/ differ from the code: run `make docs`.")
+    return 1 if stale and is_check else 0
+
+
+def _command_sections(command: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(command, info_name=name)
+    lines = [f"## {name}", "", inspect.cleandoc(command.help or ""), "", "```", *_usage(command, context), "```"]
+    rows = [row for parameter in command.get_params(context) if (row := _parameter_row(parameter, context))]
+    if rows:
+        lines += ["", "| option | what it does |", "| --- | --- |", *rows]
+    yield "\n".join(lines)
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            if found is not None and not found.hidden:
+                yield from _command_sections(found, f"{name} {child}")
+
+
+def _usage(command: click.Command, context: click.Context) -> list[str]:
+    return [" ".join([context.command_path, *command.collect_usage_pieces(context)])]
+
+
+def _parameter_row(parameter: click.Parameter, context: click.Context) -> str | None:
+    if isinstance(parameter, click.Option):
+        if parameter.hidden or parameter.name == "help":
+            return None
+        record = parameter.get_help_record(context)
+        names, text = record or ("", "")
+        return f"| `{names}` | {_cell(text)} |"
+    text = str(getattr(parameter, "help", "") or "")
+    return f"| `{parameter.make_metavar(context)}` | {_cell(text)} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _rooms() -> list[Path]:
+    return [folder for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()]
+
+
+def _module_summary(module: Path) -> str:
+    docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8")))
+    if docstring is None:
+        raise ValueError(f"{module.relative_to(REPOSITORY)} has no docstring")
+    return _first_line(docstring)
+
+
+def _first_line(docstring: str | None) -> str:
+    return inspect.cleandoc(docstring or "").partition("\n")[0]
+
+
+def _difference(page: str, filled: str, name: str) -> Iterator[str]:
+    old, new = page.splitlines(keepends=True), filled.splitlines(keepends=True)
+    return difflib.unified_diff(old, new, f"docs/{name}", f"docs/{name} from the code", n=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
