@@ -1,0 +1,95 @@
+"""The KV arena: where keys and values live on the device, and the only code that moves them.
+
+Per layer one array for keys and one for values:  [num_blocks, num_kv_heads, BLOCK_SIZE, head_dim]
+
+    block 7, head 1:   slot 0  k0 k1 … k(head_dim-1)
+                       slot 1  …
+    a position p of a sequence is slot p % BLOCK_SIZE of physical block block_table[p // BLOCK_SIZE]
+
+Writes are MLX scatters. They happen in place as long as nothing else holds the array, which is why nothing outside
+this class keeps one across a write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from mlx_manager.engine.blocks import BLOCK_SIZE
+
+_INITIAL_BLOCKS = 64
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What one attention layer stores for one token."""
+
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+    dtype: mx.Dtype
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of one token's keys and values in this layer."""
+        return self.num_kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
+
+
+class Arena:
+    """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, never shrinks."""
+
+    def __init__(self, layers: list[LayerShape], max_blocks: int) -> None:
+        self._layers = layers
+        self._max_blocks = max_blocks
+        self.num_blocks = min(_INITIAL_BLOCKS, max_blocks)
+        self.keys = [self._zeros(layer, layer.key_dim, self.num_blocks) for layer in layers]
+        self.values = [self._zeros(layer, layer.value_dim, self.num_blocks) for layer in layers]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device."""
+        return self.num_blocks * BLOCK_SIZE * sum(layer.bytes_per_token for layer in self._layers)
+
+    def arrays(self) -> list[mx.array]:
+        """Every array, to be evaluated with the step that wrote them."""
+        return [*self.keys, *self.values]
+
+    def reserve(self, num_blocks: int) -> None:
+        """Make room for blocks 0 to `num_blocks - 1`. One layer at a time, so that only one is there twice."""
+        if num_blocks <= self.num_blocks:
+            return
+        grown = self.num_blocks
+        while grown < num_blocks:
+            grown *= 2
+        grown = min(grown, self._max_blocks)
+        num_new = grown - self.num_blocks
+        for index, layer in enumerate(self._layers):
+            self.keys[index] = mx.concatenate([self.keys[index], self._zeros(layer, layer.key_dim, num_new)])
+            self.values[index] = mx.concatenate([self.values[index], self._zeros(layer, layer.value_dim, num_new)])
+            mx.eval(self.keys[index], self.values[index])
+        self.num_blocks = grown
+
+    def write(self, layer: int, blocks: mx.array, slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into slot `slots[i]` of `blocks[i]`."""
+        self.keys[layer][blocks, :, slots] = keys
+        self.values[layer][blocks, :, slots] = values
+
+    def copy(self, pairs: tuple[tuple[int, int], ...]) -> None:
+        """Copy whole blocks, (from, to) each; all are read before any is written."""
+        sources = mx.array([source for source, _ in pairs])
+        targets = mx.array([target for _, target in pairs])
+        for arrays in (self.keys, self.values):
+            for array in arrays:
+                array[targets] = array[sources]
+
+    def scrub(self, blocks: tuple[int, ...]) -> None:
+        """Zero whole blocks."""
+        targets = mx.array(blocks)
+        for arrays in (self.keys, self.values):
+            for array in arrays:
+                array[targets] = mx.array(0, dtype=array.dtype)
+
+    @staticmethod
+    def _zeros(layer: LayerShape, head_dim: int, num_blocks: int) -> mx.array:
+        return mx.zeros((num_blocks, layer.num_kv_heads, BLOCK_SIZE, head_dim), dtype=layer.dtype)

@@ -1,0 +1,93 @@
+"""What the scheduler hands the runner and gets back: frozen values, no live objects, no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlx_manager.engine.sequence import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One sequence's share of a pass: consecutive positions, beginning at `start`.
+
+    The keys and values of positions 0 to `start - 1` are in the blocks of `block_table` already.
+    """
+
+    seq_id: int
+    start: int
+    token_ids: tuple[int, ...]
+    """The input tokens; `(0,)` where the one token is still on the device, see `source_row`."""
+    source_row: int | None
+    """Row of the previous step's samples that holds the input token; None where the host knows it."""
+    block_table: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of this segment."""
+        return len(self.token_ids)
+
+    @property
+    def end(self) -> int:
+        """One past the last position of this segment."""
+        return self.start + len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One token to choose, from the logits of the last position of `segment`.
+
+    Several samples may name one segment: the forks of a request choose their first tokens from the same logits.
+    """
+
+    seq_id: int
+    segment: int
+    params: SamplingParams
+    output_index: int
+    """How many output tokens the sequence has before this one; with the seed it fixes the random draw."""
+    history: tuple[int, ...] | None
+    """Prompt and output as far as the host knows them, where penalties need them; else None."""
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step: everything the runner needs to know."""
+
+    segments: tuple[Segment, ...]
+    samples: tuple[Sample, ...]
+    copies: tuple[tuple[int, int], ...]
+    """(from, to) blocks to copy before anything is written: copy-on-write and partial prefix hits."""
+    scrubs: tuple[int, ...]
+    """Blocks to zero before anything else: a failed sequence may have left values that are not finite."""
+    num_blocks: int
+    """The arena has to hold blocks 0 to this - 1."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the forward pass."""
+        return sum(segment.num_tokens for segment in self.segments)
+
+    @property
+    def num_decode_tokens(self) -> int:
+        """Rows that continue a running answer."""
+        return sum(1 for segment in self.segments if segment.num_tokens == 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A chosen token. Log-probabilities are natural logarithms, of the model's own distribution."""
+
+    token_id: int
+    is_finite: bool
+    """False when the logits were not finite: the token means nothing."""
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    """(token, log-probability), likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """The tokens chosen in one step, in the order of `Batch.samples`."""
+
+    chosen: tuple[Chosen, ...]

@@ -1,0 +1,267 @@
+"""The engine: token ids in, token ids out. One step is a sentence: schedule, run, commit.
+
+Requests may be added and aborted between any two steps. A pipelined engine launches the next step before it reads the
+tokens of the last one, so that a GPU does not wait for the host. On MLX's CPU backend launching blocks until nearly all
+of the step is done, so there pipelining would only hold tokens back by a step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mlx_manager.engine.batch import Batch, Chosen
+from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.engine.pacing import StepPacer
+from mlx_manager.engine.runner import Launched, Runner
+from mlx_manager.engine.scheduler import Scheduler
+from mlx_manager.engine.sequence import SamplingParams, Sequence
+from mlx_manager.ir import FinishReason, Priority
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """The engine's bounds."""
+
+    num_blocks: int
+    max_batch_size: int = 32
+    max_step_tokens: int = 512
+    priority_ageing_s: float = 5.0
+    has_prefix_cache: bool = True
+    is_pipelined: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRequest:
+    """A tokenized request. `params` holds one entry per choice, alike but for their seeds."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    params: tuple[SamplingParams, ...]
+    max_output_tokens: int
+    eos_token_ids: frozenset[int] = frozenset()
+    priority: Priority = Priority.NORMAL
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """One more token of one choice. With `finish` set it is the choice's last.
+
+    `is_end_token` marks an end-of-sequence token, whose text is no part of the answer.
+    """
+
+    request_id: str
+    choice: int
+    chosen: Chosen
+    finish: FinishReason | None = None
+    is_end_token: bool = False
+
+
+@dataclass(frozen=True)
+class RequestBroke:
+    """The logits of this request were not finite; it is over, and its blocks will be zeroed."""
+
+    request_id: str
+
+
+EngineEvent = TokenEvent | RequestBroke
+
+
+@dataclass(frozen=True)
+class RequestUsage:
+    """Tokens of a request so far."""
+
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+
+
+@dataclass
+class EngineCounters:
+    """Totals since the engine was made."""
+
+    num_steps: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_finished_requests: int = 0
+    num_aborted_requests: int = 0
+
+
+@dataclass
+class _Request:
+    sequences: list[Sequence]
+    is_first_token_out: bool = field(default=False)
+
+    @property
+    def usage(self) -> RequestUsage:
+        leader = self.sequences[0]
+        return RequestUsage(
+            num_prompt_tokens=leader.num_prompt_tokens,
+            num_cached_tokens=leader.num_cached_tokens,
+            num_output_tokens=sum(len(seq.token_ids) - seq.num_prompt_tokens for seq in self.sequences),
+        )
+
+
+class Engine:
+    """Runs requests over a `Runner`. Not thread-safe: everything is called from the thread that owns the device."""
+
+    def __init__(self, runner: Runner, config: EngineConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._runner = runner
+        self._clock = clock
+        self._pacer = StepPacer(config.max_step_tokens)
+        self.scheduler = Scheduler(
+            num_blocks=config.num_blocks,
+            max_batch_size=config.max_batch_size,
+            pacer=self._pacer,
+            ageing_s=config.priority_ageing_s,
+            has_prefix_cache=config.has_prefix_cache,
+        )
+        self.counters = EngineCounters()
+        self._requests: dict[str, _Request] = {}
+        self._sequences: dict[int, Sequence] = {}
+        self._ids = itertools.count()
+        self._is_pipelined = config.is_pipelined
+        self._launched: Launched | None = None
+        self._launched_s = 0.0
+        self._last_read_s = 0.0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do."""
+        return self.scheduler.has_work or self._launched is not None
+
+    @property
+    def num_waiting_requests(self) -> int:
+        """Requests that have not started."""
+        return len(self.scheduler.waiting)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that the KV cache holds on the device."""
+        return self._runner.arena_bytes
+
+    @property
+    def capacity_tokens(self) -> int:
+        """Tokens that the KV cache holds when one sequence has it all."""
+        return self.scheduler.blocks.num_blocks * BLOCK_SIZE
+
+    def add(self, request: EngineRequest) -> None:
+        """Queue a request. Raises `ValueError` when it could never run: check its length against `capacity_tokens`."""
+        num_most = len(request.prompt_token_ids) + request.max_output_tokens
+        if num_blocks_for(num_most) > self.scheduler.blocks.num_blocks:
+            raise ValueError(f"{num_most} tokens do not fit the {self.capacity_tokens} of the KV cache")
+        if not request.prompt_token_ids or request.max_output_tokens < 1:
+            raise ValueError("a request needs a prompt and room for at least one token")
+        sequences = [self._sequence(request, choice) for choice in range(len(request.params))]
+        leader = sequences[0]
+        leader.forks = sequences[1:]
+        self._requests[request.request_id] = _Request(sequences)
+        for seq in sequences:
+            self._sequences[seq.seq_id] = seq
+        self.scheduler.add(leader)
+
+    def usage(self, request_id: str) -> RequestUsage:
+        """What a request used so far. Raises `KeyError` for one that is not here (any more)."""
+        return self._requests[request_id].usage
+
+    def finish_choice(self, request_id: str, choice: int) -> None:
+        """End one choice early: its text met a stop string. Its `TokenEvent`s stop at once."""
+        seq = self._requests[request_id].sequences[choice]
+        self.scheduler.finish(seq)
+        self._sequences.pop(seq.seq_id, None)
+
+    def forget(self, request_id: str, *, is_aborted: bool = False) -> None:
+        """End whatever is left of a request and drop it. An unknown id is ignored."""
+        request = self._requests.pop(request_id, None)
+        if request is None:
+            return
+        self._end(request)
+        if is_aborted:
+            self.counters.num_aborted_requests += 1
+        else:
+            self.counters.num_finished_requests += 1
+
+    def step(self) -> list[EngineEvent]:
+        """Run one step and return the tokens that became known. Blocks while the device works."""
+        started_s = self._clock()
+        batch = self.scheduler.schedule()
+        launched = None
+        if batch.segments or batch.scrubs:
+            launched = self._runner.launch(batch, self._launched)
+            self.counters.num_steps += 1
+        if not self._is_pipelined:
+            return [] if launched is None else self._commit(launched, started_s)
+        (finished, finished_s), (self._launched, self._launched_s) = (
+            (self._launched, self._launched_s),
+            (launched, started_s),
+        )
+        return [] if finished is None else self._commit(finished, finished_s)
+
+    def _commit(self, launched: Launched, launched_s: float) -> list[EngineEvent]:
+        events: list[EngineEvent] = []
+        output = launched.read()
+        self._observe(launched.batch, launched_s)
+        for sample, chosen in zip(launched.batch.samples, output.chosen, strict=True):
+            seq = self._sequences.get(sample.seq_id)
+            if seq is None:
+                continue
+            if not chosen.is_finite:
+                events.append(RequestBroke(seq.request_id))
+                self._break(seq.request_id)
+                continue
+            events.append(self._commit_token(seq, chosen))
+        return events
+
+    def _commit_token(self, seq: Sequence, chosen: Chosen) -> TokenEvent:
+        self.scheduler.commit_token(seq, chosen.token_id)
+        request = self._requests[seq.request_id]
+        if not request.is_first_token_out:
+            request.is_first_token_out = True
+            self.counters.num_prompt_tokens += request.usage.num_prompt_tokens
+            self.counters.num_cached_tokens += request.usage.num_cached_tokens
+        self.counters.num_generated_tokens += 1
+        is_end_token = chosen.token_id in seq.eos_token_ids
+        finish = None
+        if is_end_token:
+            finish = FinishReason.STOP
+        elif not seq.wants_more:
+            finish = FinishReason.LENGTH
+        if finish is not None:
+            self.scheduler.finish(seq)
+            self._sequences.pop(seq.seq_id, None)
+        return TokenEvent(seq.request_id, seq.choice, chosen, finish, is_end_token)
+
+    def _break(self, request_id: str) -> None:
+        self._end(self._requests.pop(request_id), is_tainted=True)
+
+    def _end(self, request: _Request, *, is_tainted: bool = False) -> None:
+        # Forks first: one whose leader ends would otherwise be queued to start on its own.
+        for seq in reversed(request.sequences):
+            self.scheduler.finish(seq, is_tainted=is_tainted)
+            self._sequences.pop(seq.seq_id, None)
+
+    def _observe(self, batch: Batch, launched_s: float) -> None:
+        now_s = self._clock()
+        self._pacer.observe(
+            num_decode_tokens=batch.num_decode_tokens,
+            num_prefill_tokens=batch.num_tokens - batch.num_decode_tokens,
+            step_s=now_s - max(launched_s, self._last_read_s),
+        )
+        self._last_read_s = now_s
+
+    def _sequence(self, request: EngineRequest, choice: int) -> Sequence:
+        return Sequence(
+            seq_id=next(self._ids),
+            request_id=request.request_id,
+            choice=choice,
+            token_ids=list(request.prompt_token_ids),
+            num_prompt_tokens=len(request.prompt_token_ids),
+            max_output_tokens=request.max_output_tokens,
+            eos_token_ids=request.eos_token_ids,
+            params=request.params[choice],
+            priority=request.priority,
+            arrival_s=self._clock(),
+        )

@@ -1,0 +1,51 @@
+"""How many prefill tokens a step may carry so that running answers do not stall. No tensors here."""
+
+from __future__ import annotations
+
+_SMOOTHING = 0.2
+_MIN_CHUNK_TOKENS = 16
+
+
+class StepPacer:
+    """Learns from the steps it sees what a decode row and a prefill token cost, and bounds the prefill by it.
+
+    While answers run, a step with prefill should take at most `max_slowdown` times the step without it. Until both
+    costs have been seen, chunks begin small and the first measurements correct them.
+    """
+
+    def __init__(self, max_step_tokens: int, max_slowdown: float = 2.0) -> None:
+        if max_step_tokens < 1:
+            raise ValueError("a step needs room for at least one token")
+        self._max_step_tokens = max_step_tokens
+        self._max_slowdown = max_slowdown
+        self._decode_step_s: float | None = None
+        self._prefill_token_s: float | None = None
+
+    def prefill_budget(self, num_decode_tokens: int) -> int:
+        """Prefill tokens that the next step may carry beside `num_decode_tokens` running answers."""
+        room = self._max_step_tokens - num_decode_tokens
+        if num_decode_tokens == 0:
+            return room
+        if self._decode_step_s is None or self._prefill_token_s is None:
+            return max(0, min(room, 2 * _MIN_CHUNK_TOKENS))
+        chunk = int((self._max_slowdown - 1) * self._decode_step_s / self._prefill_token_s)
+        return max(0, min(room, max(chunk, _MIN_CHUNK_TOKENS)))
+
+    def observe(self, *, num_decode_tokens: int, num_prefill_tokens: int, step_s: float) -> None:
+        """Learn from a finished step."""
+        if num_prefill_tokens == 0:
+            self._decode_step_s = _blend(self._decode_step_s, step_s)
+            return
+        if num_prefill_tokens < _MIN_CHUNK_TOKENS:
+            return
+        if num_decode_tokens == 0:
+            # Weights are read once whatever the rows: charging it all to the tokens is right for large chunks only.
+            if num_prefill_tokens >= 8 * _MIN_CHUNK_TOKENS:
+                self._prefill_token_s = _blend(self._prefill_token_s, step_s / num_prefill_tokens)
+        elif self._decode_step_s is not None:
+            extra_s = max(step_s - self._decode_step_s, 0.05 * step_s)
+            self._prefill_token_s = _blend(self._prefill_token_s, extra_s / num_prefill_tokens)
+
+
+def _blend(old: float | None, new: float) -> float:
+    return new if old is None else (1 - _SMOOTHING) * old + _SMOOTHING * new

@@ -1,0 +1,378 @@
+"""The scheduler: which sequences take part in the next step, with which tokens and blocks. No tensors here.
+
+Each step decodes every running sequence and fills what is left of the token budget with prefill. Sequences enter by
+turn (see `queue`), find their prefix in the cache, and share its blocks. When blocks run out, the running sequence
+whose turn is last gives its blocks up and goes back to the queue; it resumes through the prefix cache.
+
+The pipeline: a step may be scheduled before the tokens of the one before it are known. Such a token is on the device
+only; its sequence has `num_sampling` above 0 and its `source_row` says where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mlx_manager.engine.batch import Batch, Sample, Segment
+from mlx_manager.engine.blocks import BLOCK_SIZE, BlockPool, OutOfBlocks, num_blocks_for
+from mlx_manager.engine.pacing import StepPacer
+from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
+from mlx_manager.engine.queue import WaitingQueue
+from mlx_manager.engine.sequence import Sequence, Status
+
+
+@dataclass
+class _Step:
+    """The step being put together."""
+
+    segments: list[Segment] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    scheduled: set[int] = field(default_factory=set)
+    """Ids of the sequences in the step."""
+    written: set[int] = field(default_factory=set)
+    """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
+
+
+class Scheduler:
+    """Owns every sequence, the block pool and the prefix index. `pacer` bounds the prefill of each step.
+
+    With `has_prefix_cache` false nothing is shared or kept (for runners that keep their caches elsewhere).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int,
+        max_batch_size: int,
+        pacer: StepPacer,
+        ageing_s: float,
+        has_prefix_cache: bool = True,
+    ) -> None:
+        self.prefix = PrefixIndex()
+        self.blocks = BlockPool(num_blocks, on_evict=self.prefix.forget)
+        self.waiting = WaitingQueue(ageing_s)
+        self.running: list[Sequence] = []
+        self.num_preemptions = 0
+        self._pacer = pacer
+        self._max_batch_size = max_batch_size
+        self._has_prefix_cache = has_prefix_cache
+        self._computing: dict[bytes, int] = {}
+        """Keys of full prompt blocks that a running sequence is about to compute, and its id."""
+        self._scrubs: list[int] = []
+
+    # -- what the engine asks for ------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything runs or waits."""
+        return bool(self.running) or len(self.waiting) > 0
+
+    def add(self, seq: Sequence) -> None:
+        """Queue a sequence; its `forks`, if any, follow it when its prompt is prefilled."""
+        for fork in seq.forks:
+            fork.status = Status.FORKING
+        self.waiting.push(seq)
+
+    def schedule(self) -> Batch:
+        """Put the next step together and book it as launched. An empty batch means that nothing can run now."""
+        step = _Step()
+        self._schedule_decodes(step)
+        self._schedule_prefills(step)
+        scrubs, self._scrubs = tuple(self._scrubs), []
+        return Batch(
+            segments=tuple(step.segments),
+            samples=tuple(step.samples),
+            copies=tuple(step.copies),
+            scrubs=scrubs,
+            num_blocks=self.blocks.num_touched,
+        )
+
+    def commit_token(self, seq: Sequence, token_id: int) -> None:
+        """Tell the sequence the token that a step chose for it; its now full blocks become findable."""
+        seq.num_sampling -= 1
+        seq.token_ids.append(token_id)
+        self._enter_full_blocks(seq)
+
+    def finish(self, seq: Sequence, *, is_tainted: bool = False) -> None:
+        """Take a sequence out, whatever it was doing. Its blocks stay cached, or are zeroed when `is_tainted`."""
+        if seq.status is Status.FINISHED:
+            return
+        if seq.status is Status.RUNNING:
+            self.running.remove(seq)
+        elif seq.status is Status.WAITING:
+            self.waiting.remove(seq)
+        self._let_go(seq, is_tainted=is_tainted)
+        seq.status = Status.FINISHED
+        for fork in seq.forks:
+            # A leader that ends before its prompt is prefilled leaves its forks without a start: they start over.
+            if fork.status is Status.FORKING:
+                fork.status = Status.WAITING
+                self.waiting.push(fork)
+        seq.forks = []
+
+    def check_integrity(self) -> None:
+        """Prove that the books balance: every reference has a block table that holds it. Raises `AssertionError`."""
+        self.blocks.check_integrity()
+        counts: dict[int, int] = {}
+        for seq in [*self.running, *self.waiting]:
+            for block in seq.block_table:
+                counts[block] = counts.get(block, 0) + 1
+        for block in range(self.blocks.num_blocks):
+            if self.blocks.num_references(block) != counts.get(block, 0):
+                raise AssertionError(f"block {block} is referenced by nobody's table, or by more than its count says")
+        running = {seq.seq_id for seq in self.running}
+        if not set(self._computing.values()) <= running:
+            raise AssertionError("a block is announced by a sequence that does not run")
+
+    # -- decode ------------------------------------------------------------------------------------------------
+
+    def _schedule_decodes(self, step: _Step) -> None:
+        for seq in sorted(self.running, key=self.waiting.turn_of):
+            if seq.status is not Status.RUNNING or seq.is_prefilling or not seq.wants_more:
+                continue
+            if self._make_room(seq, step):
+                self._take(seq, 1, step)
+
+    def _make_room(self, seq: Sequence, step: _Step) -> bool:
+        """Give the next position of `seq` a block it may write; preempt others, or `seq` itself, when there is none."""
+        while True:
+            try:
+                self._prepare_blocks(seq, seq.num_computed_tokens + 1, step)
+                return True
+            except OutOfBlocks:
+                victim = self._victim(step)
+                self._preempt(victim or seq, step)
+                if victim is None or victim is seq:
+                    return False
+
+    def _victim(self, step: _Step) -> Sequence | None:
+        """The running sequence whose turn is last, of those that are not in the step yet."""
+        candidates = [seq for seq in self.running if seq.seq_id not in step.scheduled]
+        return max(candidates, key=lambda seq: (self.waiting.turn_of(seq)), default=None)
+
+    def _preempt(self, seq: Sequence, step: _Step) -> None:
+        """Send a sequence that is not in the step back to the queue."""
+        copied = {to for _, to in step.copies} & set(seq.block_table)
+        if copied:
+            # The copy will not be made, so what it would have brought does not count as computed.
+            first = min(seq.block_table.index(block) for block in copied)
+            seq.num_computed_tokens = min(seq.num_computed_tokens, first * BLOCK_SIZE)
+            step.copies = [copy for copy in step.copies if copy[1] not in copied]
+        self.running.remove(seq)
+        self._let_go(seq, is_tainted=False)
+        seq.status = Status.WAITING
+        for fork in seq.forks:
+            fork.status = Status.FORKING
+        self.waiting.push(seq)
+        self.num_preemptions += 1
+
+    # -- prefill -----------------------------------------------------------------------------------------------
+
+    def _schedule_prefills(self, step: _Step) -> None:
+        budget = self._pacer.prefill_budget(len(step.segments))
+        for seq in sorted(self.running, key=self.waiting.turn_of):
+            if budget > 0 and seq.is_prefilling and seq.seq_id not in step.scheduled:
+                budget -= self._take_chunk(seq, budget, step)
+        for seq in list(self.waiting):
+            if budget <= 0 or not self._has_place(1 + len(seq.forks)):
+                break
+            if seq.num_sampling > 0 or self._is_being_computed(seq):
+                continue
+            if not self._admit(seq, step):
+                break
+            budget -= self._take_chunk(seq, budget, step)
+
+    def _has_place(self, num_rows: int) -> bool:
+        """Whether the batch has places for a request of `num_rows` choices; one larger than the batch runs alone."""
+        num_taken = sum(1 + len(seq.forks) for seq in self.running)
+        return num_taken + num_rows <= max(self._max_batch_size, num_rows)
+
+    def _is_being_computed(self, seq: Sequence) -> bool:
+        """Whether a running sequence is about to compute the next block that `seq` needs: then `seq` had better wait."""
+        if not self._has_prefix_cache or not self._computing:
+            return False
+        chain_keys(seq.token_ids, seq.block_keys)
+        limit = (seq.num_tokens - 1) // BLOCK_SIZE
+        for key in seq.block_keys[:limit]:
+            if self.prefix.find(key) is None:
+                return key in self._computing
+        return False
+
+    def _admit(self, seq: Sequence, step: _Step) -> bool:
+        """Move `seq` from the queue into the batch, on top of what the prefix cache holds of it. False: no room now."""
+        hits = self._find_prefix(seq)
+        num_needed = num_blocks_for(seq.num_tokens) - len(hits)
+        num_unreferenced_hits = sum(1 for block in hits if self.blocks.num_references(block) == 0)
+        # One block in reserve for each running sequence, so that admitting does not preempt at once.
+        num_reserved = len(self.running)
+        if self.running and num_needed + num_reserved > self.blocks.num_available - num_unreferenced_hits:
+            return False
+        if num_needed > self.blocks.num_available - num_unreferenced_hits:
+            return False
+        self.waiting.remove(seq)
+        for block in hits:
+            self.blocks.acquire(block)
+        seq.block_table = hits
+        seq.num_entered_blocks = len(hits)
+        seq.num_computed_tokens = len(hits) * BLOCK_SIZE
+        self._copy_partial_hit(seq, step)
+        if seq.num_output_tokens == 0:
+            seq.num_cached_tokens = seq.num_computed_tokens
+        seq.status = Status.RUNNING
+        self.running.append(seq)
+        for key in seq.block_keys[len(hits) : (seq.num_tokens - 1) // BLOCK_SIZE]:
+            self._computing.setdefault(key, seq.seq_id)
+        return True
+
+    def _find_prefix(self, seq: Sequence) -> list[int]:
+        """The full blocks that the cache holds of `seq`, leaving at least its last token to compute."""
+        if not self._has_prefix_cache:
+            return []
+        chain_keys(seq.token_ids, seq.block_keys)
+        hits = []
+        for key in seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]:
+            block = self.prefix.find(key)
+            if block is None:
+                break
+            hits.append(block)
+        return hits
+
+    def _copy_partial_hit(self, seq: Sequence, step: _Step) -> None:
+        """Start the first block that was not found from one that begins alike, if there is one."""
+        if not self._has_prefix_cache:
+            return
+        num_hits = len(seq.block_table)
+        parent = seq.block_keys[num_hits - 1] if num_hits else ROOT_KEY
+        wanted = seq.token_ids[num_hits * BLOCK_SIZE : seq.num_tokens - 1][:BLOCK_SIZE]
+        hit = self.prefix.find_partial(parent, wanted, exclude=step.written)
+        if hit is None:
+            return
+        # Held while the copy's own block is allocated, so that it is not the one evicted for it.
+        self.blocks.acquire(hit.block)
+        block = self.blocks.allocate() if self.blocks.num_available > 0 else None
+        self.blocks.release(hit.block, keep=True)
+        if block is None:
+            return
+        step.copies.append((hit.block, block))
+        seq.block_table.append(block)
+        seq.num_computed_tokens += hit.num_tokens
+
+    def _take_chunk(self, seq: Sequence, budget: int, step: _Step) -> int:
+        """Prefill up to `budget` tokens of `seq`; returns how many."""
+        num_tokens = min(budget, seq.num_uncomputed_tokens)
+        try:
+            self._prepare_blocks(seq, seq.num_computed_tokens + num_tokens, step)
+        except OutOfBlocks:
+            self._preempt(seq, step)
+            return 0
+        self._take(seq, num_tokens, step)
+        return num_tokens
+
+    # -- both --------------------------------------------------------------------------------------------------
+
+    def _prepare_blocks(self, seq: Sequence, end: int, step: _Step) -> None:
+        """Make positions `num_computed_tokens` to `end - 1` of `seq` writable. Raises `OutOfBlocks`, books unharmed."""
+        first = seq.num_computed_tokens // BLOCK_SIZE
+        if first < len(seq.block_table) and self.blocks.num_references(seq.block_table[first]) > 1:
+            shared = seq.block_table[first]
+            own = self.blocks.allocate()
+            step.copies.append((shared, own))
+            seq.block_table[first] = own
+            self.blocks.release(shared, keep=shared in self.prefix)
+        while len(seq.block_table) < num_blocks_for(end):
+            seq.block_table.append(self.blocks.allocate())
+
+    def _take(self, seq: Sequence, num_tokens: int, step: _Step) -> None:
+        """Book `num_tokens` positions of `seq` as part of the step, and a sample behind them if they reach the end."""
+        start = seq.num_computed_tokens
+        end = start + num_tokens
+        is_on_device = end > len(seq.token_ids)
+        step.segments.append(
+            Segment(
+                seq_id=seq.seq_id,
+                start=start,
+                token_ids=(0,) if is_on_device else tuple(seq.token_ids[start:end]),
+                source_row=seq.source_row if is_on_device else None,
+                block_table=tuple(seq.block_table[: num_blocks_for(end)]),
+            )
+        )
+        step.scheduled.add(seq.seq_id)
+        step.written.update(seq.block_table[start // BLOCK_SIZE : num_blocks_for(end)])
+        is_complete = end == seq.num_tokens
+        seq.num_computed_tokens = end
+        self._enter_full_blocks(seq)
+        if is_complete:
+            self._add_sample(seq, step)
+            self._start_forks(seq, step)
+
+    def _add_sample(self, seq: Sequence, step: _Step) -> None:
+        step.samples.append(
+            Sample(
+                seq_id=seq.seq_id,
+                segment=len(step.segments) - 1,
+                params=seq.params,
+                output_index=seq.num_output_tokens,
+                history=tuple(seq.token_ids) if seq.params.has_penalties else None,
+                num_prompt_tokens=seq.num_prompt_tokens,
+            )
+        )
+        seq.source_row = len(step.samples) - 1
+        seq.num_sampling += 1
+
+    def _start_forks(self, leader: Sequence, step: _Step) -> None:
+        """The leader's prompt is computed: its forks share its blocks and choose their first tokens from its logits."""
+        for fork in leader.forks:
+            if fork.status is not Status.FORKING:
+                continue
+            for block in leader.block_table:
+                self.blocks.acquire(block)
+            fork.block_table = list(leader.block_table)
+            fork.block_keys = list(leader.block_keys)
+            fork.num_entered_blocks = leader.num_entered_blocks
+            fork.num_computed_tokens = leader.num_computed_tokens
+            fork.status = Status.RUNNING
+            self.running.append(fork)
+            self._add_sample(fork, step)
+        leader.forks = []
+
+    def _enter_full_blocks(self, seq: Sequence) -> None:
+        """Make the blocks of `seq` findable that are computed, full, and whose tokens the host knows."""
+        if not self._has_prefix_cache:
+            return
+        num_full = min(seq.num_computed_tokens, len(seq.token_ids)) // BLOCK_SIZE
+        if num_full > seq.num_entered_blocks:
+            chain_keys(seq.token_ids, seq.block_keys)
+        while seq.num_entered_blocks < num_full:
+            index = seq.num_entered_blocks
+            parent = seq.block_keys[index - 1] if index else ROOT_KEY
+            self.prefix.enter(seq.block_table[index], parent, seq.tokens_of_block(index))
+            self._retract(seq.block_keys[index], seq)
+            seq.num_entered_blocks += 1
+
+    def _let_go(self, seq: Sequence, *, is_tainted: bool) -> None:
+        """Release every block of `seq`, entering its last, partly filled one first so that it can be copied from."""
+        if is_tainted:
+            for block in seq.block_table:
+                if self.blocks.num_references(block) == 1:
+                    self.prefix.forget(block)
+                    self._scrubs.append(block)
+        elif self._has_prefix_cache:
+            self._enter_full_blocks(seq)
+            num_known = min(seq.num_computed_tokens, len(seq.token_ids))
+            index, num_in_last = divmod(num_known, BLOCK_SIZE)
+            if num_in_last and index < len(seq.block_table) and self.blocks.num_references(seq.block_table[index]) == 1:
+                parent = seq.block_keys[index - 1] if index else ROOT_KEY
+                self.prefix.enter(seq.block_table[index], parent, seq.tokens_of_block(index)[:num_in_last])
+        # Last blocks first, so that the beginning of a prefix outlives its end.
+        for block in reversed(seq.block_table):
+            self.blocks.release(block, keep=block in self.prefix)
+        for key in seq.block_keys:
+            self._retract(key, seq)
+        seq.block_table = []
+        seq.num_computed_tokens = 0
+        seq.num_entered_blocks = 0
+        seq.source_row = None
+
+    def _retract(self, key: bytes, seq: Sequence) -> None:
+        if self._computing.get(key) == seq.seq_id:
+            del self._computing[key]

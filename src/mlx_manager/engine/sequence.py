@@ -1,0 +1,113 @@
+"""One sequence: the tokens of one choice of one request, and where its keys and values are. No tensors here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.ir import Priority
+
+
+class Status(Enum):
+    """Where a sequence stands. FORKING: waits for its leader's prompt to be prefilled."""
+
+    WAITING = "waiting"
+    FORKING = "forking"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How to choose this sequence's tokens, every default filled in. Ranges are the HTTP faces' business."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    num_top_logprobs: int | None = None
+    """None: no log-probabilities; 0: of the chosen token only."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always chosen."""
+        return self.temperature == 0.0
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether the tokens so far change the logits."""
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+
+@dataclass(eq=False, kw_only=True)
+class Sequence:
+    """One running or waiting row. Written by the scheduler, except where a field says otherwise."""
+
+    seq_id: int
+    request_id: str
+    choice: int
+    token_ids: list[int]
+    """Prompt and output, as far as the host knows them."""
+    num_prompt_tokens: int
+    max_output_tokens: int
+    eos_token_ids: frozenset[int]
+    params: SamplingParams
+    priority: Priority = Priority.NORMAL
+    arrival_s: float = 0.0
+    status: Status = Status.WAITING
+    block_table: list[int] = field(default_factory=list)
+    """Physical block of each logical block, logical order."""
+    block_keys: list[bytes] = field(default_factory=list)
+    """Prefix keys of the full blocks of `token_ids`, as far as they were needed."""
+    num_entered_blocks: int = 0
+    """Leading blocks that have been entered in the prefix index."""
+    num_computed_tokens: int = 0
+    """Leading positions whose keys and values are written, or will be by a step already launched."""
+    num_sampling: int = 0
+    """Output tokens of launched steps that the host has not read yet: 0 or 1 between steps, 2 while one is launched."""
+    source_row: int | None = None
+    """Row of the last launched step's samples that holds the newest token while the host does not know it."""
+    num_cached_tokens: int = 0
+    """Prompt tokens found in the prefix cache when the sequence was first admitted."""
+    forks: list[Sequence] = field(default_factory=list)
+    """Sequences of the same prompt that start from this one's blocks once the prompt is prefilled."""
+
+    @property
+    def num_tokens(self) -> int:
+        """All tokens, known to the host or still on the device."""
+        return len(self.token_ids) + self.num_sampling
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Generated tokens, known to the host or still on the device."""
+        return self.num_tokens - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens whose keys and values are still to be computed: 1 while decoding."""
+        return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether tokens before the last are still to be computed: a new prompt, or a resumed sequence."""
+        return self.num_uncomputed_tokens > 1
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether another token may be sampled, as far as the length limit goes."""
+        return self.num_output_tokens < self.max_output_tokens
+
+    @property
+    def num_missing_blocks(self) -> int:
+        """Blocks to be allocated before all tokens have a place."""
+        return max(0, num_blocks_for(self.num_tokens) - len(self.block_table))
+
+    def tokens_of_block(self, index: int) -> list[int]:
+        """The known tokens of logical block `index`."""
+        return self.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
