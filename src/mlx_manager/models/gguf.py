@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
+import psutil
 
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.models.gguf_config import LlamaShape, find_llama3_scaling, read_shape
@@ -56,6 +57,7 @@ def import_gguf(source: Path, target: Path, *, force: bool, report: Report) -> N
     report("reading the weights", 0.3)
     weights, shape = _load_weights(source, shape)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(target)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
     try:
         partial.mkdir()
@@ -114,6 +116,14 @@ def _check_target(source: Path, target: Path, *, force: bool) -> None:
             f"There is too little room in {folder}: {free_bytes / 1e9:.1f} GB free, {needed_bytes / 1e9:.1f} GB "
             "needed. Make room on that disk."
         )
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what imports that were killed left beside `target`: folders of processes that are no more."""
+    for leftover in target.parent.glob(f".{target.name}.*.partial"):
+        pid = leftover.name.rsplit(".", 2)[1]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _load_weights(source: Path, shape: LlamaShape) -> tuple[dict[str, mx.array], LlamaShape]:

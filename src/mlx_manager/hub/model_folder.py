@@ -1,0 +1,69 @@
+"""What the files of one MLX model folder say about the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlx_manager.catalog import ModelEntry
+from mlx_manager.errors import InvalidRequest
+
+_DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def read_entry(folder: Path, name: str) -> ModelEntry:
+    """The model in `folder`, under `name`. Raises `InvalidRequest` that says what is missing or broken."""
+    config_file = folder / "config.json"
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        written_s = int(config_file.stat().st_mtime)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidRequest(f"{folder} is not an MLX model folder: it has no config.json.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidRequest(f"{config_file} cannot be read: {error}. Download the model again.") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise InvalidRequest(f"{config_file} is not the config of a model: it names no model_type.")
+    size_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if not size_bytes:
+        raise InvalidRequest(f"{folder} holds no weights: it has no *.safetensors. Download the model again.")
+    return ModelEntry(
+        name=name,
+        path=str(folder),
+        created_unix_s=written_s,
+        size_bytes=size_bytes,
+        architecture=config["model_type"],
+        quantization=describe_quantization(config),
+        max_context=find_max_context(config),
+    )
+
+
+def describe_quantization(config: Mapping[str, object]) -> str:
+    """ "4-bit", "mixed 4/8-bit", or the type of weights that are not quantized: "bf16"."""
+    quantization = config.get("quantization") or config.get("quantization_config")
+    if isinstance(quantization, dict):
+        settings = [quantization, *(value for value in quantization.values() if isinstance(value, dict))]
+        widths = sorted({setting["bits"] for setting in settings if isinstance(setting.get("bits"), int)})
+        if widths:
+            return ("mixed " if len(widths) > 1 else "") + "/".join(map(str, widths)) + "-bit"
+        if isinstance(method := quantization.get("quant_method"), str):
+            return method
+    dtype = _first(config, "torch_dtype") or _first(config, "dtype")
+    return _DTYPE_NAMES.get(str(dtype), str(dtype)) if dtype else "unknown"
+
+
+def find_max_context(config: Mapping[str, object]) -> int | None:
+    """The longest context the config promises, in tokens; that of a nested text model where there is one."""
+    for key in ("max_position_embeddings", "max_sequence_length", "n_positions"):
+        value = _first(config, key)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def _first(config: Mapping[str, object], key: str) -> object:
+    """`key` of the text model inside a vision model's config, else of the config itself."""
+    nested = config.get("text_config")
+    if isinstance(nested, dict) and nested.get(key) is not None:
+        return nested[key]
+    return config.get(key)
