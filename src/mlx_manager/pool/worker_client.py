@@ -59,7 +59,7 @@ class WorkerClient:
         self._hello_arrived: asyncio.Future[Hello | ErrorInfo] = loop.create_future()
         self._load_ended: asyncio.Future[ServingReport | ErrorInfo] = loop.create_future()
         self._on_progress: Callable[[LoadProgress], None] = _ignore
-        self._on_death: Callable[[ErrorInfo], None] = _ignore
+        self._on_death: Callable[[ErrorInfo], None] = self._warn_of_idle_death
         self._in_flight: dict[str, _EventQueue] = {}
         self._stop_reason: ErrorInfo | None = None
         self._garbage = ""
@@ -135,7 +135,7 @@ class WorkerClient:
                         return
         finally:
             # Nothing is awaited here, so that the abort leaves even while this task is being cancelled.
-            if self._in_flight.pop(request_id, None) is not None and not self._process.exited.done():
+            if self._in_flight.pop(request_id, None) is not None and self._process.is_alive:
                 self._channel.send(Abort(request_id))
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
@@ -196,13 +196,19 @@ class WorkerClient:
         return reason
 
     def _death(self) -> ErrorInfo:
-        how = f"sent a broken message ({self._garbage})" if self._garbage else self._process.describe_end()
-        return WorkerDied(f"The worker of the model '{self._process.label}' {how}.").as_info()
+        return WorkerDied(f"The worker of the model '{self._process.label}' {self._how_it_ended()}.").as_info()
+
+    def _how_it_ended(self) -> str:
+        return f"sent a broken message ({self._garbage})" if self._garbage else self._process.describe_end()
 
     def _load_error(self, info: ErrorInfo) -> MlxManagerError:
         if info.code in (ShuttingDown.code, ModelLoadFailed.code):
             return MlxManagerError.from_info(info)
-        return ModelLoadFailed(f"The model '{self._process.label}' could not be loaded: {info.message}")
+        reason = f"its worker {self._how_it_ended()}." if info.code == WorkerDied.code else info.message
+        return ModelLoadFailed(f"The model '{self._process.label}' could not be loaded: {reason}")
+
+    def _warn_of_idle_death(self, _: ErrorInfo) -> None:
+        logger.warning("An idle worker %s", self._how_it_ended())
 
     def _fail_requests(self, reason: ErrorInfo) -> None:
         queues = list(self._in_flight.values())

@@ -68,12 +68,13 @@ class WorkerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its end has not been noticed yet."""
-        return not self.exited.done()
+        """Whether it runs, as far as is known; `exited` follows a moment later."""
+        return self._popen.returncode is None and not self.exited.done()
 
     def describe_end(self) -> str:
         """How it ended, to be read after "the worker": "was killed by SIGKILL, …", "ended with exit code 1: …"."""
-        code = self.exited.result()
+        code = self._popen.returncode
+        assert code is not None, "the process has not ended"
         if code >= 0:
             last_line = next((line for line in reversed(self.last_lines) if line.strip()), "")
             return f"ended with exit code {code}" + (f" ({last_line.strip()})" if last_line else "")
