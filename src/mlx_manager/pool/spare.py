@@ -22,7 +22,7 @@ MAX_SOCKET_PATH_BYTES = 100
 
 
 class WorkerSource:
-    """Starts workers and owns their sockets' folder. With `use_spare` one worker is kept with its imports done.
+    """Starts workers and owns their sockets. With `use_spare` one worker is kept with its imports done.
 
     A spare that dies while it waits is not replaced before the next load, so that a broken installation does not loop.
     """
@@ -31,9 +31,7 @@ class WorkerSource:
         self._launch = launch
         self._use_spare = use_spare
         self._spare_delay_s = spare_delay_s
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._folder = _private_folder()
-        self._numbers = itertools.count(1)
+        self._sockets: _Sockets | None = None
         self._workers: set[WorkerClient] = set()
         self._spare: WorkerClient | None = None
         self._replenishing: asyncio.Task[None] | None = None
@@ -69,8 +67,8 @@ class WorkerSource:
             self._replenishing.cancel()
             await asyncio.wait((self._replenishing,))
         await asyncio.gather(*(worker.stop() for worker in self._workers))
-        self._context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._sockets is not None:
+            self._sockets.close()
 
     async def _replenish(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -83,11 +81,30 @@ class WorkerSource:
     def _start_worker(self, label: str) -> WorkerClient:
         if self._is_closed:
             raise ShuttingDown("The server is stopping.")
-        socket_path = self._folder / f"{next(self._numbers)}"
-        worker = WorkerClient(self._context, socket_path, self._launch, label)
+        if self._sockets is None:
+            self._sockets = _Sockets()
+        worker = WorkerClient(self._sockets.context, self._sockets.new_path(), self._launch, label)
         self._workers.add(worker)
         worker.ended.add_done_callback(lambda _: self._workers.discard(worker))
         return worker
+
+
+class _Sockets:
+    """The ZeroMQ context of one pool and the folder of its sockets."""
+
+    def __init__(self) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._folder = _private_folder()
+        self._numbers = itertools.count(1)
+
+    def new_path(self) -> Path:
+        """A path no socket has had."""
+        return self._folder / f"{next(self._numbers)}"
+
+    def close(self) -> None:
+        """Remove both; every socket must be closed before."""
+        self.context.term()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _private_folder() -> Path:
