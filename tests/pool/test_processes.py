@@ -140,7 +140,10 @@ uvloop.run(main())
 
 def _start_gateway(folder: Path) -> subprocess.Popen[bytes]:
     repository = Path(__file__).parents[2]
-    return subprocess.Popen([sys.executable, "-c", _GATEWAY, str(repository), str(folder)], stdout=subprocess.PIPE)
+    # A gateway that is killed leaves its folder of sockets behind.
+    environment = os.environ | {"TMPDIR": str(folder)}
+    command = [sys.executable, "-c", _GATEWAY, str(repository), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
 
 
 def _runs(pid: int) -> bool:
