@@ -15,12 +15,15 @@ from tests.http.scripted_server import HELLO, Recorder, Serve, Served, Shelf, ru
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts servers: `serve(scripts, **settings)`; all of them end with the test."""
+    """Starts servers: `serve(scripts or backend, **settings)`; all of them end with the test."""
     with ExitStack() as stack:
 
-        def start(scripts: Mapping[str, Sequence[Step]], shelf: Shelf | None = None, **settings: object) -> Served:
+        def start(
+            scripts: Mapping[str, Sequence[Step]] | Recorder, shelf: Shelf | None = None, **settings: object
+        ) -> Served:
+            backend = scripts if isinstance(scripts, Recorder) else Recorder(scripts)
             loaded = load_settings({}, {"home": str(tmp_path), "port": 0, **settings})
-            return stack.enter_context(running(loaded, Recorder(scripts), shelf or Shelf()))
+            return stack.enter_context(running(loaded, backend, shelf or Shelf()))
 
         yield start
 

@@ -196,7 +196,9 @@ def _parse_content(content: str | list[ContentPart] | None, at: str) -> str:
 
 def _parse_part(part: ContentPart, at: str) -> str:
     if part.type == "text":
-        return part.text if part.text is not None else _refuse_part(f"{at}.text is required: send a string.", at)
+        return (
+            part.text if part.text is not None else _refuse_part(f"{at}.text is required: send a string.", f"{at}.text")
+        )
     if part.type == "refusal":
         return part.refusal or ""
     if part.type in ("image_url", "input_audio", "file", "video_url", "audio_url"):
