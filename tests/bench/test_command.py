@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from mlx_manager.bench import WORKLOADS
+from mlx_manager.cli.bench import WORKLOAD_NAMES
 from tests.bench.slow_server import SlowServer, listening
 
 PROGRAM = Path(sys.executable).parent / "mlx-manager"
@@ -53,3 +55,7 @@ async def test_an_unknown_workload_is_refused_by_name() -> None:
     status, _, err = await run_bench("--workload", "sprint")
     assert status == 2
     assert "sprint" in err
+
+
+def test_the_help_names_the_workloads() -> None:
+    assert ", ".join(workload.name for workload in WORKLOADS) == WORKLOAD_NAMES
