@@ -10,6 +10,7 @@ from mlx_manager.api import ModelDirectory
 from mlx_manager.backends import Backend
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.catalog.settings import Settings
+from mlx_manager.hub import Inventory
 from mlx_manager.pool import ModelPool
 
 
@@ -27,7 +28,11 @@ PartsFactory = Callable[[Settings], AbstractAsyncContextManager[Parts]]
 @asynccontextmanager
 async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     """The models on this machine. The default model loads in the background: this does not wait for it."""
-    pool = ModelPool(lambda: (), default_model=settings.model, options=settings.load, use_spare=settings.use_spare)
+    inventory = Inventory(settings.home, also=(settings.model,) if settings.model else ())
+    default_model = inventory.find(settings.model).name if settings.model else None
+    pool = ModelPool(
+        inventory.entries, default_model=default_model, options=settings.load, use_spare=settings.use_spare
+    )
     await pool.start()
     try:
         yield Parts(backends=(LocalBackend(pool),), models=pool)

@@ -1,0 +1,58 @@
+"""The commands put together, and the one place where an error becomes a line of text and an exit code.
+
+What takes long to import (the app, uvicorn, rich tables) is imported inside the commands, so that help is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mlx_manager import __version__
+from mlx_manager.catalog import SettingsError
+from mlx_manager.cli.doctor import doctor
+from mlx_manager.cli.import_gguf import import_model
+from mlx_manager.cli.models import models
+from mlx_manager.cli.serve import serve
+from mlx_manager.errors import MlxManagerError
+
+FAILED, MISUSED = 1, 2
+
+app = typer.Typer(
+    name="mlx-manager",
+    help="One local inference server for every MLX model on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve)
+app.command(name="import")(import_model)
+app.command()(models)
+app.command()(doctor)
+
+
+def main() -> None:
+    """Run the command line and exit. Exit codes: 0 done, 1 failed, 2 used wrongly, 130 interrupted."""
+    try:
+        app(prog_name="mlx-manager")
+    except SettingsError as error:
+        sys.exit(_say(str(error), MISUSED))
+    except MlxManagerError as error:
+        sys.exit(_say(error.message, FAILED))
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"mlx-manager {__version__}")
+        raise typer.Exit
+
+
+def _say(message: str, exit_code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code

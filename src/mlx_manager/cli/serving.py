@@ -1,0 +1,100 @@
+"""What `serve` does: choose the model, take the port, run the server, say what to try."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+import msgspec
+
+from mlx_manager.app import build_server, create_app
+from mlx_manager.catalog import ModelEntry, Settings
+from mlx_manager.cli.progress import ProgressLines
+from mlx_manager.cli.watching import Announcement, base_url, is_ours
+from mlx_manager.errors import InvalidRequest, Unavailable
+from mlx_manager.hub import STARTER_NAME, Inventory, ensure_starter
+
+_BACKLOG = 2048
+_FIXES = {
+    errno.EACCES: "Ports below 1024 need an administrator's rights: choose another with --port.",
+    errno.EADDRNOTAVAIL: "This machine has no such address: check --host.",
+}
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until interrupted. Raises `MlxManagerError` for what keeps the server from starting."""
+    _make_home(settings.home)
+    with _bind(settings.host, settings.port) as listener:
+        entry = choose_model(settings)
+        settings = msgspec.structs.replace(settings, model=entry.path, port=listener.getsockname()[1])
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if settings.log_level != "debug":
+            logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        server = build_server(create_app(settings), settings)
+        # uvicorn stops at these by itself and raises them again afterwards, for whoever was there before: nobody.
+        for stopping in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stopping, lambda number, frame: None)
+        with Announcement(base_url(settings.host, settings.port), entry):
+            server.run(sockets=[listener])
+
+
+def choose_model(settings: Settings) -> ModelEntry:
+    """The model that is loaded at start: the one configured, else the newest on disk, else the starter model.
+
+    The starter model is made, or downloaded, when it is asked for or nothing else is there.
+    """
+    inventory = Inventory(settings.home)
+    entries = inventory.entries()
+    names = {entry.name for entry in entries}
+    if settings.model is not None and not (settings.model == STARTER_NAME and STARTER_NAME not in names):
+        return inventory.find(settings.model)
+    if settings.model is None and entries:
+        newest = max(entries, key=lambda entry: (entry.created_unix_s, entry.name))
+        if len(entries) > 1:
+            print(f"Serving {newest.name}, the newest of {len(entries)} models; choose another with --model.")
+        return newest
+    with ProgressLines(f"Preparing the starter model {STARTER_NAME}") as progress:
+        return ensure_starter(settings.home, progress)
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"{home} cannot be made: {error.strerror}. Choose another with --home.") from None
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise InvalidRequest(f"{home} cannot be written to. Choose another with --home.")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, so that it is known to be ours before anything is loaded."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise InvalidRequest(f"There is no address {host!r}: {error.strerror}. Check --host.") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Unavailable(_describe_taken(host, port)) from None
+        fix = _FIXES.get(error.errno or 0, "Check --host and --port.")
+        raise Unavailable(f"The server cannot listen on {host} port {port}: {error.strerror}. {fix}") from None
+    return listener
+
+
+def _describe_taken(host: str, port: int) -> str:
+    if is_ours(base_url(host, port)):
+        return (
+            f"MLX Manager already runs on {base_url(host, port)}. Use it, stop it, or choose another port with --port."
+        )
+    return (
+        f"Port {port} on {host} is taken by another program. Choose another with --port, or --port 0 for any free one."
+    )
