@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
@@ -205,11 +204,7 @@ def _parse_part(part: ContentPart, at: str) -> str:
         raise UnsupportedParameter(
             f"{at} is of type {part.type}, which is not supported: send parts of type text only.", param=f"{at}.type"
         )
-    _refuse_part(f"{at}.type cannot be {part.type[:40]!r}: send parts of type text.", f"{at}.type")
-
-
-def _refuse_part(message: str, param: str) -> NoReturn:
-    raise InvalidRequest(message, param=param)
+    raise InvalidRequest(f"{at}.type cannot be {part.type[:40]!r}: send parts of type text.", param=f"{at}.type")
 
 
 def _continues_final_message(wire: ChatRequest) -> bool:
