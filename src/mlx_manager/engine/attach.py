@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx import nn
 
 from mlx_manager.engine.attention import PagedLayerView
 
@@ -64,7 +64,8 @@ def _wrap_module(module: ModuleType) -> None:
         if isinstance(cache, PagedLayerView):
             scale = kwargs["scale"] if "scale" in kwargs else args[1]
             return cache.attend(queries, keys, values, scale)
-        return plain(queries, keys, values, *args, **kwargs)
+        attended: mx.array = plain(queries, keys, values, *args, **kwargs)
+        return attended
 
     attention.is_paged_aware = True  # type: ignore[attr-defined]
     setattr(module, _ATTENTION, attention)

@@ -129,7 +129,7 @@ class PagedAttention:
             is_all = group.num_rows == plan.num_rows and plan.restore is None
             parts.append(decode(layer, queries if is_all else queries[group.rows], group, scale))
         for part in plan.prefills:
-            parts.append(self._prefill(layer, queries, keys, values, part, scale))
+            parts.append(self._prefill(layer, (queries, keys, values), part, scale))
         joined = parts[0] if len(parts) == 1 else mx.concatenate(parts)
         return joined if plan.restore is None else joined[plan.restore]
 
@@ -167,8 +167,9 @@ class PagedAttention:
         )
 
     def _prefill(
-        self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, part: PrefillSegment, scale: float
+        self, layer: int, rows: tuple[mx.array, mx.array, mx.array], part: PrefillSegment, scale: float
     ) -> mx.array:
+        queries, keys, values = rows
         own = _as_sequence(queries, part)
         if part.table is None:
             context_keys, context_values = _as_sequence(keys, part), _as_sequence(values, part)
@@ -193,7 +194,7 @@ class PagedLayerView:
         return self._attention.plan.positions
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write this pass's keys and values, [rows, num_kv_heads, 1, head_dim], to the arena; returns them as they are."""
+        """Write this pass's keys and values, [rows, num_kv_heads, 1, head_dim], to the arena; returns them unchanged."""
         plan = self._attention.plan
         self._attention.arena.write(self._layer, plan.blocks, plan.slots, keys[:, :, 0], values[:, :, 0])
         return keys, values

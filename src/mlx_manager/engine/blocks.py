@@ -100,7 +100,7 @@ class BlockPool:
         self._num_references[block] += 1
 
     def release(self, block: int, *, keep: bool) -> None:
-        """Drop a reference. When it was the last, `keep` says whether the contents stay findable (cached) or not (free)."""
+        """Drop a reference. When it was the last, `keep` says whether the block becomes cached or free."""
         if self._num_references[block] < 1:
             raise ValueError(f"block {block} is released more often than it was acquired")
         self._num_references[block] -= 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
+from mlx import nn
 
 from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
@@ -32,7 +32,7 @@ class Runner(Protocol):
     """Whatever can run a batch."""
 
     def launch(self, batch: Batch, previous: Launched | None) -> Launched:
-        """Start a step without waiting for it; `previous` is the step launched before, whose tokens this one may need."""
+        """Start a step without waiting for it. `previous` is the step before, whose tokens this one may need."""
         ...
 
     @property
@@ -69,7 +69,9 @@ class PagedRunner:
             logits = self._forward(batch, previous_tokens)
             if batch.samples:
                 samples = choose(logits, batch.samples, batch.segments, previous_tokens)
-        mx.async_eval(*self._arena.arrays(), *([] if samples is None else samples.arrays()))
+        mx.async_eval(  # type: ignore[no-untyped-call]
+            *self._arena.arrays(), *([] if samples is None else samples.arrays())
+        )
         return Launched(batch, samples)
 
     def _forward(self, batch: Batch, previous_tokens: mx.array | None) -> mx.array:

@@ -139,13 +139,13 @@ def _with_penalties(
 
     params = [samples[row].params for row in rows]
     repetition = column([p.repetition_penalty for p in params])
-    index = mx.array(rows)
-    own = logits[index]
+    row_index = mx.array(rows)
+    own = logits[row_index]
     repeated = mx.where(own > 0, own / repetition, own * repetition)
     own = mx.where(is_seen, repeated, own)
     own = own - outputs * column([p.frequency_penalty for p in params])
     own = own - (outputs > 0) * column([p.presence_penalty for p in params])
-    return _put_rows(logits, index, own)
+    return _put_rows(logits, row_index, own)
 
 
 def _with_bias(logits: mx.array, samples: AbstractSequence[Sample]) -> mx.array:

@@ -148,7 +148,7 @@ class Scheduler:
     def _victim(self, step: _Step) -> Sequence | None:
         """The running sequence whose turn is last, of those that are not in the step yet."""
         candidates = [seq for seq in self.running if seq.seq_id not in step.scheduled]
-        return max(candidates, key=lambda seq: (self.waiting.turn_of(seq)), default=None)
+        return max(candidates, key=lambda seq: self.waiting.turn_of(seq), default=None)
 
     def _preempt(self, seq: Sequence, step: _Step) -> None:
         """Send a sequence that is not in the step back to the queue."""
@@ -188,7 +188,7 @@ class Scheduler:
         return num_taken + num_rows <= max(self._max_batch_size, num_rows)
 
     def _is_being_computed(self, seq: Sequence) -> bool:
-        """Whether a running sequence is about to compute the next block that `seq` needs: then `seq` had better wait."""
+        """Whether a running sequence is about to compute the next block of `seq`: then `seq` had better wait."""
         if not self._has_prefix_cache or not self._computing:
             return False
         chain_keys(seq.token_ids, seq.block_keys)

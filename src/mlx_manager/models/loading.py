@@ -1,0 +1,139 @@
+"""Loads a text model for serving: weights in the right type for the device, tokenizer, limits from its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import psutil
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
+
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.errors import ModelLoadFailed
+
+Report = Callable[[str, float], None]
+"""Takes what is being done, for people, and the fraction of the whole load."""
+
+_DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+_MAX_MEMORY_SHARE = 0.7
+"""Weights may be dequantized when they then take at most this part of the memory that is available."""
+_FALLBACK_CONTEXT = 4096
+"""Context of a model whose config names none."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A text model ready to run."""
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    config: dict[str, Any]
+    eos_token_ids: frozenset[int]
+    sampling_defaults: dict[str, Any]
+    """The model's own generation_config.json, {} without one."""
+    max_context: int
+    vocabulary_size: int
+    dtype: str
+    weights_bytes: int
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The model's layers, in the order of their caches."""
+        return list(self.model.layers)
+
+
+def is_cpu_backend() -> bool:
+    """Whether MLX computes on the CPU here."""
+    return bool(mx.default_device() == mx.Device(mx.DeviceType.cpu))
+
+
+def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> LoadedModel:
+    """Load the model folder `entry.path`.
+
+    Raises `ModelLoadFailed` with the reason when mlx-lm does not know the architecture or the folder is damaged.
+    """
+    path = Path(entry.path)
+    report("reading the weights", 0.05)
+    try:
+        model, config = load_model(path, lazy=True)
+        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {error}") from error
+    model, dtype = _with_dtype(model, options.dtype)
+    _evaluate(model, report)
+    weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    text_config = config.get("text_config", config)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        config=config,
+        eos_token_ids=frozenset(tokenizer.eos_token_ids),
+        sampling_defaults=_read_json(path / "generation_config.json"),
+        max_context=_max_context(text_config, options),
+        vocabulary_size=int(text_config.get("vocab_size", len(tokenizer))),
+        dtype=dtype,
+        weights_bytes=sum(array.nbytes for _, array in weights),
+    )
+
+
+def _with_dtype(model: nn.Module, wanted: str) -> tuple[nn.Module, str]:
+    """Bring the weights to `wanted`. On a CPU `auto` means float32, dequantized when that fits into memory.
+
+    MLX's CPU backend computes half precision and quantized products many times slower than float32 with a BLAS.
+    """
+    weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    own = next((a.dtype for _, a in weights if mx.issubdtype(a.dtype, mx.floating)), mx.float32)
+    is_quantized = any(isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding) for m in model.modules())
+    if wanted == "auto" and not is_cpu_backend():
+        return model, f"{_name(own)}{', quantized' if is_quantized else ''}"
+    target = mx.float32 if wanted == "auto" else _DTYPES[wanted]
+    if (
+        is_quantized
+        and wanted == "auto"
+        and _dequantized_bytes(model) < _MAX_MEMORY_SHARE * psutil.virtual_memory().available
+    ):
+        model = dequantize_model(model)
+        is_quantized = False
+    model.set_dtype(target)
+    return model, f"{_name(target)}{', quantized' if is_quantized else ''}"
+
+
+def _dequantized_bytes(model: nn.Module) -> int:
+    total = 0
+    for module in model.modules():
+        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            total += module.weight.size * 32 // module.bits * mx.float32.size
+    return total
+
+
+def _evaluate(model: nn.Module, report: Report) -> None:
+    """Bring the weights into memory layer by layer, so that the progress can be told."""
+    layers = list(model.layers)
+    for index, layer in enumerate(layers):
+        mx.eval(layer.parameters())
+        report("loading the weights", 0.1 + 0.7 * (index + 1) / len(layers))
+    mx.eval(model.parameters())
+
+
+def _max_context(config: dict[str, Any], options: LoadOptions) -> int:
+    own = config.get("max_position_embeddings") or config.get("max_sequence_length") or _FALLBACK_CONTEXT
+    return min(int(own), options.max_context) if options.max_context else int(own)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).rsplit(".", 1)[-1]

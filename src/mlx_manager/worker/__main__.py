@@ -1,0 +1,129 @@
+"""The worker's main thread, which makes every MLX call: take commands, run the engine, publish events."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import threading
+
+from mlx_manager.errors import GenerationFailed, MlxManagerError, ModelLoadFailed
+from mlx_manager.ipc import (
+    Abort,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    LoadFailed,
+    LoadProgress,
+    RequestFailed,
+    StepDone,
+    Stop,
+    ToWorker,
+)
+from mlx_manager.ipc.channel import WorkerChannel
+from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe
+from mlx_manager.worker.load import load
+from mlx_manager.worker.serving import Serving
+
+_log = logging.getLogger("mlx_manager.worker")
+
+
+class WorkerMain:
+    """The life of one worker on one channel."""
+
+    def __init__(self, channel: WorkerChannel) -> None:
+        self._channel = channel
+
+    def run(self) -> int:
+        """Say hello, load what is asked for, serve it until told to stop. Returns the exit status."""
+        self._channel.send(Hello(os.getpid(), device_name(), preloaded_blas(), package_versions()))
+        command = self._channel.poll(None)
+        if not isinstance(command, Load):
+            return 0
+        try:
+            serving, report = load(command.model, command.options, self._report)
+        except MlxManagerError as error:
+            self._channel.send(LoadFailed(error.as_info()))
+            return 1
+        except Exception as error:
+            # The edge of the load: whatever a model's code raises has to reach the person who asked for it.
+            _log.exception("loading %s failed", command.model.name)
+            reason = ModelLoadFailed(f"loading {command.model.name} failed: {type(error).__name__}: {error}")
+            self._channel.send(LoadFailed(reason.as_info()))
+            return 1
+        self._channel.send(Loaded(report))
+        self._serve(serving)
+        return 0
+
+    def _report(self, stage: str, fraction: float) -> None:
+        self._channel.send(LoadProgress(stage, fraction))
+
+    def _serve(self, serving: Serving) -> None:
+        while True:
+            # Waits only when there is nothing to do; otherwise takes what has arrived and goes on.
+            command = self._channel.poll(0.0 if serving.has_work else None)
+            num_aborts = 0
+            while command is not None:
+                if isinstance(command, Stop):
+                    return
+                num_aborts += isinstance(command, Abort)
+                self._take(command, serving)
+                command = self._channel.poll(0.0)
+            if serving.has_work:
+                self._step(serving)
+            elif num_aborts:
+                self._channel.send(StepDone((), serving.stats()))
+
+    def _take(self, command: ToWorker, serving: Serving) -> None:
+        if isinstance(command, Abort):
+            serving.abort(command.request_id)
+        elif isinstance(command, Generate):
+            try:
+                failure = serving.submit(command.request)
+            except Exception as error:
+                # The request's edge: a tokenizer or template may raise anything, and only this request may suffer.
+                _log.exception("request %s failed before it began", command.request.request_id)
+                reason = GenerationFailed(f"the prompt could not be prepared: {type(error).__name__}")
+                failure = RequestFailed(command.request.request_id, reason.as_info())
+            if failure is not None:
+                self._channel.send(failure)
+
+    def _step(self, serving: Serving) -> None:
+        done, failures = serving.step()
+        for failure in failures:
+            self._channel.send(failure)
+        self._channel.send(done)
+
+
+def _watch_gateway() -> None:
+    """End this process when the gateway's end of the standard input closes: it died, however it did."""
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+def main() -> int:
+    """Run the worker, or with `--probe` print what it would compute on."""
+    parser = argparse.ArgumentParser(prog="python -m mlx_manager.worker")
+    parser.add_argument("--socket", help="address of the gateway's socket")
+    parser.add_argument("--probe", action="store_true", help="print facts about the device as JSON and end")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    if arguments.probe:
+        sys.stdout.write(json.dumps(probe()) + "\n")
+        return 0
+    if not arguments.socket:
+        parser.error("--socket is needed")
+    threading.Thread(target=_watch_gateway, daemon=True, name="gateway-watch").start()
+    channel = WorkerChannel.connect(arguments.socket)
+    try:
+        return WorkerMain(channel).run()
+    finally:
+        channel.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""A loaded model being served: requests in, events out, one engine step at a time."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_manager.catalog import LoadOptions
+from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke
+from mlx_manager.engine.sequence import SamplingParams
+from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
+from mlx_manager.ipc import EngineStats, RequestEvents, RequestFailed, StepDone
+from mlx_manager.ir import Event, GenerationRequest, Sampling, TextPrompt
+from mlx_manager.models.loading import LoadedModel
+from mlx_manager.models.prompt import PromptBuilder
+from mlx_manager.models.tokens import Vocabulary
+from mlx_manager.worker.answer import AnswerBuilder
+
+_DRAIN_WINDOW_S = 60.0
+_NUM_MOST_SEEDS = 2**63
+
+
+class Serving:
+    """One model and its engine. Everything is called from the worker's main thread.
+
+    `max_context` is the longest prompt and completion together, in tokens.
+    """
+
+    def __init__(self, loaded: LoadedModel, engine: Engine, options: LoadOptions) -> None:
+        self._engine = engine
+        self._options = options
+        self._vocabulary = Vocabulary(loaded.tokenizer)
+        self._prompts = PromptBuilder(loaded.tokenizer, loaded.vocabulary_size)
+        self._vocabulary_size = loaded.vocabulary_size
+        self._eos_token_ids = loaded.eos_token_ids
+        self._defaults = loaded.sampling_defaults
+        self.max_context = min(loaded.max_context, engine.capacity_tokens)
+        self._answers: dict[str, AnswerBuilder] = {}
+        self._pending: dict[str, list[Event]] = {}
+        self._finish_times_s: deque[float] = deque(maxlen=64)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do."""
+        return self._engine.has_work
+
+    def submit(self, request: GenerationRequest) -> RequestFailed | None:
+        """Take a request; its first events come with the next step. Returns its failure when it is refused."""
+        try:
+            self._submit(request)
+        except MlxManagerError as error:
+            return RequestFailed(request.request_id, error.as_info())
+        return None
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request before the next step."""
+        self._answers.pop(request_id, None)
+        self._pending.pop(request_id, None)
+        self._engine.forget(request_id, is_aborted=True)
+
+    def step(self) -> tuple[StepDone, list[RequestFailed]]:
+        """Run one step of the engine and report what it brought."""
+        failures = []
+        deltas, self._pending = self._pending, {}
+        for event in self._engine.step():
+            answer = self._answers.get(event.request_id)
+            if answer is None:
+                continue
+            if isinstance(event, RequestBroke):
+                del self._answers[event.request_id]
+                deltas.pop(event.request_id, None)
+                error = GenerationFailed("the model computed values that are not finite; the request was ended")
+                failures.append(RequestFailed(event.request_id, error.as_info()))
+                continue
+            events = deltas.setdefault(event.request_id, [])
+            events += answer.add(event)
+            if answer.has_ended(event.choice) and event.finish is None:
+                self._engine.finish_choice(event.request_id, event.choice)
+            if answer.is_finished:
+                events.append(answer.finish(self._engine.usage(event.request_id)))
+                self._engine.forget(event.request_id)
+                del self._answers[event.request_id]
+                self._finish_times_s.append(time.monotonic())
+        reports = tuple(RequestEvents(request_id, tuple(events)) for request_id, events in deltas.items() if events)
+        return StepDone(reports, self.stats()), failures
+
+    def stats(self) -> EngineStats:
+        """The engine's books now."""
+        scheduler, blocks, counters = self._engine.scheduler, self._engine.scheduler.blocks, self._engine.counters
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            num_blocks_total=blocks.num_blocks,
+            num_blocks_free=blocks.num_free,
+            num_blocks_cached=blocks.num_cached,
+            num_blocks_used=blocks.num_used,
+            arena_bytes=self._engine.arena_bytes,
+            num_steps=counters.num_steps,
+            num_prompt_tokens=counters.num_prompt_tokens,
+            num_cached_tokens=counters.num_cached_tokens,
+            num_generated_tokens=counters.num_generated_tokens,
+            num_preemptions=scheduler.num_preemptions,
+            num_finished_requests=counters.num_finished_requests,
+            num_aborted_requests=counters.num_aborted_requests,
+            active_memory_bytes=mx.get_active_memory(),
+            peak_memory_bytes=mx.get_peak_memory(),
+        )
+
+    def _submit(self, request: GenerationRequest) -> None:
+        if request.request_id in self._answers:
+            raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
+        self._check_queue()
+        prompt = self._prompts.token_ids(request.prompt)
+        max_output_tokens = self._max_output_tokens(request.sampling, len(prompt))
+        self._check_bias(request.sampling)
+        self._engine.add(
+            EngineRequest(
+                request_id=request.request_id,
+                prompt_token_ids=prompt,
+                params=self._params(request),
+                max_output_tokens=max_output_tokens,
+                eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
+                priority=request.priority,
+            )
+        )
+        echo = self._echo_text(request, prompt)
+        answer = AnswerBuilder(request, len(prompt), self._vocabulary, echo)
+        self._answers[request.request_id] = answer
+        self._pending[request.request_id] = answer.begin()
+
+    def _check_queue(self) -> None:
+        num_waiting = self._engine.num_waiting_requests
+        if num_waiting >= self._options.max_queued_requests:
+            raise QueueFull(
+                f"{num_waiting} requests wait already, as many as the queue holds; try again later",
+                retry_after_s=self._drain_time_s(num_waiting),
+            )
+
+    def _drain_time_s(self, num_waiting: int) -> float:
+        """Seconds until a place in the queue is free, from the rate at which requests finished lately."""
+        now_s = time.monotonic()
+        recent = [finish_s for finish_s in self._finish_times_s if now_s - finish_s <= _DRAIN_WINDOW_S]
+        if len(recent) < 2:
+            return 10.0
+        per_request_s = (now_s - recent[0]) / len(recent)
+        return max(1.0, per_request_s * max(1, num_waiting - self._options.max_queued_requests + 1))
+
+    def _max_output_tokens(self, sampling: Sampling, num_prompt_tokens: int) -> int:
+        room = self.max_context - num_prompt_tokens
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"the prompt has {num_prompt_tokens} tokens, and the context holds {self.max_context} with at least "
+                "one left for the answer; shorten the prompt",
+                param="messages",
+            )
+        wanted = sampling.max_tokens or self._options.default_max_tokens
+        if sampling.max_tokens is not None and sampling.max_tokens > room:
+            raise ContextLengthExceeded(
+                f"the prompt has {num_prompt_tokens} tokens and max_tokens asks for {sampling.max_tokens} more, "
+                f"{num_prompt_tokens + sampling.max_tokens} together; the context holds {self.max_context}",
+                param="max_tokens",
+            )
+        return min(wanted or room, room)
+
+    def _check_bias(self, sampling: Sampling) -> None:
+        for token_id in sampling.logit_bias:
+            if not 0 <= token_id < self._vocabulary_size:
+                raise InvalidRequest(
+                    f"logit_bias names token {token_id}; the vocabulary has {self._vocabulary_size}", param="logit_bias"
+                )
+
+    def _params(self, request: GenerationRequest) -> tuple[SamplingParams, ...]:
+        """One set of parameters per choice: what was asked, else the model's own defaults, else OpenAI's.
+
+        Choice i draws with seed + i, so that equal choices are as rare as the distribution makes them.
+        """
+        sampling = request.sampling
+        seed = secrets.randbelow(_NUM_MOST_SEEDS) if sampling.seed is None else sampling.seed
+
+        def default(asked: Any, name: str, otherwise: float) -> Any:
+            own = self._defaults.get(name)
+            return asked if asked is not None else own if isinstance(own, int | float) else otherwise
+
+        return tuple(
+            SamplingParams(
+                temperature=float(default(sampling.temperature, "temperature", 1.0)),
+                top_p=float(default(sampling.top_p, "top_p", 1.0)),
+                top_k=int(default(sampling.top_k, "top_k", 0)),
+                min_p=float(default(sampling.min_p, "min_p", 0.0)),
+                seed=seed + choice,
+                repetition_penalty=float(default(sampling.repetition_penalty, "repetition_penalty", 1.0)),
+                presence_penalty=sampling.presence_penalty,
+                frequency_penalty=sampling.frequency_penalty,
+                logit_bias=tuple(sampling.logit_bias.items()),
+                num_top_logprobs=sampling.top_logprobs if sampling.logprobs else None,
+            )
+            for choice in range(request.num_choices)
+        )
+
+    def _echo_text(self, request: GenerationRequest, prompt: tuple[int, ...]) -> str:
+        if not request.echo:
+            return ""
+        if isinstance(request.prompt, TextPrompt):
+            return request.prompt.text
+        decoder = self._vocabulary.decoder()
+        return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
