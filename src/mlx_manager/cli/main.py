@@ -12,6 +12,7 @@ import typer
 
 from mlx_manager import __version__
 from mlx_manager.catalog import SettingsError
+from mlx_manager.cli.bench import bench
 from mlx_manager.cli.doctor import doctor
 from mlx_manager.cli.import_gguf import import_model
 from mlx_manager.cli.models import models
@@ -32,6 +33,8 @@ app.command()(serve)
 app.command(name="import")(import_model)
 app.command()(models)
 app.command()(doctor)
+app.command()(bench)
+app.command()(bench)
 
 
 def main() -> None:

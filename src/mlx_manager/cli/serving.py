@@ -38,7 +38,11 @@ def run_server(settings: Settings) -> None:
         # uvicorn stops at these by itself and raises them again afterwards, for whoever was there before: nobody.
         for stopping in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stopping, lambda number, frame: None)
-        with Announcement(base_url(settings.host, settings.port), entry):
+        # At level info the pool's log tells how the load goes on.
+        announcement = Announcement(
+            base_url(settings.host, settings.port), entry, shows_progress=settings.log_level in ("warning", "error")
+        )
+        with announcement:
             server.run(sockets=[listener])
 
 
@@ -91,10 +95,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _describe_taken(host: str, port: int) -> str:
-    if is_ours(base_url(host, port)):
-        return (
-            f"MLX Manager already runs on {base_url(host, port)}. Use it, stop it, or choose another port with --port."
-        )
-    return (
-        f"Port {port} on {host} is taken by another program. Choose another with --port, or --port 0 for any free one."
-    )
+    base = base_url(host, port)
+    if is_ours(base):
+        return f"MLX Manager already runs on {base}. Use it, stop it, or choose another port with --port."
+    return f"Port {port} on {host} is taken by another program. Choose another with --port; --port 0 takes a free one."

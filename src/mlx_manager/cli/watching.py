@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import urllib.request
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,9 +26,10 @@ class Announcement:
     A thread of its own, because the server has the main one; it ends with the load or with the context.
     """
 
-    def __init__(self, base: str, entry: ModelEntry) -> None:
+    def __init__(self, base: str, entry: ModelEntry, *, shows_progress: bool) -> None:
         self._base = base
         self._entry = entry
+        self._shows_progress = shows_progress
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcement", daemon=True)
 
@@ -47,12 +49,13 @@ class Announcement:
             if self._stopped.wait(_POLL_S):
                 return
         print(what_to_try(self._base, self._entry), flush=True)
-        with ProgressLines(f"Loading {self._entry.name}") as progress:
-            outcome = self._follow(progress, began_s)
+        with ExitStack() as stack:
+            lines = ProgressLines(f"Loading {self._entry.name}")
+            outcome = self._follow(stack.enter_context(lines) if self._shows_progress else None, began_s)
         if outcome is not None:
             print(outcome, flush=True)
 
-    def _follow(self, progress: ProgressLines, began_s: float) -> str | None:
+    def _follow(self, progress: ProgressLines | None, began_s: float) -> str | None:
         """Show the load until it is over; returns what came of it."""
         while not self._stopped.wait(_POLL_S):
             health = fetch_json(f"{self._base}/health")
@@ -64,7 +67,8 @@ class Announcement:
             if model["state"] == "failed":
                 reason = (model.get("error") or {}).get("message", "no reason given")
                 return f"error: {self._entry.name} could not be loaded: {reason}"
-            progress(model["stage"] or "starting a worker", model["fraction"])
+            if progress is not None:
+                progress(model["stage"] or "starting a worker", model["fraction"])
         return None
 
 
