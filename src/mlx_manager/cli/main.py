@@ -34,7 +34,6 @@ app.command(name="import")(import_model)
 app.command()(models)
 app.command()(doctor)
 app.command()(bench)
-app.command()(bench)
 
 
 def main() -> None:
