@@ -194,7 +194,7 @@ class PagedLayerView:
         return self._attention.plan.positions
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write this pass's keys and values, [rows, num_kv_heads, 1, head_dim], to the arena; returns them unchanged."""
+        """Write this pass's keys and values, [rows, num_kv_heads, 1, head_dim], to the arena, and return them."""
         plan = self._attention.plan
         self._attention.arena.write(self._layer, plan.blocks, plan.slots, keys[:, :, 0], values[:, :, 0])
         return keys, values

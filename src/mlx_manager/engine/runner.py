@@ -69,9 +69,7 @@ class PagedRunner:
             logits = self._forward(batch, previous_tokens)
             if batch.samples:
                 samples = choose(logits, batch.samples, batch.segments, previous_tokens)
-        mx.async_eval(  # type: ignore[no-untyped-call]
-            *self._arena.arrays(), *([] if samples is None else samples.arrays())
-        )
+        mx.async_eval(*self._arena.arrays(), *([] if samples is None else samples.arrays()))
         return Launched(batch, samples)
 
     def _forward(self, batch: Batch, previous_tokens: mx.array | None) -> mx.array:

@@ -1,8 +1,8 @@
 """Choosing tokens: one vectorised pass over all rows of a step, each with its own parameters.
 
-Order per row: penalties, logit bias, then greedy, or temperature, top-k, top-p, min-p and one draw. The draw inverts the
-cumulative distribution at a number that depends on the row's seed and its count of output tokens alone, so a seed gives
-the same tokens whatever else is in the batch. Penalties follow Keskar et al. 2019 (repetition) and OpenAI's API
+Order per row: penalties, logit bias, then greedy, or temperature, top-k, top-p, min-p and one draw. The draw inverts
+the cumulative distribution at a number that depends on the row's seed and its count of output tokens alone, so a seed
+gives the same tokens whatever else is in the batch. Penalties follow Keskar et al. 2019 (repetition) and OpenAI's API
 reference (presence and frequency, over the output only).
 """
 

@@ -148,7 +148,7 @@ class Scheduler:
     def _victim(self, step: _Step) -> Sequence | None:
         """The running sequence whose turn is last, of those that are not in the step yet."""
         candidates = [seq for seq in self.running if seq.seq_id not in step.scheduled]
-        return max(candidates, key=lambda seq: self.waiting.turn_of(seq), default=None)
+        return max(candidates, key=self.waiting.turn_of, default=None)
 
     def _preempt(self, seq: Sequence, step: _Step) -> None:
         """Send a sequence that is not in the step back to the queue."""
