@@ -79,6 +79,8 @@ class Served:
     port: int
     backend: Recorder
     shelf: Shelf
+    stop: Callable[[], None]
+    """Tells the server to stop, as a signal would; returns at once."""
 
     @property
     def base_url(self) -> str:
@@ -105,8 +107,13 @@ def running(settings: Settings, backend: Recorder, shelf: Shelf) -> Iterator[Ser
     async def parts(_: Settings) -> AsyncIterator[Parts]:
         yield Parts(backends=(backend,), models=shelf)
 
-    server = build_server(create_app(settings, parts=parts), settings)
+    server = build_server(create_app(settings, parts=parts), settings, grace_s=1)
+
+    def stop() -> None:
+        server.should_exit = True
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -115,8 +122,8 @@ def running(settings: Settings, backend: Recorder, shelf: Shelf) -> Iterator[Ser
                 assert thread.is_alive(), "the server ended while it started"
                 assert time.monotonic() < deadline_s, "the server did not start in time"
                 time.sleep(0.01)
-            yield Served(listener.getsockname()[1], backend, shelf)
+            yield Served(port, backend, shelf, stop)
         finally:
-            server.should_exit = True
+            stop()
             thread.join(20)
             assert not thread.is_alive()

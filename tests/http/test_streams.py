@@ -196,3 +196,21 @@ def test_broken_backend_leaves_the_server_alive(serve: Serve) -> None:
         for stream in (True, False):
             assert client.post(CHAT, json=complete_body(CHAT) | {"stream": stream}).status_code == 500
         assert client.get("/health").status_code == 200
+
+
+def test_the_servers_end_ends_answers_with_an_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    served = serve({"m": ENDLESS})
+    streamed = post(served, CHAT, complete_body(CHAT) | {"stream": True})
+    whole = post(served, CHAT, complete_body(CHAT))
+    with streamed, whole:
+        for _ in range(2):
+            served.backend.begun.get(timeout=10)
+        read_until(streamed, b"one")
+        served.stop()
+        assert b'"shutting_down"' in read_until(streamed, b"0\r\n\r\n")
+        answer = read_until(whole, b'"shutting_down"')
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 5" in answer
+    for _ in range(2):
+        served.backend.ended.get(timeout=10)
+    assert "Traceback" not in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -11,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mlx_manager.api.errors import HostNotAllowed, error_response, internal_error
+from mlx_manager.api.errors import HostNotAllowed, error_response, internal_error, stopping_error
 from mlx_manager.api.state import REQUEST_ID_KEY
 
 _logger = logging.getLogger("mlx_manager.api")
@@ -51,6 +52,10 @@ class RequestEdge:
             return
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # the server stops and has waited long enough; the task ends here either way
+            if not has_started:
+                await error_response(stopping_error())(scope, receive, send_with_id)
         except ClientDisconnect:
             # in the middle of its body: nobody is there to be answered
             return

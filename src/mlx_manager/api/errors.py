@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_manager.errors import InvalidRequest, MlxManagerError
+from mlx_manager.errors import InvalidRequest, MlxManagerError, ShuttingDown
 from mlx_manager.protocols.openai import encode_error
 
 
@@ -48,6 +48,11 @@ def error_response(error: MlxManagerError) -> Response:
 def internal_error(request_id: str) -> MlxManagerError:
     """What the client is told about an exception that nobody expected: nothing of its text."""
     return MlxManagerError(f"Something went wrong inside the server. Its log says more under request id {request_id}.")
+
+
+def stopping_error() -> ShuttingDown:
+    """What the client is told about an answer that the server's end cut short."""
+    return ShuttingDown("The server stopped before the answer was complete. Send the request again.", retry_after_s=5)
 
 
 _STATUSES_TO_RETRY = (429, 503)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from mlx_manager.api.disconnect import UntilDisconnect
+from mlx_manager.api.errors import stopping_error
 
 _COMMENT = b": keep-alive\n\n"
 
@@ -19,7 +20,8 @@ class EventStream(Response):
 
     The headers wait for the first frame, at most `start_wait_s`: an error raised before is raised on, for the exception
     handlers to answer with its own status. Once the headers are out, an error becomes `error_frame(error)` and ends the
-    stream. After `keepalive_s` of silence a comment goes out. A client that goes has `frames` cancelled at once.
+    stream; so does the server's end. After `keepalive_s` of silence a comment goes out. A client that goes has `frames`
+    cancelled at once.
     """
 
     media_type = "text/event-stream"
@@ -49,7 +51,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
         wire = _Wire(send, self.raw_headers)
-        async with UntilDisconnect(receive), aclosing(self._frames) as frames:
+        async with UntilDisconnect(receive) as client, aclosing(self._frames) as frames:
             keeper = asyncio.create_task(self._keep_alive(wire))
             try:
                 async for frame in frames:
@@ -59,6 +61,11 @@ class EventStream(Response):
                 if not wire.has_started:
                     raise
                 await wire.write(self._error_frame(error))
+            except asyncio.CancelledError:
+                if wire.has_started and not client.is_gone:
+                    await wire.write(self._error_frame(stopping_error()))
+                    await wire.end()
+                raise
             finally:
                 keeper.cancel()
             await wire.end()

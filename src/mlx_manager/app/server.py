@@ -7,14 +7,12 @@ from fastapi import FastAPI
 
 from mlx_manager.catalog.settings import Settings
 
-_GRACE_S = 5
-"""How long running answers may take to end once the server has been told to stop."""
 
-
-def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
+def build_server(app: FastAPI, settings: Settings, *, grace_s: int = 5) -> uvicorn.Server:
     """A server for `app` on the address of `settings`; `run()` it, or `await serve()` inside a loop.
 
-    Requests are logged by the gateway's account, one line each, not by uvicorn.
+    Once told to stop it gives running answers `grace_s` to end, then ends them with an error. Requests are logged by
+    the gateway's account, one line each, not by uvicorn.
     """
     return uvicorn.Server(
         uvicorn.Config(
@@ -26,6 +24,6 @@ def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             log_config=None,
-            timeout_graceful_shutdown=_GRACE_S,
+            timeout_graceful_shutdown=grace_s,
         )
     )

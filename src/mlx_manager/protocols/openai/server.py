@@ -195,9 +195,9 @@ def _parse_content(content: str | list[ContentPart] | None, at: str) -> str:
 
 def _parse_part(part: ContentPart, at: str) -> str:
     if part.type == "text":
-        return (
-            part.text if part.text is not None else _refuse_part(f"{at}.text is required: send a string.", f"{at}.text")
-        )
+        if part.text is None:
+            raise InvalidRequest(f"{at}.text is required: send a string.", param=f"{at}.text")
+        return part.text
     if part.type == "refusal":
         return part.refusal or ""
     if part.type in ("image_url", "input_audio", "file", "video_url", "audio_url"):
