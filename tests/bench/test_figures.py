@@ -73,10 +73,21 @@ def test_when_all_fail_there_are_no_times() -> None:
 
 def test_an_interruption_splits_the_gaps_at_the_long_prompt() -> None:
     running = record(0.0, [1.0, 2.0, 3.0, 7.0, 11.0, 12.0])
+    late = record(0.0, [1.9, 2.9, 6.9])
     intruder = record(3.5, [9.0, 9.5], is_intruder=True)
-    interruption = Figures.of([running, intruder]).interruption
+    interruption = Figures.of([running, late, intruder]).interruption
     assert interruption is not None
-    assert interruption.idle_p95_s == pytest.approx(1.0)
+    assert interruption.idle_p95_s == pytest.approx(1.0), "between 1.9, when all run, and 3.5"
     assert interruption.during_p50_s == pytest.approx(4.0)
     assert interruption.p95_ratio == pytest.approx(4.0)
     assert interruption.intruder_ttft_s == pytest.approx(5.5)
+
+
+def test_gaps_before_all_streams_run_are_not_idle_ones() -> None:
+    first = record(0.0, [1.0, 9.0, 10.0])
+    second = record(0.0, [9.0, 10.0])
+    interruption = Figures.of([first, second, record(10.5, [11.0], is_intruder=True)]).interruption
+    assert interruption is not None
+    assert interruption.idle_p95_s == pytest.approx(1.0)
+    assert interruption.during_p95_s is None
+    assert interruption.p95_ratio is None

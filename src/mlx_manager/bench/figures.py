@@ -85,19 +85,19 @@ def inter_token_times(stream: StreamRecord) -> list[float]:
 
 
 def _interruption(streams: Sequence[StreamRecord]) -> Interruption | None:
-    intruders = [stream for stream in streams if stream.is_intruder]
-    if not intruders:
+    intruder = next((stream for stream in streams if stream.is_intruder), None)
+    running = [stream for stream in streams if not stream.is_intruder]
+    if intruder is None or not running:
         return None
-    intruder = intruders[0]
+    # before that, the running streams' own prompts interrupt each other
+    all_run_at = max(stream.arrivals[0] for stream in running)
     idle: list[float] = []
     during: list[float] = []
-    for stream in streams:
-        if stream.is_intruder:
-            continue
+    for stream in running:
         for earlier, later in zip(stream.arrivals, stream.arrivals[1:], strict=False):
-            if later <= intruder.sent_at:
+            if earlier >= all_run_at and later <= intruder.sent_at:
                 idle.append(later - earlier)
-            elif earlier < intruder.arrivals[0]:
+            elif later > intruder.sent_at and earlier < intruder.arrivals[0]:
                 during.append(later - earlier)
     return Interruption(
         idle_p50_s=percentile(idle, 50),

@@ -78,8 +78,9 @@ def _poisson(prose: Prose, scale: Scale) -> list[Conversation]:
 
 
 def _interrupted(prose: Prose, scale: Scale) -> list[Conversation]:
-    running = [Conversation((prose.story_request(60),), 2 * scale.max_tokens) for _ in range(4)]
-    intruder = Conversation((prose.story_request(1000),), 4, after_tokens=scale.max_tokens // 2)
+    # long enough that they still run when the long prompt's first token comes
+    running = [Conversation((prose.story_request(60),), max(96, 2 * scale.max_tokens)) for _ in range(4)]
+    intruder = Conversation((prose.story_request(1000),), 4, after_tokens=max(16, scale.max_tokens // 2))
     return [*running, intruder]
 
 
