@@ -80,7 +80,7 @@ def test_logprobs_are_parallel_lists(serve: Serve) -> None:
     assert logprobs == {
         "tokens": ["a", "\ufffd"],
         "token_logprobs": [-0.5, -9999.0],
-        "top_logprobs": [{"a": -0.5, "b": -1.0}, {}],
+        "top_logprobs": [{"a": -0.5, "b": -1.0}, {"\ufffd": -9999.0}],
         "text_offset": [0, 1],
     }
     chunks = [chunk["choices"][0]["logprobs"] for chunk in stream_chunks(served, body, "/v1/completions")]

@@ -91,9 +91,12 @@ class ModelPool:
         slot = self._slots.get(name)
         if slot is not None and not slot.is_cold:
             return slot
-        entry = next((entry for entry in self._find_models() if entry.name == name), None)
+        entries = {entry.name: entry for entry in self._find_models()}
+        entry = entries.get(name)
         if entry is None:
-            raise ModelNotFound(f"There is no model '{name}' here.")
+            raise ModelNotFound(
+                f"There is no model {name!r}. Models here: {', '.join(sorted(entries)) or 'none'}.", param="model"
+            )
         if slot is None:
             slot = self._slots[name] = ModelSlot(entry, self._options, self._workers)
         slot.entry = entry

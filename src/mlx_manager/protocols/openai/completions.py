@@ -71,8 +71,11 @@ def _render_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> Completio
     return CompletionLogprobs(
         tokens=[entry.token for entry in logprobs],
         token_logprobs=[finite(entry.logprob) for entry in logprobs],
-        top_logprobs=[{other.token: finite(other.logprob) for other in entry.top} for entry in logprobs]
-        if has_top
-        else None,
+        top_logprobs=[_render_top(entry) for entry in logprobs] if has_top else None,
         text_offset=offsets,
     )
+
+
+def _render_top(entry: TokenLogprob) -> dict[str, float]:
+    """The alternatives and, as the dialect has it, always the chosen token: at most one more than was asked for."""
+    return {other.token: finite(other.logprob) for other in entry.top} | {entry.token: finite(entry.logprob)}
