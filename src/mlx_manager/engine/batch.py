@@ -60,6 +60,8 @@ class Batch:
     """(from, to) blocks to copy before anything is written: copy-on-write and partial prefix hits."""
     scrubs: tuple[int, ...]
     """Blocks to zero before anything else: a failed sequence may have left values that are not finite."""
+    ended: tuple[int, ...]
+    """Sequences that lost their place since the last step: what a runner keeps of them besides blocks can go."""
     num_blocks: int
     """The arena has to hold blocks 0 to this - 1."""
 

@@ -189,7 +189,7 @@ class Engine:
         started_s = self._clock()
         batch = self.scheduler.schedule()
         launched = None
-        if batch.segments or batch.scrubs:
+        if batch.segments or batch.scrubs or batch.ended:
             launched = self._runner.launch(batch, self._launched)
             self.counters.num_steps += 1
         if not self._is_pipelined:

@@ -12,7 +12,6 @@ from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention, PassPlan
 from mlx_manager.engine.batch import Batch, StepOutput
-from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.sampler import Samples, choose
 
 
@@ -58,28 +57,37 @@ class PagedRunner:
 
     def launch(self, batch: Batch, previous: Launched | None) -> Launched:
         """Start a step without waiting for it."""
-        self._arena.reserve(batch.num_blocks)
-        if batch.scrubs:
-            self._arena.scrub(batch.scrubs)
-        if batch.copies:
-            self._arena.copy(batch.copies)
+        self._move_blocks(batch)
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
         samples = None
         if batch.segments:
-            logits = self._forward(batch, previous_tokens)
+            # Where nothing is sampled one row is computed to the end all the same, and ignored.
+            sampled = tuple(sample.segment for sample in batch.samples)
+            logits = self._forward(batch, sampled or (0,), previous_tokens)
             if batch.samples:
                 samples = choose(logits, batch.samples, batch.segments, previous_tokens)
         mx.async_eval(*self._arena.arrays(), *([] if samples is None else samples.arrays()))
         return Launched(batch, samples)
 
-    def _forward(self, batch: Batch, previous_tokens: mx.array | None) -> mx.array:
-        """The logits of each sample, [samples, vocabulary]; one row, to be ignored, when nothing is sampled."""
+    def logits(self, batch: Batch) -> mx.array:
+        """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
+        self._move_blocks(batch)
+        return self._forward(batch, tuple(range(len(batch.segments))), None)
+
+    def _move_blocks(self, batch: Batch) -> None:
+        self._arena.reserve(batch.num_blocks)
+        if batch.scrubs:
+            self._arena.scrub(batch.scrubs)
+        if batch.copies:
+            self._arena.copy(batch.copies)
+
+    def _forward(self, batch: Batch, wanted: tuple[int, ...], previous_tokens: mx.array | None) -> mx.array:
+        """The logits behind the segments `wanted`, which may repeat, [wanted, vocabulary]."""
         plan = PassPlan(batch.segments)
-        rows = [plan.last_rows[sample.segment] for sample in batch.samples] or [0]
-        is_every_row = rows == list(range(plan.num_rows))
-        wanted = None if is_every_row else mx.array(rows)
+        rows = [plan.last_rows[segment] for segment in wanted]
+        picked = None if rows == list(range(plan.num_rows)) else mx.array(rows)
         if self._selection is not None:
-            self._selection.rows = wanted
+            self._selection.rows = picked
         self.attention.begin(plan)
         try:
             logits: Any = self._model(_input_ids(batch, plan, previous_tokens), cache=self.attention.views)
@@ -87,8 +95,8 @@ class PagedRunner:
             self.attention.end()
             if self._selection is not None:
                 self._selection.rows = None
-        if self._selection is None and wanted is not None:
-            logits = logits[wanted]
+        if self._selection is None and picked is not None:
+            logits = logits[picked]
         result: mx.array = logits[:, -1]
         return result
 
@@ -135,8 +143,3 @@ def probe_layers(model: nn.Module, num_layers: int) -> list[LayerShape]:
     if any(shape is None for shape in shapes):
         raise ValueError("a layer of this model keeps no keys and values")
     return [shape for shape in shapes if shape is not None]
-
-
-def num_blocks_in(budget_bytes: int, layers: list[LayerShape]) -> int:
-    """How many blocks of all layers fit into `budget_bytes`."""
-    return budget_bytes // (BLOCK_SIZE * sum(layer.bytes_per_token for layer in layers))

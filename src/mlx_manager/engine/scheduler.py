@@ -59,13 +59,14 @@ class Scheduler:
         self._computing: dict[bytes, int] = {}
         """Keys of full prompt blocks that a running sequence is about to compute, and its id."""
         self._scrubs: list[int] = []
+        self._ended: list[int] = []
 
     # -- what the engine asks for ------------------------------------------------------------------------------
 
     @property
     def has_work(self) -> bool:
-        """Whether anything runs or waits."""
-        return bool(self.running) or len(self.waiting) > 0
+        """Whether anything runs, waits, or has ended without the runner knowing yet."""
+        return bool(self.running or self._ended or self._scrubs) or len(self.waiting) > 0
 
     def add(self, seq: Sequence) -> None:
         """Queue a sequence; its `forks`, if any, follow it when its prompt is prefilled."""
@@ -79,11 +80,13 @@ class Scheduler:
         self._schedule_decodes(step)
         self._schedule_prefills(step)
         scrubs, self._scrubs = tuple(self._scrubs), []
+        ended, self._ended = tuple(self._ended), []
         return Batch(
             segments=tuple(step.segments),
             samples=tuple(step.samples),
             copies=tuple(step.copies),
             scrubs=scrubs,
+            ended=ended,
             num_blocks=self.blocks.num_touched,
         )
 
@@ -368,6 +371,8 @@ class Scheduler:
             self.blocks.release(block, keep=block in self.prefix)
         for key in seq.block_keys:
             self._retract(key, seq)
+        if seq.block_table:
+            self._ended.append(seq.seq_id)
         seq.block_table = []
         seq.num_computed_tokens = 0
         seq.num_entered_blocks = 0

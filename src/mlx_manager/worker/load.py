@@ -1,62 +1,112 @@
-"""Loads the model a worker was told to, and builds its engine."""
+"""Loads the model a worker was told to, chooses the path it is served by, and builds its engine."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.engine import Engine, EngineConfig
-from mlx_manager.engine.runner import PagedRunner, num_blocks_in, probe_layers
+from mlx_manager.engine.runner import PagedRunner, Runner, probe_layers
+from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
+from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
 from mlx_manager.worker.serving import Serving
 
 
+@dataclass(frozen=True)
+class _Path:
+    """How the model is going to be served."""
+
+    runner: Runner
+    num_blocks: int
+    bytes_per_token: int
+    name: str
+    reason: str
+    attention: str
+
+
 def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Serving, ServingReport]:
     """Load `entry` and build what serves it. Raises `ModelLoadFailed`."""
     started_s = time.monotonic()
     loaded = load_text_model(entry, options, report)
-    report("warming up", 0.85)
-    engine, layer_bytes, attention = _paged_engine(loaded, options, entry.name)
+    report("checking the paged path", 0.85)
+    path = _choose_path(loaded, options, entry.name)
+    engine = Engine(
+        path.runner,
+        EngineConfig(
+            num_blocks=path.num_blocks,
+            max_batch_size=options.max_batch_size,
+            max_step_tokens=options.max_step_tokens,
+            priority_ageing_s=options.priority_ageing_s,
+            has_prefix_cache=path.name == "paged",
+            is_pipelined=not is_cpu_backend(),
+        ),
+    )
     serving = Serving(loaded, engine, options)
     return serving, ServingReport(
-        path="paged",
-        reason="every layer is plain attention",
-        attention=attention,
+        path=path.name,
+        reason=path.reason,
+        attention=path.attention,
         dtype=loaded.dtype,
         max_context=serving.max_context,
         weights_bytes=loaded.weights_bytes,
-        kv_bytes_per_token=layer_bytes,
+        kv_bytes_per_token=path.bytes_per_token,
         kv_budget_bytes=options.kv_budget_bytes,
         load_s=time.monotonic() - started_s,
     )
 
 
-def _paged_engine(loaded: LoadedModel, options: LoadOptions, name: str) -> tuple[Engine, int, str]:
+def _choose_path(loaded: LoadedModel, options: LoadOptions, name: str) -> _Path:
+    caches = make_prompt_cache(loaded.model)
+    others = sorted({type(cache).__name__ for cache in caches if type(cache) is not KVCache})
+    if others:
+        return _sequential(loaded, options, name, f"its layers keep {', '.join(others)}, which is not paged yet")
     try:
-        layers = probe_layers(loaded.model, len(loaded.layers))
+        layers = probe_layers(loaded.model, len(caches))
     except (ValueError, TypeError, AttributeError) as error:
-        raise ModelLoadFailed(
-            f"{name} is not made of plain attention layers, which is all this version runs: {error}"
-        ) from error
-    num_blocks = num_blocks_in(options.kv_budget_bytes, layers)
-    bytes_per_token = sum(layer.bytes_per_token for layer in layers)
+        return _sequential(loaded, options, name, f"its attention is not plain: {error}")
+    num_blocks = _num_blocks(options, sum(layer.bytes_per_token for layer in layers), name)
+    runner = PagedRunner(loaded.model, layers, max(num_blocks, NUM_CANARY_BLOCKS), DecodeAttention.GATHER_MM)
+    verdict = check_paged(loaded.model, runner, loaded.vocabulary_size, layers[0].dtype)
+    if not verdict.is_equal:
+        return _sequential(loaded, options, name, verdict.reason)
+    return _Path(
+        runner=runner,
+        num_blocks=num_blocks,
+        bytes_per_token=sum(layer.bytes_per_token for layer in layers),
+        name="paged",
+        reason=verdict.reason,
+        attention=DecodeAttention.GATHER_MM.value,
+    )
+
+
+def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: str) -> _Path:
+    num_bytes = bytes_per_token(loaded.model)
+    mx.clear_cache()
+    num_most = -(-loaded.max_context // BLOCK_SIZE) * options.max_batch_size
+    return _Path(
+        runner=SequentialRunner(loaded.model),
+        num_blocks=min(num_most, _num_blocks(options, num_bytes, name)) if num_bytes else num_most,
+        bytes_per_token=num_bytes,
+        name="sequential",
+        reason=reason,
+        attention="the library's own",
+    )
+
+
+def _num_blocks(options: LoadOptions, num_bytes_per_token: int, name: str) -> int:
+    num_blocks = options.kv_budget_bytes // (BLOCK_SIZE * num_bytes_per_token)
     if num_blocks < 1:
         raise ModelLoadFailed(
             f"the KV budget of {options.kv_budget_bytes} bytes holds not even one block of {name}, "
-            f"which takes {32 * bytes_per_token}; raise kv_budget"
+            f"which takes {BLOCK_SIZE * num_bytes_per_token}; raise kv_budget"
         )
-    runner = PagedRunner(loaded.model, layers, num_blocks, DecodeAttention.GATHER_MM)
-    engine = Engine(
-        runner,
-        EngineConfig(
-            num_blocks=num_blocks,
-            max_batch_size=options.max_batch_size,
-            max_step_tokens=options.max_step_tokens,
-            priority_ageing_s=options.priority_ageing_s,
-            is_pipelined=not is_cpu_backend(),
-        ),
-    )
-    return engine, bytes_per_token, DecodeAttention.GATHER_MM.value
+    return num_blocks

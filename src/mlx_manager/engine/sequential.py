@@ -1,0 +1,71 @@
+"""The honest fallback: each sequence through the library's own cache, one after the other, nothing shared.
+
+For models the paged path does not carry, or failed to agree on. Slower, but what it answers is the library's answer.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx_lm.models.cache import make_prompt_cache
+
+from mlx_manager.engine.batch import Batch, Segment
+from mlx_manager.engine.runner import Launched
+from mlx_manager.engine.sampler import choose
+
+
+class SequentialRunner:
+    """Runs any model mlx-lm can load. Owns one library cache per live sequence.
+
+    The scheduler's blocks stand for memory only here; it must be told to keep no prefix cache.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._caches: dict[int, list[Any]] = {}
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that the caches of all sequences hold."""
+        return sum(layer.nbytes for cache in self._caches.values() for layer in cache)
+
+    def launch(self, batch: Batch, previous: Launched | None) -> Launched:
+        """Start a step without waiting for it."""
+        for seq_id in batch.ended:
+            self._caches.pop(seq_id, None)
+        previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
+        logits = [self._forward(segment, previous_tokens) for segment in batch.segments]
+        for sample in batch.samples:
+            leader = batch.segments[sample.segment].seq_id
+            if sample.seq_id != leader:
+                self._caches[sample.seq_id] = copy.deepcopy(self._caches[leader])
+        samples = None
+        if batch.samples:
+            rows = mx.concatenate([logits[sample.segment] for sample in batch.samples])
+            samples = choose(rows, batch.samples, batch.segments, previous_tokens)
+        mx.async_eval(logits, [] if samples is None else samples.arrays())
+        return Launched(batch, samples)
+
+    def _forward(self, segment: Segment, previous_tokens: mx.array | None) -> mx.array:
+        """The logits behind the segment's last token, [1, vocabulary]."""
+        if segment.start == 0:
+            self._caches[segment.seq_id] = make_prompt_cache(self._model)
+        if segment.source_row is not None and previous_tokens is not None:
+            tokens = previous_tokens[segment.source_row].reshape(1, 1)
+        else:
+            tokens = mx.array([segment.token_ids])
+        logits: mx.array = self._model(tokens, cache=self._caches[segment.seq_id])
+        return logits[:, -1]
+
+
+def bytes_per_token(model: nn.Module) -> int:
+    """What a token adds to the library's cache, measured over enough tokens to see past its growth in steps."""
+    sizes: list[int] = []
+    for num_tokens in (256, 512):
+        cache = make_prompt_cache(model)
+        mx.eval(model(mx.zeros((1, num_tokens), dtype=mx.int32), cache=cache))
+        sizes.append(sum(layer.nbytes for layer in cache))
+    return max(0, sizes[1] - sizes[0]) // 256

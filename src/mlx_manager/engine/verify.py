@@ -1,0 +1,137 @@
+"""Trust nothing untested: decode a few rows through the paged path and compare with the library's own cache.
+
+Rows of different lengths, alone and mixed, that join, leave, hit a prefix and fork, all from fixed tokens. Done before
+a model serves; a model that does not agree is served through the library's cache instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from mlx_lm.models.cache import make_prompt_cache
+
+from mlx_manager.engine.batch import Batch, Segment
+from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.engine.runner import PagedRunner
+
+_LENGTHS = (5, 40, 70)
+"""Prompt tokens of the rows: within one block, over one border, over two."""
+_NUM_DECODES = 3
+NUM_CANARY_BLOCKS = 16
+"""Blocks of the arena that `check_paged` uses: 0 to this - 1."""
+_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-2, mx.bfloat16: 2.5e-1}
+
+_MODEL_ERRORS = (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError)
+"""What a model's own code raises when it wants more of its cache than the paged views have."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the paged path gave the library's logits; `worst` is the largest difference, as a part of the spread."""
+
+    is_equal: bool
+    worst: float
+    reason: str
+
+
+def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int, dtype: mx.Dtype) -> Verdict:
+    """Compare logits of every row of the canary. Nothing else may run on `runner` meanwhile.
+
+    Differences are measured against the spread (standard deviation) of the library's logits.
+    """
+    if len(make_prompt_cache(model)) != len(runner.attention.views):
+        return Verdict(False, 0.0, "the model's cache has not one entry a layer")
+    rows = [_tokens(index, length + _NUM_DECODES, vocabulary_size) for index, length in enumerate(_LENGTHS)]
+    expected = [_library_logits(model, tokens, length) for tokens, length in zip(rows, _LENGTHS, strict=True)]
+    tolerance = _TOLERANCE.get(dtype, _TOLERANCE[mx.bfloat16])
+    worst = 0.0
+    try:
+        compared = _Canary(runner, rows).run(expected)
+    except _MODEL_ERRORS as error:
+        return Verdict(False, 0.0, f"the paged path does not carry this model: {type(error).__name__}: {error}")
+    for name, logits, reference in compared:
+        difference = _difference(logits, reference)
+        worst = max(worst, difference)
+        if not difference <= tolerance:
+            return Verdict(False, worst, f"logits of the {name} differ from the library's by {difference:.2g}")
+    return Verdict(True, worst, "logits agree with the library's cache, alone and mixed")
+
+
+class _Canary:
+    """The rows and the blocks they are given: row 0 in block 0, row 1 in 3 and 1 …, scattered on purpose."""
+
+    _TABLES = ((0,), (3, 1), (7, 2, 5))
+    _FORK_BLOCK = 9
+
+    def __init__(self, runner: PagedRunner, rows: list[tuple[int, ...]]) -> None:
+        self._runner = runner
+        self._rows = rows
+
+    def run(self, expected: list[mx.array]) -> list[tuple[str, mx.array, mx.array]]:
+        """(name, logits, the library's logits) of every comparison."""
+        found = []
+        short, middle, long = range(3)
+        # Alone, prefilled in two chunks; then the others join while it decodes.
+        self._pass([self._segment(long, 0, 33)])
+        [logits] = self._pass([self._segment(long, 33, _LENGTHS[long])])
+        found.append(("row alone", logits, expected[long][0]))
+        both = self._pass([self._segment(long, _LENGTHS[long]), self._segment(middle, 0, _LENGTHS[middle])])
+        found += [("row joined by another", both[0], expected[long][1]), ("joining row", both[1], expected[middle][0])]
+        mixed = self._pass(
+            [
+                self._segment(short, 0, _LENGTHS[short]),
+                self._segment(long, _LENGTHS[long] + 1),
+                self._segment(middle, _LENGTHS[middle]),
+            ]
+        )
+        references = [expected[short][0], expected[long][2], expected[middle][1]]
+        found += [("mixed row", row, reference) for row, reference in zip(mixed, references, strict=True)]
+        # The middle row leaves; a fork of the short one copies its block, and both go on.
+        fork = self._segment(short, _LENGTHS[short], table=(self._FORK_BLOCK,))
+        forked = self._pass(
+            [self._segment(short, _LENGTHS[short]), fork], copies=((self._TABLES[short][0], self._FORK_BLOCK),)
+        )
+        found += [("forked row", row, expected[short][1]) for row in forked]
+        # A prefix hit: the first two blocks of the long row, read through another table's last block.
+        hit = self._segment(long, 2 * BLOCK_SIZE, _LENGTHS[long], table=(7, 2, 11))
+        [logits] = self._pass([hit])
+        found.append(("row on a shared prefix", logits, expected[long][0]))
+        return found
+
+    def _segment(self, row: int, start: int, end: int | None = None, table: tuple[int, ...] | None = None) -> Segment:
+        end = start + 1 if end is None else end
+        blocks = (table or self._TABLES[row])[: num_blocks_for(end)]
+        return Segment(row, start, self._rows[row][start:end], None, blocks)
+
+    def _pass(self, segments: list[Segment], copies: tuple[tuple[int, int], ...] = ()) -> list[mx.array]:
+        batch = Batch(tuple(segments), (), copies, (), (), NUM_CANARY_BLOCKS)
+        logits = self._runner.logits(batch)
+        mx.eval(logits)
+        return [logits[index] for index in range(len(segments))]
+
+
+def _library_logits(model: nn.Module, tokens: AbstractSequence[int], num_prompt_tokens: int) -> mx.array:
+    """The library's logits behind the prompt and behind each further token, [1 + decodes, vocabulary]."""
+    cache = make_prompt_cache(model)
+    outputs = [model(mx.array([tokens[:num_prompt_tokens]]), cache=cache)[0, -1]]
+    for token in tokens[num_prompt_tokens:]:
+        outputs.append(model(mx.array([[token]]), cache=cache)[0, -1])
+    stacked = mx.stack(outputs)
+    mx.eval(stacked)
+    return stacked
+
+
+def _difference(logits: mx.array, reference: mx.array) -> float:
+    reference = reference.astype(mx.float32)
+    spread = mx.maximum(mx.std(reference), 1e-6)
+    worst: float = (mx.abs(logits.astype(mx.float32) - reference).max() / spread).item()  # type: ignore[assignment]
+    return worst
+
+
+def _tokens(row: int, length: int, vocabulary_size: int) -> tuple[int, ...]:
+    drawn = np.random.default_rng(1234 + row).integers(0, vocabulary_size, size=length)
+    return tuple(int(token) for token in drawn)
