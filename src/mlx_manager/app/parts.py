@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from mlx_manager.api import ModelDirectory
 from mlx_manager.backends import Backend
 from mlx_manager.backends.local import LocalBackend
@@ -30,9 +32,8 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     """The models on this machine. The default model loads in the background: this does not wait for it."""
     inventory = Inventory(settings.home, also=(settings.model,) if settings.model else ())
     default_model = inventory.find(settings.model).name if settings.model else None
-    pool = ModelPool(
-        inventory.entries, default_model=default_model, options=settings.load, use_spare=settings.use_spare
-    )
+    options = msgspec.structs.replace(settings.load, state_folder=str(settings.home / "state"))
+    pool = ModelPool(inventory.entries, default_model=default_model, options=options, use_spare=settings.use_spare)
     await pool.start()
     try:
         yield Parts(backends=(LocalBackend(pool),), models=pool)

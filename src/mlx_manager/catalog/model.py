@@ -42,3 +42,5 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Completion length where the request names none; None: whatever the context leaves."""
     priority_ageing_s: float = 5.0
     """Seconds of waiting that lift a request by one priority."""
+    state_folder: str | None = None
+    """Where a worker keeps what it found out about a model between loads; None: nowhere. Set from the home folder."""

@@ -38,7 +38,7 @@ class Verdict:
     reason: str
 
 
-def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int, dtype: mx.Dtype) -> Verdict:
+def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int) -> Verdict:
     """Compare logits of every row of the canary. Nothing else may run on `runner` meanwhile.
 
     Differences are measured against the spread (standard deviation) of the library's logits.
@@ -47,7 +47,7 @@ def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int, dty
         return Verdict(False, 0.0, "the model's cache has not one entry a layer")
     rows = [_tokens(index, length + _NUM_DECODES, vocabulary_size) for index, length in enumerate(_LENGTHS)]
     expected = [_library_logits(model, tokens, length) for tokens, length in zip(rows, _LENGTHS, strict=True)]
-    tolerance = _TOLERANCE.get(dtype, _TOLERANCE[mx.bfloat16])
+    tolerance = _TOLERANCE.get(runner.attention.arena.keys[0].dtype, _TOLERANCE[mx.bfloat16])
     worst = 0.0
     try:
         compared = _Canary(runner, rows).run(expected)

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.arena import LayerShape
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.engine import Engine, EngineConfig
 from mlx_manager.engine.runner import PagedRunner, Runner, probe_layers
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
+from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, time_candidates
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
 from mlx_manager.worker.serving import Serving
+from mlx_manager.worker.verdicts import StoredVerdict, VerdictStore, verdict_key
+
+_NUM_CHECK_BLOCKS = max(NUM_CANARY_BLOCKS, NUM_TIMED_BLOCKS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Servi
     started_s = time.monotonic()
     loaded = load_text_model(entry, options, report)
     report("checking the paged path", 0.85)
-    path = _choose_path(loaded, options, entry.name)
+    path = _choose_path(loaded, options, entry)
     engine = Engine(
         path.runner,
         EngineConfig(
@@ -64,27 +70,61 @@ def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Servi
     )
 
 
-def _choose_path(loaded: LoadedModel, options: LoadOptions, name: str) -> _Path:
-    caches = make_prompt_cache(loaded.model)
-    others = sorted({type(cache).__name__ for cache in caches if type(cache) is not KVCache})
-    if others:
-        return _sequential(loaded, options, name, f"its layers keep {', '.join(others)}, which is not paged yet")
-    try:
-        layers = probe_layers(loaded.model, len(caches))
-    except (ValueError, TypeError, AttributeError) as error:
-        return _sequential(loaded, options, name, f"its attention is not plain: {error}")
-    num_blocks = _num_blocks(options, sum(layer.bytes_per_token for layer in layers), name)
-    runner = PagedRunner(loaded.model, layers, max(num_blocks, NUM_CANARY_BLOCKS), DecodeAttention.GATHER_MM)
-    verdict = check_paged(loaded.model, runner, loaded.vocabulary_size, layers[0].dtype)
-    if not verdict.is_equal:
-        return _sequential(loaded, options, name, verdict.reason)
+def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -> _Path:
+    """The kept verdict's path; without one, the path that the check finds, and keep that."""
+    store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
+    key = verdict_key(Path(entry.path), loaded.dtype)
+    verdict = store.get(key) if store else None
+    runner, num_blocks, layers = None, 0, None
+    if verdict is None or verdict.is_paged:
+        layers = _paged_layers(loaded)
+    if layers is not None:
+        num_blocks = _num_blocks(options, sum(layer.bytes_per_token for layer in layers), entry.name)
+        attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
+        runner = PagedRunner(loaded.model, layers, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
+    if verdict is None:
+        verdict = _check(loaded, runner)
+        if store:
+            store.put(key, verdict)
+    if runner is None or layers is None or not verdict.is_paged:
+        return _sequential(loaded, options, entry.name, verdict.reason)
     return _Path(
         runner=runner,
         num_blocks=num_blocks,
         bytes_per_token=sum(layer.bytes_per_token for layer in layers),
         name="paged",
         reason=verdict.reason,
-        attention=DecodeAttention.GATHER_MM.value,
+        attention=verdict.attention,
+    )
+
+
+def _paged_layers(loaded: LoadedModel) -> list[LayerShape] | None:
+    """What each layer stores when all are plain attention; None otherwise."""
+    caches = make_prompt_cache(loaded.model)
+    if any(type(cache) is not KVCache for cache in caches):
+        return None
+    try:
+        return probe_layers(loaded.model, len(caches))
+    except (ValueError, TypeError, AttributeError):
+        # The model's attention wants more of its cache than keys and values: it is not plain.
+        return None
+
+
+def _check(loaded: LoadedModel, runner: PagedRunner | None) -> StoredVerdict:
+    """Time the candidate attentions, then compare the fastest with the library's cache."""
+    if runner is None:
+        kinds = sorted({type(cache).__name__ for cache in make_prompt_cache(loaded.model)})
+        reason = f"its layers keep {', '.join(kinds)}, which this version does not page"
+        return StoredVerdict(is_paged=False, attention="", reason=reason)
+    config = loaded.config.get("text_config", loaded.config)
+    times_s = time_candidates(runner.attention, int(config.get("num_attention_heads", 1)))
+    runner.attention.decode_attention = min(times_s, key=lambda candidate: times_s[candidate])
+    verdict = check_paged(loaded.model, runner, loaded.vocabulary_size)
+    timings = ", ".join(f"{candidate} {seconds * 1e6:.0f} µs" for candidate, seconds in times_s.items())
+    return StoredVerdict(
+        is_paged=verdict.is_equal,
+        attention=runner.attention.decode_attention.value,
+        reason=f"{verdict.reason} (decode attention per layer: {timings})",
     )
 
 

@@ -1,0 +1,51 @@
+"""Times the candidate decode attentions on the machine at hand."""
+
+from __future__ import annotations
+
+import time
+
+import mlx.core as mx
+
+from mlx_manager.engine.attention import DecodeAttention, PagedAttention, PassPlan
+from mlx_manager.engine.batch import Segment
+
+_NUM_ROWS = 4
+_NUM_ROW_BLOCKS = 4
+NUM_TIMED_BLOCKS = _NUM_ROWS * _NUM_ROW_BLOCKS
+"""Blocks of the arena that `time_candidates` reads: 0 to this - 1."""
+_NUM_REPEATS = 5
+_LAYERS_PER_REPEAT = 4
+
+
+def time_candidates(attention: PagedAttention, num_heads: int) -> dict[DecodeAttention, float]:
+    """Seconds that one layer's decode attention takes for a small ragged batch, best of a few, per candidate.
+
+    Leaves `attention` as it was.
+    """
+    # Different lengths, as real batches have them.
+    segments = [Segment(row, _NUM_ROW_BLOCKS * 32 - 1 - 7 * row, (0,), None, _table(row)) for row in range(_NUM_ROWS)]
+    chosen = attention.decode_attention
+    attention.begin(PassPlan(segments))
+    try:
+        found = {}
+        for candidate in DecodeAttention:
+            attention.decode_attention = candidate
+            found[candidate] = min(_time_once(attention, num_heads) for _ in range(_NUM_REPEATS))
+        return found
+    finally:
+        attention.decode_attention = chosen
+        attention.end()
+
+
+def _time_once(attention: PagedAttention, num_heads: int) -> float:
+    keys = attention.arena.keys[0]
+    queries = mx.random.normal((_NUM_ROWS, num_heads, 1, keys.shape[-1])).astype(keys.dtype)
+    unused = mx.zeros((_NUM_ROWS, keys.shape[1], 1, 1), dtype=keys.dtype)
+    mx.eval(queries, unused)
+    started_s = time.perf_counter()
+    mx.eval([attention.attend(0, queries, unused, unused, 1.0) for _ in range(_LAYERS_PER_REPEAT)])
+    return (time.perf_counter() - started_s) / _LAYERS_PER_REPEAT
+
+
+def _table(row: int) -> tuple[int, ...]:
+    return tuple(range(row * _NUM_ROW_BLOCKS, (row + 1) * _NUM_ROW_BLOCKS))
