@@ -29,6 +29,8 @@ class LayerShape:
     key_dim: int
     value_dim: int
     dtype: mx.Dtype
+    window: int | None = None
+    """Positions that a token sees, itself included; None: all before it."""
 
     @property
     def bytes_per_token(self) -> int:

@@ -63,7 +63,7 @@ def _wrap_module(module: ModuleType) -> None:
         cache = kwargs["cache"] if "cache" in kwargs else args[0] if args else None
         if isinstance(cache, PagedLayerView):
             scale = kwargs["scale"] if "scale" in kwargs else args[1]
-            return cache.attend(queries, keys, values, scale)
+            return cache.attend((queries, keys, values), scale, kwargs.get("sinks"))
         attended: mx.array = plain(queries, keys, values, *args, **kwargs)
         return attended
 

@@ -27,7 +27,7 @@ _SMALL_NUM_BLOCKS = 4
 
 
 class DecodeAttention(StrEnum):
-    """How decode rows read the arena; which is faster depends on the device, see `engine.verify`."""
+    """How decode rows read the arena; which is faster depends on the device, see `engine.timing`."""
 
     GATHER_MM = "gather_mm"
     GATHERED_SDPA = "gathered_sdpa"
@@ -54,49 +54,80 @@ class DecodeGroup:
 
 @dataclass(frozen=True)
 class PrefillSegment:
-    """Consecutive rows `first` to `last - 1` of the pass, which end a context of `num_context_tokens`."""
+    """Consecutive rows `first` to `last - 1` of the pass, which end a context of `num_context_tokens` positions."""
 
     first: int
     last: int
     table: mx.array | None
-    """[N] physical blocks; None when the context is these rows alone."""
+    """[N] physical blocks that begin with the context; None when the context is these rows alone."""
     num_context_tokens: int
+    mask: mx.array | None
+    """[rows, context] what each row sees, where a window hides something; None: all before it."""
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """How the rows of a pass read the arena, for all layers of one window."""
+
+    groups: list[DecodeGroup]
+    prefills: list[PrefillSegment]
+    restore: mx.array | None
+    """Where each row's attention is found when the parts are put one behind the other; None: already in order."""
 
 
 class PassPlan:
     """The index arrays of one pass, built once on the host and used by every layer."""
 
     def __init__(self, segments: AbstractSequence[Segment]) -> None:
+        self._segments = segments
         positions: list[int] = []
         blocks: list[int] = []
-        decodes: list[tuple[int, Segment]] = []
-        self.prefills: list[PrefillSegment] = []
+        self.last_rows: list[int] = []
+        """The row of each segment's last token."""
         for segment in segments:
-            first = len(positions)
             positions.extend(range(segment.start, segment.end))
             blocks.extend(segment.block_table[p // BLOCK_SIZE] for p in range(segment.start, segment.end))
-            if segment.num_tokens == 1:
-                decodes.append((first, segment))
-            else:
-                self.prefills.append(_prefill_segment(first, segment))
+            self.last_rows.append(len(positions) - 1)
         self.num_rows = len(positions)
-        self.last_rows = _last_rows(segments)
         self.positions = mx.array(np.array(positions, dtype=np.int32))
         self.blocks = mx.array(np.array(blocks, dtype=np.int32))
         self.slots = mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
-        self.groups = [_decode_group(members) for members in group_by_length(decodes)]
-        # Where each row's attention is found when the parts are put one behind the other; None: already in order.
-        order = [row for group in self.groups for row in np.array(group.rows).tolist()]
-        order += [row for part in self.prefills for row in range(part.first, part.last)]
+        self._reads: dict[int | None, ReadPlan] = {}
+
+    def reads(self, window: int | None) -> ReadPlan:
+        """How layers that see the last `window` positions read; None sees all."""
+        if window not in self._reads:
+            self._reads[window] = self._read_plan(window)
+        return self._reads[window]
+
+    def _read_plan(self, window: int | None) -> ReadPlan:
+        decodes: list[tuple[int, Reach]] = []
+        prefills: list[PrefillSegment] = []
+        for last_row, segment in zip(self.last_rows, self._segments, strict=True):
+            if segment.num_tokens == 1:
+                decodes.append((last_row, Reach.of(segment, window)))
+            else:
+                prefills.append(_prefill_segment(last_row + 1 - segment.num_tokens, segment, window))
+        members = group_by_length(decodes)
+        order = [row for group in members for row, _ in group]
+        order += [row for part in prefills for row in range(part.first, part.last)]
         is_in_order = order == list(range(self.num_rows))
-        self.restore = None if is_in_order else mx.array(np.argsort(np.array(order)).astype(np.int32))
+        return ReadPlan(
+            groups=[_decode_group(group) for group in members],
+            prefills=prefills,
+            restore=None if is_in_order else mx.array(np.argsort(np.array(order)).astype(np.int32)),
+        )
 
 
 class PagedAttention:
-    """Attends for the rows of one pass: holds the arena, and the plan while a pass is being built."""
+    """Attends for the rows of one pass: holds the arena, and the plan while a pass is being built.
 
-    def __init__(self, arena: Arena, decode_attention: DecodeAttention) -> None:
+    `windows` names, per layer, how many positions a row sees, itself included; None sees all.
+    """
+
+    def __init__(self, arena: Arena, windows: AbstractSequence[int | None], decode_attention: DecodeAttention) -> None:
         self.arena = arena
+        self.windows = windows
         self.decode_attention = decode_attention
         self._plan: PassPlan | None = None
         self.views = [PagedLayerView(self, layer) for layer in range(len(arena.keys))]
@@ -116,24 +147,29 @@ class PagedAttention:
         """End the pass: the views may not be used until the next one begins."""
         self._plan = None
 
-    def attend(self, layer: int, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(
+        self, layer: int, rows: tuple[mx.array, mx.array, mx.array], scale: float, sinks: mx.array | None = None
+    ) -> mx.array:
         """Attention of every row to its own past and itself.
 
-        queries [rows, num_heads, 1, key_dim]; keys and values [rows, num_kv_heads, 1, …] of these rows, which are in
-        the arena already. Returns [rows, num_heads, 1, value_dim].
+        `rows` are queries [rows, num_heads, 1, key_dim] and these rows' own keys and values [rows, num_kv_heads, 1, …],
+        which are in the arena already. `sinks` [num_heads] join each softmax as a logit without a value (gpt-oss).
+        Returns [rows, num_heads, 1, value_dim].
         """
-        plan = self.plan
+        queries, _, _ = rows
+        reads = self.plan.reads(self.windows[layer])
         decode = self._decode_gather_mm if self.decode_attention is DecodeAttention.GATHER_MM else self._decode_sdpa
         parts = []
-        for group in plan.groups:
-            is_all = group.num_rows == plan.num_rows and plan.restore is None
-            parts.append(decode(layer, queries if is_all else queries[group.rows], group, scale))
-        for part in plan.prefills:
-            parts.append(self._prefill(layer, (queries, keys, values), part, scale))
+        for group in reads.groups:
+            is_all = group.num_rows == self.plan.num_rows and reads.restore is None
+            parts.append(decode(layer, queries if is_all else queries[group.rows], group, scale, sinks))
+        parts += [self._prefill(layer, rows, part, scale, sinks) for part in reads.prefills]
         joined = parts[0] if len(parts) == 1 else mx.concatenate(parts)
-        return joined if plan.restore is None else joined[plan.restore]
+        return joined if reads.restore is None else joined[reads.restore]
 
-    def _decode_gather_mm(self, layer: int, queries: mx.array, group: DecodeGroup, scale: float) -> mx.array:
+    def _decode_gather_mm(
+        self, layer: int, queries: mx.array, group: DecodeGroup, scale: float, sinks: mx.array | None
+    ) -> mx.array:
         keys, values = self.arena.keys[layer], self.arena.values[layer]
         num_blocks, num_kv_heads, _, key_dim = keys.shape
         rows, width = group.num_rows, group.num_blocks
@@ -149,7 +185,7 @@ class PagedAttention:
         )
         # [rows, kv_heads, width, repeats, BLOCK_SIZE] → a row of all slots per head
         scores = scores.swapaxes(2, 3).reshape(rows, num_kv_heads, repeats, width * BLOCK_SIZE)
-        weights = mx.softmax(scores + group.mask.astype(scores.dtype), axis=-1, precise=True)
+        weights = _softmax(scores + group.mask.astype(scores.dtype), sinks)
         weights = weights.reshape(rows, num_kv_heads, repeats, width, BLOCK_SIZE).swapaxes(2, 3)
         mixed = mx.gather_mm(
             weights.reshape(rows * num_kv_heads * width, repeats, BLOCK_SIZE),
@@ -159,25 +195,28 @@ class PagedAttention:
         )
         return mixed.sum(axis=2).reshape(rows, num_kv_heads * repeats, 1, values.shape[-1])
 
-    def _decode_sdpa(self, layer: int, queries: mx.array, group: DecodeGroup, scale: float) -> mx.array:
+    def _decode_sdpa(
+        self, layer: int, queries: mx.array, group: DecodeGroup, scale: float, sinks: mx.array | None
+    ) -> mx.array:
         keys = _gathered(self.arena.keys[layer], group.tables)
         values = _gathered(self.arena.values[layer], group.tables)
-        return mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=scale, mask=group.mask.astype(queries.dtype)
-        )
+        mask = group.mask.astype(queries.dtype)
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
 
     def _prefill(
-        self, layer: int, rows: tuple[mx.array, mx.array, mx.array], part: PrefillSegment, scale: float
+        self,
+        layer: int,
+        rows: tuple[mx.array, mx.array, mx.array],
+        part: PrefillSegment,
+        scale: float,
+        sinks: mx.array | None,
     ) -> mx.array:
-        queries, keys, values = rows
-        own = _as_sequence(queries, part)
-        if part.table is None:
-            context_keys, context_values = _as_sequence(keys, part), _as_sequence(values, part)
-        else:
-            end = part.num_context_tokens
-            context_keys = _gathered(self.arena.keys[layer], part.table[None])[:, :, :end]
-            context_values = _gathered(self.arena.values[layer], part.table[None])[:, :, :end]
-        mixed = mx.fast.scaled_dot_product_attention(own, context_keys, context_values, scale=scale, mask="causal")
+        queries, keys, values = (_as_sequence(array, part) for array in rows)
+        if part.table is not None:
+            keys = _gathered(self.arena.keys[layer], part.table[None])[:, :, : part.num_context_tokens]
+            values = _gathered(self.arena.values[layer], part.table[None])[:, :, : part.num_context_tokens]
+        mask = "causal" if part.mask is None else part.mask
+        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
         return mixed.transpose(2, 1, 0, 3)
 
 
@@ -202,35 +241,53 @@ class PagedLayerView:
     def make_mask(self, *args: Any, **kwargs: Any) -> None:
         """No mask: `attend` knows what each row may see."""
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(
+        self, rows: tuple[mx.array, mx.array, mx.array], scale: float, sinks: mx.array | None = None
+    ) -> mx.array:
         """See `PagedAttention.attend`."""
-        return self._attention.attend(self._layer, queries, keys, values, scale)
+        return self._attention.attend(self._layer, rows, scale, sinks)
 
 
-def group_by_length(decodes: AbstractSequence[tuple[int, Segment]]) -> list[list[tuple[int, Segment]]]:
-    """Split (row, segment) pairs into groups that waste little when padded to their longest, longest group first."""
-    groups: list[list[tuple[int, Segment]]] = []
+@dataclass(frozen=True)
+class Reach:
+    """What one decode row reads: the slots from `first` to before `end` of the blocks of `table`."""
+
+    table: tuple[int, ...]
+    first: int
+    end: int
+
+    @staticmethod
+    def of(segment: Segment, window: int | None) -> Reach:
+        """What the one row of `segment` reads when it sees the last `window` positions, itself included."""
+        lowest = 0 if window is None else max(0, segment.end - window)
+        num_skipped = lowest // BLOCK_SIZE
+        table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
+        return Reach(table, lowest - num_skipped * BLOCK_SIZE, segment.end - num_skipped * BLOCK_SIZE)
+
+
+def group_by_length(decodes: AbstractSequence[tuple[int, Reach]]) -> list[list[tuple[int, Reach]]]:
+    """Split (row, reach) pairs into groups that waste little when padded to their longest, longest group first."""
+    groups: list[list[tuple[int, Reach]]] = []
     longest = 0
-    for row, segment in sorted(decodes, key=lambda item: (-len(item[1].block_table), item[0])):
-        width = len(segment.block_table)
+    for row, reach in sorted(decodes, key=lambda item: (-len(item[1].table), item[0])):
+        width = len(reach.table)
         is_alike = width >= longest * _MAX_GROUP_WASTE or longest <= _SMALL_NUM_BLOCKS
         if groups and is_alike:
-            groups[-1].append((row, segment))
+            groups[-1].append((row, reach))
         else:
-            groups.append([(row, segment)])
+            groups.append([(row, reach)])
             longest = width
     return [sorted(group, key=lambda item: item[0]) for group in groups]
 
 
-def _decode_group(members: AbstractSequence[tuple[int, Segment]]) -> DecodeGroup:
-    width = max(num_blocks_for(segment.end) for _, segment in members)
+def _decode_group(members: AbstractSequence[tuple[int, Reach]]) -> DecodeGroup:
+    width = max(len(reach.table) for _, reach in members)
     tables = np.empty((len(members), width), dtype=np.int32)
     mask = np.full((len(members), 1, 1, width * BLOCK_SIZE), _MASKED, dtype=np.float32)
-    for index, (_, segment) in enumerate(members):
-        table = segment.block_table
-        tables[index, : len(table)] = table
-        tables[index, len(table) :] = table[-1]
-        mask[index, 0, 0, : segment.end] = 0.0
+    for index, (_, reach) in enumerate(members):
+        tables[index, : len(reach.table)] = reach.table
+        tables[index, len(reach.table) :] = reach.table[-1]
+        mask[index, 0, 0, reach.first : reach.end] = 0.0
     return DecodeGroup(
         rows=mx.array(np.array([row for row, _ in members], dtype=np.int32)),
         tables=mx.array(tables),
@@ -241,22 +298,43 @@ def _decode_group(members: AbstractSequence[tuple[int, Segment]]) -> DecodeGroup
     )
 
 
-def _prefill_segment(first: int, segment: Segment) -> PrefillSegment:
-    is_whole = segment.start == 0
+def _prefill_segment(first: int, segment: Segment, window: int | None) -> PrefillSegment:
+    last = first + segment.num_tokens
+    is_windowed = window is not None and segment.end > window
+    if segment.start == 0:
+        mask = _window_mask(segment, 0, window) if is_windowed else None
+        return PrefillSegment(first, last, None, segment.end, mask)
+    # The first row of the segment sees the furthest back.
+    num_skipped = max(0, segment.start + 1 - window) // BLOCK_SIZE if is_windowed and window is not None else 0
+    table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
+    context_start = num_skipped * BLOCK_SIZE
     return PrefillSegment(
         first=first,
-        last=first + segment.num_tokens,
-        table=None if is_whole else mx.array(np.array(segment.block_table, dtype=np.int32)),
-        num_context_tokens=segment.end,
+        last=last,
+        table=mx.array(np.array(table, dtype=np.int32)),
+        num_context_tokens=segment.end - context_start,
+        mask=_window_mask(segment, context_start, window) if is_windowed else None,
     )
 
 
-def _last_rows(segments: AbstractSequence[Segment]) -> list[int]:
-    rows, row = [], -1
-    for segment in segments:
-        row += segment.num_tokens
-        rows.append(row)
-    return rows
+def _window_mask(segment: Segment, context_start: int, window: int | None) -> mx.array:
+    """[tokens of the segment, positions from `context_start` to its end]: which positions each token sees."""
+    rows = np.arange(segment.start, segment.end)[:, None]
+    columns = np.arange(context_start, segment.end)[None]
+    sees = columns <= rows
+    if window is not None:
+        sees &= columns > rows - window
+    return mx.array(sees)
+
+
+def _softmax(scores: mx.array, sinks: mx.array | None) -> mx.array:
+    """Softmax over the last axis of [rows, kv_heads, repeats, slots], with a sink per head if there are any."""
+    if sinks is None:
+        return mx.softmax(scores, axis=-1, precise=True)
+    rows, num_kv_heads, repeats, _ = scores.shape
+    column = mx.broadcast_to(sinks.reshape(1, num_kv_heads, repeats, 1), (rows, num_kv_heads, repeats, 1))
+    weights = mx.softmax(mx.concatenate([scores, column.astype(scores.dtype)], axis=-1), axis=-1, precise=True)
+    return weights[..., :-1]
 
 
 def _gathered(arena: mx.array, tables: mx.array) -> mx.array:

@@ -227,7 +227,7 @@ class Engine:
         finish = None
         if is_end_token:
             finish = FinishReason.STOP
-        elif not seq.wants_more:
+        elif seq.is_at_length_limit:
             finish = FinishReason.LENGTH
         if finish is not None:
             self.scheduler.finish(seq)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -48,7 +50,7 @@ class PagedRunner:
         self._model = model
         self._selection: RowSelection | None = select_rows(model)
         self._arena = Arena(layers, max_blocks)
-        self.attention = PagedAttention(self._arena, attention)
+        self.attention = PagedAttention(self._arena, [layer.window for layer in layers], attention)
 
     @property
     def arena_bytes(self) -> int:
@@ -132,14 +134,17 @@ class _ShapeProbe:
         """One token sees itself: no mask."""
 
 
-def probe_layers(model: nn.Module, num_layers: int) -> list[LayerShape]:
+def probe_layers(model: nn.Module, windows: AbstractSequence[int | None]) -> list[LayerShape]:
     """What each attention layer stores per token, found by passing one token through the model.
 
-    Raises `ValueError` when a layer does not store keys and values through its cache.
+    `windows` is what each layer sees, one entry per cache the model makes. Raises `ValueError` when a layer does not
+    store keys and values through its cache, and whatever the model's own code raises when it wants more than that.
     """
-    probes = [_ShapeProbe() for _ in range(num_layers)]
+    probes = [_ShapeProbe() for _ in windows]
     mx.eval(model(mx.array([[0]]), cache=probes))
-    shapes = [probe.shape for probe in probes]
-    if any(shape is None for shape in shapes):
-        raise ValueError("a layer of this model keeps no keys and values")
-    return [shape for shape in shapes if shape is not None]
+    shapes = []
+    for probe, window in zip(probes, windows, strict=True):
+        if probe.shape is None:
+            raise ValueError("a layer of this model keeps no keys and values")
+        shapes.append(replace(probe.shape, window=window))
+    return shapes

@@ -104,6 +104,11 @@ class Sequence:
         return self.num_output_tokens < self.max_output_tokens
 
     @property
+    def is_at_length_limit(self) -> bool:
+        """Whether the host knows all the tokens that the length limit allows."""
+        return len(self.token_ids) - self.num_prompt_tokens >= self.max_output_tokens
+
+    @property
     def num_missing_blocks(self) -> int:
         """Blocks to be allocated before all tokens have a place."""
         return max(0, num_blocks_for(self.num_tokens) - len(self.block_table))

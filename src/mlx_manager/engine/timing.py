@@ -43,7 +43,7 @@ def _time_once(attention: PagedAttention, num_heads: int) -> float:
     unused = mx.zeros((_NUM_ROWS, keys.shape[1], 1, 1), dtype=keys.dtype)
     mx.eval(queries, unused)
     started_s = time.perf_counter()
-    mx.eval([attention.attend(0, queries, unused, unused, 1.0) for _ in range(_LAYERS_PER_REPEAT)])
+    mx.eval([attention.attend(0, (queries, unused, unused), 1.0) for _ in range(_LAYERS_PER_REPEAT)])
     return (time.perf_counter() - started_s) / _LAYERS_PER_REPEAT
 
 

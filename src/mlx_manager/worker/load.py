@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.arena import LayerShape
@@ -99,12 +99,17 @@ def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -
 
 
 def _paged_layers(loaded: LoadedModel) -> list[LayerShape] | None:
-    """What each layer stores when all are plain attention; None otherwise."""
-    caches = make_prompt_cache(loaded.model)
-    if any(type(cache) is not KVCache for cache in caches):
-        return None
+    """What each layer stores when all are plain or sliding-window attention; None otherwise."""
+    windows: list[int | None] = []
+    for cache in make_prompt_cache(loaded.model):
+        if type(cache) is KVCache:
+            windows.append(None)
+        elif type(cache) is RotatingKVCache and cache.keep == 0:
+            windows.append(cache.max_size)
+        else:
+            return None
     try:
-        return probe_layers(loaded.model, len(caches))
+        return probe_layers(loaded.model, windows)
     except (ValueError, TypeError, AttributeError):
         # The model's attention wants more of its cache than keys and values: it is not plain.
         return None
