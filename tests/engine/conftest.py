@@ -1,0 +1,36 @@
+"""The starter model, loaded once, with mlx-lm's own answers to every prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.runner import probe_layers
+from mlx_manager.models.loading import is_cpu_backend, load_text_model
+from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, greedy_answer
+from tests.engine.real_prompts import SHORT, build_prompts, follow_up
+
+
+@pytest.fixture(scope="session")
+def starter(starter_folder: Path) -> Starter:
+    """In float32 everywhere, so that rounding stays far from the distances between tokens."""
+    entry = ModelEntry(
+        name=starter_folder.name,
+        path=str(starter_folder),
+        created_unix_s=0,
+        size_bytes=0,
+        architecture="llama",
+        quantization="4-bit",
+        max_context=None,
+    )
+    options = LoadOptions(dtype="auto" if is_cpu_backend() else "float32")
+    loaded = load_text_model(entry, options, lambda stage, fraction: None)
+    prompts = build_prompts(loaded.tokenizer)
+    lengths = {name: LONG_ANSWER if name in SHORT else ANSWER for name in prompts}
+    answers = {name: greedy_answer(loaded, prompt, lengths[name]) for name, prompt in prompts.items()}
+    said = tuple(token for token in answers["chat"] if token not in loaded.eos_token_ids)
+    prompts[FOLLOW_UP] = follow_up(loaded.tokenizer, prompts["chat"] + said, "And of Italy?")
+    answers[FOLLOW_UP] = greedy_answer(loaded, prompts[FOLLOW_UP], ANSWER)
+    return Starter(loaded, probe_layers(loaded.model, len(loaded.layers)), prompts, answers)

@@ -1,0 +1,163 @@
+"""A model and a KV arena in plain integers, for tests of the engine without MLX.
+
+The model has two layers. What a layer stores for a position depends on everything before it, as keys and values do, and
+is read back through the block table: one foreign, stale or missing slot changes every token behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as AbstractSequence
+
+from mlx_manager.engine.batch import Batch, Sample, Segment
+from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.sequence import SamplingParams
+
+POISON = 1_000_003
+"""An input token for which the model computes values that are not finite."""
+
+_NOT_FINITE = -1
+_MODULUS = (1 << 61) - 1
+
+
+class HostArena:
+    """Applies batches as the runner does: scrubs, copies (all read, then all written), then layer by layer all writes
+    before any reading. Slots begin with junk, and a freed block keeps what was in it.
+    """
+
+    def __init__(self, num_blocks: int, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+        self._layers = [
+            [[_mixed(layer, block, slot, 99) for slot in range(BLOCK_SIZE)] for block in range(num_blocks)]
+            for layer in range(2)
+        ]
+
+    def run(self, batch: Batch, previous: AbstractSequence[int | None]) -> list[int | None]:
+        """The token of each sample; None where the logits were not finite. `previous` are the last step's tokens."""
+        _check_shape(batch)
+        self._move(batch)
+        inputs = [_input_tokens(segment, previous) for segment in batch.segments]
+        first = [
+            [_NOT_FINITE if token == POISON else _mixed(token, segment.start + i, 7) for i, token in enumerate(tokens)]
+            for segment, tokens in zip(batch.segments, inputs, strict=True)
+        ]
+        self._write(0, batch.segments, first)
+        second = [self._attended(0, segment) for segment in batch.segments]
+        self._write(1, batch.segments, second)
+        last = [self._attended(1, segment)[-1] for segment in batch.segments]
+        return [_choice(last[sample.segment], sample, self.vocabulary) for sample in batch.samples]
+
+    def holds(self, block_table: AbstractSequence[int], token_ids: AbstractSequence[int]) -> bool:
+        """Whether `block_table` leads to exactly what the model stores for `token_ids`."""
+        return all(
+            self._layers[layer][block_table[position // BLOCK_SIZE]][position % BLOCK_SIZE] == content
+            for position, contents in enumerate(stored_contents(token_ids))
+            for layer, content in enumerate(contents)
+        )
+
+    def block_holds(self, block: int, contents: AbstractSequence[tuple[int, int]]) -> bool:
+        """Whether the first slots of `block` hold `contents`."""
+        return all(
+            self._layers[layer][block][slot] == content
+            for slot, both in enumerate(contents)
+            for layer, content in enumerate(both)
+        )
+
+    def _move(self, batch: Batch) -> None:
+        for stored in self._layers:
+            for block in batch.scrubs:
+                stored[block] = [0] * BLOCK_SIZE
+            read = [list(stored[source]) for source, _ in batch.copies]
+            for (_, target), slots in zip(batch.copies, read, strict=True):
+                stored[target] = slots
+
+    def _write(self, layer: int, segments: AbstractSequence[Segment], rows: AbstractSequence[list[int]]) -> None:
+        for segment, contents in zip(segments, rows, strict=True):
+            for position, content in enumerate(contents, segment.start):
+                block = segment.block_table[position // BLOCK_SIZE]
+                self._layers[layer][block][position % BLOCK_SIZE] = content
+
+    def _attended(self, layer: int, segment: Segment) -> list[int]:
+        """What the positions of `segment` read. A decode row reads whole blocks, and a masked NaN is still a NaN."""
+        stored = self._layers[layer]
+        slots = [slot for block in segment.block_table for slot in stored[block]]
+        if segment.num_tokens == 1 and _NOT_FINITE in slots:
+            return [_NOT_FINITE]
+        return _folded(slots[: segment.end])[segment.start :]
+
+
+class Oracle:
+    """The answers of the same model to one prompt, computed without any blocks."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._vocabulary = vocabulary
+        self._streams: dict[tuple[tuple[int, ...], SamplingParams], list[int]] = {}
+
+    def tokens(self, prompt: tuple[int, ...], params: SamplingParams, num_output_tokens: int) -> list[int]:
+        """The prompt and `num_output_tokens` behind it, no end token heeded."""
+        stream = self._streams.setdefault((prompt, params), list(prompt))
+        while len(stream) < len(prompt) + num_output_tokens:
+            first = [_mixed(token, position, 7) for position, token in enumerate(stream)]
+            last = _folded(_folded(first))[-1]
+            stream.append(_token(last, params, len(stream) - len(prompt), self._vocabulary))
+        return stream[: len(prompt) + num_output_tokens]
+
+    def answer(
+        self, prompt: tuple[int, ...], params: SamplingParams, max_output_tokens: int, eos: frozenset[int]
+    ) -> list[int]:
+        """The tokens of the answer, with its end token."""
+        answer = self.tokens(prompt, params, max_output_tokens)[len(prompt) :]
+        ends = [index for index, token in enumerate(answer) if token in eos]
+        return answer[: ends[0] + 1] if ends else answer
+
+
+def stored_contents(token_ids: AbstractSequence[int]) -> list[tuple[int, int]]:
+    """What both layers store for each position of `token_ids`."""
+    first = [_mixed(token, position, 7) for position, token in enumerate(token_ids)]
+    return list(zip(first, _folded(first), strict=True))
+
+
+def _check_shape(batch: Batch) -> None:
+    targets = [target for _, target in batch.copies]
+    assert len(set(targets)) == len(targets), "two copies into one block"
+    written: set[int] = set()
+    for segment in batch.segments:
+        assert len(segment.block_table) == -(-segment.end // BLOCK_SIZE), "the table ends where the segment does"
+        assert len(set(segment.block_table)) == len(segment.block_table), "a table holds a block twice"
+        assert all(0 <= block < batch.num_blocks for block in segment.block_table), "the arena has no such block"
+        own = set(segment.block_table[segment.start // BLOCK_SIZE :])
+        assert not own & written, "two segments write one block"
+        written |= own
+    assert len({segment.seq_id for segment in batch.segments}) == len(batch.segments), "a sequence is in a step twice"
+
+
+def _input_tokens(segment: Segment, previous: AbstractSequence[int | None]) -> list[int]:
+    if segment.source_row is None:
+        return list(segment.token_ids)
+    newest = previous[segment.source_row]
+    return [*segment.token_ids[:-1], 0 if newest is None else newest]
+
+
+def _choice(read: int, sample: Sample, vocabulary: int) -> int | None:
+    return None if read == _NOT_FINITE else _token(read, sample.params, sample.output_index, vocabulary)
+
+
+def _token(read: int, params: SamplingParams, output_index: int, vocabulary: int) -> int:
+    draw = 0 if params.is_greedy else _mixed(params.seed, output_index, 3)
+    return (_mixed(read, draw, 5) >> 20) % vocabulary
+
+
+def _folded(contents: AbstractSequence[int]) -> list[int]:
+    """For each position a number that depends on it and all before it."""
+    state, folded = 1, []
+    for content in contents:
+        state = _NOT_FINITE if _NOT_FINITE in (state, content) else (state * 6364136223846793005 + content) % _MODULUS
+        folded.append(state)
+    return folded
+
+
+def _mixed(*numbers: int) -> int:
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state ^ number) * 0xBF58476D1CE4E5B9 % _MODULUS
+        state ^= state >> 29
+    return state % _MODULUS

@@ -1,0 +1,249 @@
+"""The scheduler against a model of the arena: hypothesis adds, aborts and steps, and after every step every row must
+find exactly its own past through its block table. No MLX.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mlx_manager.engine.batch import Batch
+from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.pacing import StepPacer
+from mlx_manager.engine.prefix import ROOT_KEY, chain_keys
+from mlx_manager.engine.scheduler import Scheduler
+from mlx_manager.engine.sequence import SamplingParams, Sequence, Status
+from mlx_manager.ir import Priority
+from tests.engine.host_arena import HostArena, Oracle, stored_contents
+
+VOCABULARY = 8
+AGEING_S = 5.0
+BASES: tuple[tuple[int, ...], ...] = ((0, 1) * 60, (0,) * 120, tuple(range(VOCABULARY)) * 15)
+"""Prompts begin with a piece of one of these, so that prefixes collide in whole blocks and in parts of them."""
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A step on its way: its batch and the tokens that it will turn out to have chosen."""
+
+    batch: Batch
+    tokens: list[int | None]
+
+
+class Driver:
+    """Does what the engine does around a scheduler, over a host arena, and checks every step."""
+
+    def __init__(self, num_blocks: int, max_batch_size: int, max_step_tokens: int, modes: tuple[bool, bool]) -> None:
+        self.is_pipelined, self.has_prefix_cache = modes
+        self.scheduler = Scheduler(
+            num_blocks=num_blocks,
+            max_batch_size=max_batch_size,
+            pacer=StepPacer(max_step_tokens),
+            ageing_s=AGEING_S,
+            has_prefix_cache=self.has_prefix_cache,
+        )
+        self.arena = HostArena(num_blocks, VOCABULARY)
+        self.oracle = Oracle(VOCABULARY)
+        self.now_s = 0.0
+        self.requests: list[list[Sequence]] = []
+        self.ended: dict[int, str] = {}
+        """Why each sequence that is over ended."""
+        self.flight: Flight | None = None
+        self._ids = itertools.count()
+        self._by_id: dict[int, Sequence] = {}
+
+    def add(
+        self, prompt: tuple[int, ...], max_output_tokens: int, params: tuple[SamplingParams, ...], **more: object
+    ) -> None:
+        """Queue a request with one choice for each of `params`, shortened to what the pool holds."""
+        capacity = self.scheduler.blocks.num_blocks * BLOCK_SIZE
+        prompt = prompt[: capacity - 1]
+        sequences = [
+            Sequence(
+                seq_id=next(self._ids),
+                request_id=str(len(self.requests)),
+                choice=choice,
+                token_ids=list(prompt),
+                num_prompt_tokens=len(prompt),
+                max_output_tokens=min(max_output_tokens, capacity - len(prompt)),
+                params=one,
+                arrival_s=self.now_s,
+                **more,  # type: ignore[arg-type]
+            )
+            for choice, one in enumerate(params)
+        ]
+        sequences[0].forks = sequences[1:]
+        self._by_id.update((seq.seq_id, seq) for seq in sequences)
+        self.requests.append(sequences)
+        self.scheduler.add(sequences[0])
+
+    def end(self, sequences: list[Sequence], why: str, *, is_tainted: bool = False) -> None:
+        """Finish sequences from outside."""
+        for seq in sequences:
+            self.scheduler.finish(seq, is_tainted=is_tainted)
+            self.ended.setdefault(seq.seq_id, why)
+
+    def step(self) -> None:
+        """One step of the engine, checked."""
+        waiting_before = list(self.scheduler.waiting)
+        could_run = {seq.seq_id for seq in waiting_before if seq.num_sampling == 0}
+        has_flight = self.flight is not None
+        has_work = self.scheduler.has_work
+        batch = self.scheduler.schedule()
+        assert batch.segments or has_flight or not has_work, "there is work, nothing is under way, and nothing is done"
+        assert batch.segments or not batch.copies, "copies that no runner is asked to make"
+        self._check_order([seq for seq in waiting_before if seq.seq_id in could_run])
+        launched = None
+        if batch.segments or batch.scrubs:
+            launched = Flight(batch, self.arena.run(batch, [] if self.flight is None else self.flight.tokens))
+        if self.is_pipelined:
+            launched, self.flight = self.flight, launched
+        self._check_contents()
+        if launched is not None:
+            self._commit(launched)
+
+    def drain(self) -> None:
+        """Run until everything has ended; it must within a bound."""
+        live = [seq for seq in self._by_id.values() if seq.status is not Status.FINISHED]
+        bound = 20 + 4 * sum(seq.num_prompt_tokens + seq.max_output_tokens for seq in live)
+        for _ in range(bound):
+            if not self.scheduler.has_work and self.flight is None:
+                break
+            self.step()
+            self.scheduler.check_integrity()
+        assert not self.scheduler.has_work, "something starves"
+        assert self.scheduler.blocks.num_used == 0
+        assert set(self.ended) == set(self._by_id)
+        self._check_cache()
+
+    def _commit(self, launched: Flight) -> None:
+        for sample, token in zip(launched.batch.samples, launched.tokens, strict=True):
+            seq = self._by_id[sample.seq_id]
+            if seq.seq_id in self.ended:
+                continue
+            assert token is not None
+            assert token == self._stream(seq)[len(seq.token_ids)], "a token that the sequence alone would not get"
+            assert sample.output_index == len(seq.token_ids) - seq.num_prompt_tokens
+            self.scheduler.commit_token(seq, token)
+            if token in seq.eos_token_ids or len(seq.token_ids) == seq.num_prompt_tokens + seq.max_output_tokens:
+                self.end([seq], "answered")
+
+    def _stream(self, seq: Sequence) -> list[int]:
+        prompt = tuple(seq.token_ids[: seq.num_prompt_tokens])
+        return self.oracle.tokens(prompt, seq.params, seq.max_output_tokens + 1)
+
+    def _check_contents(self) -> None:
+        for seq in self.scheduler.running:
+            assert len(seq.block_table) * BLOCK_SIZE >= seq.num_computed_tokens
+            assert self.arena.holds(seq.block_table, self._stream(seq)[: seq.num_computed_tokens]), "foreign contents"
+
+    def _check_order(self, waiting_before: list[Sequence]) -> None:
+        """Nobody was admitted before somebody whose turn is earlier, but for who waits for a running prefix."""
+        turn_of = self.scheduler.waiting.turn_of
+        admitted = [turn_of(seq) for seq in waiting_before if seq.status is Status.RUNNING]
+        for seq in waiting_before:
+            if seq.status is Status.WAITING and not self._shares_with_running(seq):
+                assert all(turn < turn_of(seq) for turn in admitted), "somebody was overtaken"
+
+    def _shares_with_running(self, seq: Sequence) -> bool:
+        head = seq.token_ids[:BLOCK_SIZE]
+        return self.has_prefix_cache and any(other.token_ids[:BLOCK_SIZE] == head for other in self.scheduler.running)
+
+    def _check_cache(self) -> None:
+        """Whatever the index finds for any sequence that ever was holds what it says."""
+        for seq in self._by_id.values():
+            keys: list[bytes] = []
+            chain_keys(seq.token_ids, keys)
+            contents = stored_contents(seq.token_ids)
+            for index, parent in enumerate([ROOT_KEY, *keys]):
+                own = contents[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
+                block = self.scheduler.prefix.find(keys[index]) if index < len(keys) else None
+                assert block is None or self.arena.block_holds(block, own)
+                hit = self.scheduler.prefix.find_partial(parent, seq.tokens_of_block(index))
+                assert hit is None or self.arena.block_holds(hit.block, own[: hit.num_tokens])
+
+
+prompts = st.tuples(
+    st.integers(0, len(BASES) - 1),
+    st.one_of(st.integers(0, 120), st.sampled_from((31, 32, 33, 63, 64, 65, 96))),
+    st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=6),
+)
+choices = st.lists(
+    st.builds(SamplingParams, temperature=st.sampled_from((0.0, 1.0)), seed=st.integers(0, 2)), min_size=1, max_size=4
+).map(tuple)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Requests come, go and run in any order."""
+
+    @initialize(
+        num_blocks=st.one_of(st.integers(4, 12), st.integers(4, 40)),
+        max_batch_size=st.integers(1, 6),
+        max_step_tokens=st.sampled_from((1, 8, 33, 64, 200)),
+        modes=st.tuples(st.booleans(), st.sampled_from((True, True, True, False))),
+    )
+    def start(
+        self, num_blocks: int, max_batch_size: int, max_step_tokens: int, modes: tuple[bool, bool]
+    ) -> None:
+        self.driver = Driver(num_blocks, max_batch_size, max_step_tokens, modes)
+
+    @rule(
+        prompt=prompts,
+        max_output_tokens=st.integers(1, 70),
+        params=choices,
+        priority=st.sampled_from(Priority),
+        eos=st.sampled_from((frozenset[int](), frozenset({3}))),
+        delay_s=st.sampled_from((0.0, 0.5, 6.0)),
+    )
+    def add(
+        self,
+        prompt: tuple[int, int, list[int]],
+        max_output_tokens: int,
+        params: tuple[SamplingParams, ...],
+        priority: Priority,
+        eos: frozenset[int],
+        delay_s: float,
+    ) -> None:
+        self.driver.now_s += delay_s
+        base, length, tail = prompt
+        self.driver.add((*BASES[base][:length], *tail), max_output_tokens, params, priority=priority, eos_token_ids=eos)
+
+    @rule(num_steps=st.integers(1, 25))
+    def step(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.driver.step()
+            self.driver.scheduler.check_integrity()
+
+    @precondition(lambda self: self.driver.requests)
+    @rule(choose=st.integers(0, 1 << 16), is_tainted=st.booleans())
+    def abort(self, choose: int, is_tainted: bool) -> None:
+        sequences = self.driver.requests[choose % len(self.driver.requests)]
+        self.driver.end(sequences[::-1], "aborted", is_tainted=is_tainted)
+
+    @precondition(lambda self: self.driver.requests)
+    @rule(choose=st.integers(0, 1 << 16), choice=st.integers(0, 3))
+    def finish_choice(self, choose: int, choice: int) -> None:
+        sequences = self.driver.requests[choose % len(self.driver.requests)]
+        self.driver.end([sequences[choice % len(sequences)]], "stopped")
+
+    @invariant()
+    def the_books_balance(self) -> None:
+        self.driver.scheduler.check_integrity()
+
+    def teardown(self) -> None:
+        if hasattr(self, "driver"):
+            self.driver.drain()
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
