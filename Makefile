@@ -11,7 +11,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test check format lint types imports docs docs-check bench lock clean
+.PHONY: install serve test check format lint types imports docs docs-check bench bench-own lock clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -45,6 +45,9 @@ docs-check: install
 
 bench: install
 	$(BIN)/python -m benchmarks.rivals $(ARGS)
+
+bench-own: install
+	$(BIN)/python -m benchmarks.own $(ARGS)
 
 # The lock files hold every platform's hashes and no index address. `make lock ARGS=--upgrade` takes newer versions.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(ARGS)

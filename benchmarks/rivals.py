@@ -9,9 +9,7 @@ import argparse
 import asyncio
 import datetime
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -19,9 +17,10 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.folders import import_starter, make_float32_folder
 from benchmarks.machine import describe_machine, git_commit, installed_versions, machine_slug
-from benchmarks.report import Results, as_json, as_markdown
-from benchmarks.servers import PROGRAMS, RIVALS, Rival, ServerBroken, running
+from benchmarks.report import OURS, Results, as_json, as_markdown
+from benchmarks.servers import RIVALS, Rival, ServerBroken, end_in_order, running
 from mlx_manager.bench import (
     WORKLOADS,
     Measurement,
@@ -30,11 +29,9 @@ from mlx_manager.bench import (
     ServerRefused,
     Target,
     Workload,
-    first_model,
     measure,
     tokens_per_word,
 )
-from mlx_manager.hub.starter import find_installed_gguf
 from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -61,13 +58,13 @@ class Comparison:
             print(f"round {number + 1}: {rival.name}", flush=True)
             try:
                 with running(rival, model, self._folder, openblas) as url:
-                    asyncio.run(self._play(rival, url, str(model), seed=1000 * (number + 1)))
+                    asyncio.run(self._play(rival, url, model, seed=1000 * (number + 1)))
             except (ServerBroken, ServerRefused, httpx.HTTPError) as error:
                 self._fail(rival, f"round {number + 1}: {error}")
 
-    async def _play(self, rival: Rival, url: str, model: str, seed: int) -> None:
+    async def _play(self, rival: Rival, url: str, model: Path, seed: int) -> None:
         """All servers get the very same prompts in a round, sized by what the first one counted."""
-        target = Target(url, await first_model(url) if rival.name == "ours" else model)
+        target = Target(url, model.name if rival.name == OURS else str(model))
         counted = await tokens_per_word(target, seed)
         self._tokens_per_word = self._tokens_per_word or counted
         for place, workload in enumerate(self._workloads):
@@ -97,19 +94,9 @@ class Comparison:
         self.failures[rival.name] = f"{known}; {reason}" if known else reason
 
 
-def make_float32_folder(gguf: Path, folder: Path) -> Path:
-    """The starter model as a float32 MLX folder, which every server can load. Raises `CalledProcessError`."""
-    environment = {**os.environ, "MLX_MANAGER_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
-    quantized = folder / "home" / "models" / "starter"
-    _run("mlx-manager", ["import", str(gguf), "--name", quantized.name], environment)
-    dense = folder / "starter-float32"
-    convert = ["-m", "mlx_lm", "convert", "--hf-path", str(quantized), "--mlx-path", str(dense)]
-    _run("python", [*convert, "--dequantize", "--dtype", "float32"], environment)
-    return dense
-
-
 def main() -> None:
     """Parse the arguments, compare, write the results."""
+    end_in_order()
     arguments = _parser().parse_args()
     rivals = [rival for rival in RIVALS if rival.name in _names(arguments.only, [rival.name for rival in RIVALS])]
     wanted = _names(arguments.workloads, [workload.name for workload in WORKLOADS])
@@ -133,7 +120,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mlx-manager-bench-") as name:
         folder = Path(name)
         comparison = Comparison(rivals, workloads, scale, folder)
-        model = arguments.model or make_float32_folder(arguments.gguf or _starter_gguf(), folder)
+        model = arguments.model or make_float32_folder(import_starter(folder, arguments.gguf), folder)
         head["model"] = f"{model.name}, {_weights_bytes(model) / 1e6:,.0f} MB of weights"
         for number in range(num_rounds):
             comparison.play_round(number, model.resolve(), openblas)
@@ -170,17 +157,6 @@ def _names(given: str | None, known: list[str]) -> list[str]:
         if name not in known:
             sys.exit(f"There is no {name!r}; known are {', '.join(known)}.")
     return names
-
-
-def _starter_gguf() -> Path:
-    gguf = find_installed_gguf()
-    if gguf is None:
-        sys.exit("The starter model is not installed: `make install` fetches it, or name it with --gguf.")
-    return gguf
-
-
-def _run(program: str, arguments: list[str], environment: dict[str, str]) -> None:
-    subprocess.run([str(PROGRAMS / program), *arguments], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def _weights_bytes(model: Path) -> int:

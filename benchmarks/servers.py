@@ -93,18 +93,20 @@ RIVALS: tuple[Rival, ...] = (
 
 
 @contextmanager
-def running(rival: Rival, model: Path, folder: Path, openblas: Path | None) -> Iterator[str]:
+def running(
+    rival: Rival, model: Path, folder: Path, openblas: Path | None, more: tuple[str, ...] = ()
+) -> Iterator[str]:
     """Run one server on an ephemeral loopback port and give its address; it has ended when the block is left.
 
-    `folder` holds what the server writes and its log. Raises `ServerBroken`.
+    `folder` holds what the server writes and its log; `more` are further arguments. Raises `ServerBroken`.
     """
     port = _free_port()
-    command = [part.format(programs=PROGRAMS, model=model, port=port) for part in rival.command]
+    command = [part.format(programs=PROGRAMS, model=model, port=port) for part in rival.command] + list(more)
     log_path = folder / f"{rival.name}.log"
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             command,
-            env=_environment(folder, openblas),
+            env=server_environment(folder, openblas),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -118,7 +120,12 @@ def running(rival: Rival, model: Path, folder: Path, openblas: Path | None) -> I
         _end(process)
 
 
-def _environment(folder: Path, openblas: Path | None) -> dict[str, str]:
+def end_in_order() -> None:
+    """Make SIGTERM raise, as Ctrl-C does, so that the servers that were started are ended as well."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
+def server_environment(folder: Path, openblas: Path | None) -> dict[str, str]:
     """The same for every server: the same BLAS, no model hub, a home of its own."""
     environment = dict(os.environ)
     environment.update(

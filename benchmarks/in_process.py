@@ -1,0 +1,52 @@
+"""The engine without its gateway: one request after another in this process, timed. Run by `own`; prints JSON.
+
+The baseline of what the gateway adds: the same template, tokenizer, engine and detokenizer, but no HTTP and no IPC.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from mlx_manager.catalog import LoadOptions
+from mlx_manager.hub import Inventory
+from mlx_manager.ir import ChatPrompt, Finished, GenerationRequest, Message, PartDelta, Role, Sampling
+from mlx_manager.worker.load import load
+from mlx_manager.worker.serving import Serving
+
+
+def main() -> None:
+    """Arguments: the model folder, tokens a request, then a file with one prompt a line."""
+    model, max_tokens, prompts = sys.argv[1:]
+    entry = Inventory(Path(model).parent).find(model)
+    serving, _ = load(entry, LoadOptions(), lambda stage, fraction: None)
+    timed = [_time(serving, entry.name, prompt, int(max_tokens)) for prompt in Path(prompts).read_text().splitlines()]
+    json.dump(timed, sys.stdout)
+
+
+def _time(serving: Serving, model: str, prompt: str, max_tokens: int) -> list[float]:
+    """Seconds from the request to each piece of its text."""
+    request = GenerationRequest(
+        request_id="timed",
+        model=model,
+        prompt=ChatPrompt(messages=(Message(role=Role.USER, text=prompt),)),
+        sampling=Sampling(max_tokens=max_tokens, temperature=0.0),
+    )
+    started_s = time.perf_counter()
+    failure = serving.submit(request)
+    if failure is not None:
+        sys.exit(failure.error.message)
+    arrivals: list[float] = []
+    while True:
+        done, _ = serving.step()
+        events = [event for delta in done.deltas for event in delta.events]
+        now_s = time.perf_counter() - started_s
+        arrivals += [now_s for event in events if isinstance(event, PartDelta) and event.text]
+        if any(isinstance(event, Finished) for event in events):
+            return arrivals
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Figures of our server alone: what the gateway adds, how long the start and a load take, whether memory stays flat.
+
+Writes benchmarks/results/<date>-<machine>-own.{json,md}. Reports; never asserts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from benchmarks.folders import import_starter, make_tiny_folder
+from benchmarks.machine import describe_machine, git_commit, installed_versions, machine_slug
+from benchmarks.servers import PROGRAMS, RIVALS, end_in_order, running, server_environment
+from mlx_manager.bench import Prose, StreamRecord, Target
+from mlx_manager.bench.client import stream_chat
+from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+OURS = next(rival for rival in RIVALS if rival.name == "ours")
+NUM_REQUESTS = 20
+NUM_TOKENS = 48
+KV_BUDGET_BYTES = 64 * 2**20
+SPARE_WARM_UP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, and the most it should be where there is an aim."""
+
+    name: str
+    value: float
+    unit: str
+    at_most: float | None = None
+
+
+def help_time() -> list[Figure]:
+    """How long `mlx-manager --help` takes, the median of seven."""
+    times_s = []
+    for _ in range(7):
+        started_s = time.perf_counter()
+        subprocess.run([PROGRAMS / "mlx-manager", "--help"], check=True, stdout=subprocess.DEVNULL)
+        times_s.append(time.perf_counter() - started_s)
+    return [Figure("mlx-manager --help", median(times_s), "s", 0.5)]
+
+
+def gateway_overhead(tiny: Path, folder: Path, openblas: Path | None) -> list[Figure]:
+    """The same requests through HTTP and in the engine's own process, on a model so small that the difference shows.
+
+    The engine is timed before and after, because the machine drifts. The HTTP times include the client's own work.
+    """
+    prose = Prose(time.time_ns())
+    prompts = [prose.story_request(60) for _ in range(3 * NUM_REQUESTS)]
+    first, middle, last = (prompts[start::3] for start in range(3))
+    inside = _time_inside(tiny, first, folder, openblas)
+    with running(OURS, tiny, folder, openblas) as url:
+        through = asyncio.run(_time_through(Target(url, tiny.name), middle))
+    inside += _time_inside(tiny, last, folder, openblas)
+    ttft_s = [median(times[0] for times in timed) for timed in (inside, through)]
+    step_s = [median((times[-1] - times[0]) / (len(times) - 1) for times in timed) for timed in (inside, through)]
+    return [
+        Figure("TTFT, engine alone", 1000 * ttft_s[0], "ms"),
+        Figure("TTFT, through the gateway", 1000 * ttft_s[1], "ms"),
+        Figure("gateway adds to TTFT", 1000 * (ttft_s[1] - ttft_s[0]), "ms", 5.0),
+        Figure("per token, engine alone", 1000 * step_s[0], "ms"),
+        Figure("per token, through the gateway", 1000 * step_s[1], "ms"),
+        Figure("gateway adds per token", 1000 * (step_s[1] - step_s[0]), "ms", 0.3),
+    ]
+
+
+def load_time(starter: Path, folder: Path, openblas: Path | None) -> list[Figure]:
+    """From a request for a model that is not loaded to its first token, a spare worker standing ready."""
+    other = starter.with_name("starter-again")
+    shutil.copytree(starter, other)
+    with running(OURS, starter, folder, openblas) as url:
+        time.sleep(SPARE_WARM_UP_S)
+        record = asyncio.run(_ask(Target(url, other.name), "What is the capital of France?", 1))
+    if record.error is not None or record.ttft_s is None:
+        raise RuntimeError(f"the second model did not answer: {record.error}")
+    return [Figure("load of the starter to its first token, spare warm", record.ttft_s, "s", 2.0)]
+
+
+def memory(tiny: Path, folder: Path, openblas: Path | None, num_steps: int) -> list[Figure]:
+    """The worker's memory over many decode steps, the KV arena having reached its budget first."""
+    with running(OURS, tiny, folder, openblas, ("--kv-budget", str(KV_BUDGET_BYTES))) as url:
+        samples = asyncio.run(_watch_memory(Target(url, tiny.name), num_steps))
+    early, late = samples[len(samples) // 4], samples[-1]
+    return [
+        Figure("decode steps watched", late["num_steps"] - early["num_steps"], "steps"),
+        Figure("resident memory at the start of them", early["rss_bytes"] / 2**20, "MiB"),
+        Figure("resident memory at their end", late["rss_bytes"] / 2**20, "MiB"),
+        Figure("growth", (late["rss_bytes"] - early["rss_bytes"]) / 2**20, "MiB"),
+        Figure("largest arena", max(one["arena_bytes"] for one in samples) / 2**20, "MiB", KV_BUDGET_BYTES / 2**20),
+    ]
+
+
+def main() -> None:
+    """Take all figures and write them down."""
+    end_in_order()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf", type=Path, help="the starter's GGUF, where its package is not installed")
+    parser.add_argument("--steps", type=int, default=10_000, help="decode steps to watch memory for (10000)")
+    parser.add_argument(
+        "--output", type=Path, default=REPOSITORY / "benchmarks" / "results", help="folder for the results"
+    )
+    arguments = parser.parse_args()
+    machine = describe_machine()
+    openblas = find_openblas() if runs_on_linux_cpu() else None
+    figures = help_time()
+    with tempfile.TemporaryDirectory(prefix="mlx-manager-bench-") as name:
+        folder = Path(name)
+        starter = import_starter(folder, arguments.gguf)
+        tiny = make_tiny_folder(starter, folder)
+        figures += gateway_overhead(tiny, folder, openblas)
+        figures += load_time(starter, folder, openblas)
+        figures += memory(tiny, folder, openblas, arguments.steps)
+    head = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine,
+        "versions": installed_versions(),
+        "commit": git_commit(REPOSITORY),
+        "blas": openblas.name if openblas else "as MLX ships it",
+    }
+    _write(head, figures, arguments.output)
+
+
+def _time_inside(model: Path, prompts: list[str], folder: Path, openblas: Path | None) -> list[list[float]]:
+    prompt_file = folder / "prompts.txt"
+    prompt_file.write_text("\n".join(prompts), encoding="utf-8")
+    done = subprocess.run(
+        [PROGRAMS / "python", "-m", "benchmarks.in_process", model, str(NUM_TOKENS), prompt_file],
+        cwd=REPOSITORY,
+        env=server_environment(folder, openblas),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    timed: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return _settled(timed)
+
+
+async def _time_through(target: Target, prompts: list[str]) -> list[list[float]]:
+    timed = []
+    async with target.open() as client:
+        for prompt in prompts:
+            messages = [{"role": "user", "content": prompt}]
+            record = await stream_chat(client, target.model, messages, max_tokens=NUM_TOKENS)
+            if record.error is not None:
+                raise RuntimeError(record.error)
+            timed.append([arrived_at - record.sent_at for arrived_at in record.arrivals])
+    return _settled(timed)
+
+
+def _settled(timed: list[list[float]]) -> list[list[float]]:
+    """Without the first requests, which compile kernels, and those too short to have a time between tokens."""
+    return [times for times in timed[3:] if len(times) > 1]
+
+
+async def _ask(target: Target, question: str, max_tokens: int) -> StreamRecord:
+    async with target.open() as client:
+        return await stream_chat(client, target.model, [{"role": "user", "content": question}], max_tokens=max_tokens)
+
+
+async def _watch_memory(target: Target, num_steps: int) -> list[dict[str, int]]:
+    """Four streams at a time until a third more steps than asked for are done; a sample after each round."""
+    prose = Prose(1)
+    samples: list[dict[str, int]] = []
+    async with target.open() as client:
+        while not samples or samples[-1]["num_steps"] < num_steps * 4 / 3:
+            records = await asyncio.gather(*(_ask(target, prose.story_request(200), 500) for _ in range(4)))
+            if errors := {record.error for record in records if record.error is not None}:
+                raise RuntimeError(f"a request failed: {errors}")
+            models = (await client.get("/health")).json()["models"]
+            health = next(model for model in models if model["id"] == target.model)
+            rss_bytes = psutil.Process(health["worker_pid"]).memory_info().rss
+            stats = {name: int(health["stats"][name]) for name in ("num_steps", "arena_bytes")}
+            samples.append({"rss_bytes": rss_bytes, **stats})
+    return samples
+
+
+def _row(figure: Figure) -> str:
+    aim = "" if figure.at_most is None else f"{figure.at_most:g} {figure.unit}"
+    missed = " (missed)" if figure.at_most is not None and figure.value > figure.at_most else ""
+    return f"| {figure.name} | {figure.value:,.2f} {figure.unit}{missed} | {aim} |"
+
+
+def _write(head: dict[str, Any], figures: list[Figure], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{head['date']}-{machine_slug(head['machine'])}-own"
+    body = {**head, "figures": [vars(figure) for figure in figures]}
+    (folder / f"{stem}.json").write_text(json.dumps(body, indent=1) + "\n")
+    machine = head["machine"]
+    lines = [
+        f"# Our server alone, measured on {head['date']}",
+        "",
+        f"- {machine['cpu']}, {machine['num_cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; "
+        f"load average before the run {machine['load_average_1min']}; BLAS: {head['blas']}",
+        "- " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()),
+        f"- commit {head['commit']}",
+        "- what the gateway adds and the memory are measured on a model of two random layers, the load on the starter",
+        "",
+        "| figure | reached | at most |",
+        "| --- | --: | --: |",
+        *(_row(figure) for figure in figures),
+    ]
+    (folder / f"{stem}.md").write_text("\n".join(lines) + "\n")
+    print(f"Written to {folder / stem}.md and .json")
+
+
+if __name__ == "__main__":
+    main()
