@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 import psutil
 
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.models.gguf_config import LlamaShape, find_llama3_scaling, read_shape
+from mlx_manager.models.gguf_config import ROPE_DIVISORS, LlamaShape, find_llama3_scaling, read_shape
 from mlx_manager.models.gguf_file import BLOCK_LAYOUTS, GgufHeader, TensorHeader, read_header
 from mlx_manager.models.gguf_tokenizer import ConvertedTokenizer, convert_tokenizer
 
@@ -39,7 +40,6 @@ _LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_ROPE_DIVISORS = "rope_freqs.weight"
 
 
 def import_gguf(source: Path, target: Path, *, force: bool, report: Report) -> None:
@@ -55,7 +55,7 @@ def import_gguf(source: Path, target: Path, *, force: bool, report: Report) -> N
     report("building the tokenizer", 0.05)
     tokenizer = convert_tokenizer(header.metadata, shape.num_embeddings)
     report("reading the weights", 0.3)
-    weights, shape = _load_weights(source, shape)
+    weights, shape = _load_weights(source, header, shape)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
     partial = target.parent / f".{target.name}.{os.getpid()}.partial"
@@ -76,8 +76,6 @@ def _check_tensors(header: GgufHeader, shape: LlamaShape) -> None:
     expected = shape.tensor_shapes()
     counts = Counter(tensor.name for tensor in header.tensors)
     for tensor in header.tensors:
-        if tensor.name == _ROPE_DIVISORS:
-            continue
         if tensor.name not in expected:
             raise InvalidRequest(
                 f"Tensor {tensor.name!r} is not part of a plain Llama model of {shape.num_layers} layers, which "
@@ -126,11 +124,15 @@ def _remove_leftovers(target: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _load_weights(source: Path, shape: LlamaShape) -> tuple[dict[str, mx.array], LlamaShape]:
+def _load_weights(source: Path, header: GgufHeader, shape: LlamaShape) -> tuple[dict[str, mx.array], LlamaShape]:
     """The weights by mlx-lm's names, and the shape with the rotary scaling that only a tensor tells."""
     arrays = mx.load(str(source), format="gguf")
     assert isinstance(arrays, dict)
-    divisors = arrays.pop(_ROPE_DIVISORS, None)
+    # MLX's reader turns bfloat16 into float16, whose range is smaller.
+    arrays |= {
+        tensor.name: _read_bfloat16(source, header, tensor) for tensor in header.tensors if tensor.type == "BF16"
+    }
+    divisors = arrays.pop(ROPE_DIVISORS, None)
     if divisors is not None:
         values = cast(list[float], divisors.astype(mx.float32).tolist())
         shape = replace(shape, rope_scaling=find_llama3_scaling(values, shape))
@@ -144,6 +146,12 @@ def _load_weights(source: Path, shape: LlamaShape) -> tuple[dict[str, mx.array],
     dtype = _dtype_of(weights)
     weights = {name: array.astype(dtype) if array.ndim == 1 else array for name, array in weights.items()}
     return weights, shape
+
+
+def _read_bfloat16(source: Path, header: GgufHeader, tensor: TensorHeader) -> mx.array:
+    start = header.data_start + tensor.offset
+    bits = np.memmap(source, dtype=np.uint16, mode="r", offset=start, shape=tuple(reversed(tensor.shape)))
+    return mx.array(bits).view(mx.bfloat16)
 
 
 def _unpermute(rows: mx.array, num_heads: int) -> mx.array:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.models.gguf_file import GgufHeader, MetadataValue
 
+ROPE_DIVISORS = "rope_freqs.weight"
 _NO_EFFECT: Mapping[str, tuple[MetadataValue, ...]] = {
     "expert_count": (0,),
     "logit_scale": (0.0, 1.0),
@@ -42,6 +43,8 @@ class LlamaShape:
     rope_scaling: Mapping[str, str | float | int] | None
     is_tied: bool
     """The output layer is the token embedding."""
+    has_rope_divisors: bool
+    """The tensor `ROPE_DIVISORS` scales the rotary frequencies."""
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and the shape, in GGUF's order, of every tensor this model has to have."""
@@ -51,6 +54,8 @@ class LlamaShape:
             "token_embd.weight": (hidden, self.num_embeddings),
             "output_norm.weight": (hidden,),
         }
+        if self.has_rope_divisors:
+            shapes[ROPE_DIVISORS] = (self.head_dim // 2,)
         if not self.is_tied:
             shapes["output.weight"] = (hidden, self.num_embeddings)
         for layer in range(self.num_layers):
@@ -130,6 +135,7 @@ def read_shape(header: GgufHeader) -> LlamaShape:
         rope_theta=_real(metadata, "rope.freq_base", 10000.0),
         rope_scaling=_linear_scaling(metadata),
         is_tied="output.weight" not in tensors,
+        has_rope_divisors=ROPE_DIVISORS in tensors,
     )
 
 

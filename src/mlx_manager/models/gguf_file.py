@@ -45,6 +45,8 @@ class GgufHeader:
 
     metadata: Mapping[str, MetadataValue]
     tensors: tuple[TensorHeader, ...]
+    data_start: int
+    """The byte of the file from which the tensors' offsets count."""
 
 
 BLOCK_LAYOUTS: Mapping[str, tuple[int, int]] = {
@@ -108,8 +110,7 @@ class _HeaderReader:
             key = self._string()
             metadata[key] = self._value(self._number("I"), key)
         tensors = tuple(self._tensor() for _ in range(num_tensors))
-        self._check_data(metadata, tensors)
-        return GgufHeader(metadata, tensors)
+        return GgufHeader(metadata, tensors, self._check_data(metadata, tensors))
 
     def _tensor(self) -> TensorHeader:
         name = self._string()
@@ -120,7 +121,8 @@ class _HeaderReader:
         type_number = self._number("I")
         return TensorHeader(name, _TYPE_NAMES.get(type_number, f"number {type_number}"), shape, self._number("Q"))
 
-    def _check_data(self, metadata: Mapping[str, MetadataValue], tensors: tuple[TensorHeader, ...]) -> None:
+    def _check_data(self, metadata: Mapping[str, MetadataValue], tensors: tuple[TensorHeader, ...]) -> int:
+        """Where the tensors begin, all of which have to lie inside the file."""
         alignment = metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
             raise self._damaged(f"its general.alignment is {alignment!r}")
@@ -132,6 +134,7 @@ class _HeaderReader:
                     f"{self._path} is cut short: tensor {tensor.name!r} ends at byte {end:,}, the file at "
                     f"{self._num_bytes:,}. Download it again."
                 )
+        return start
 
     def _value(self, type_number: int, key: str) -> MetadataValue:
         if type_number == _STRING:
