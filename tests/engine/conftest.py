@@ -29,8 +29,14 @@ def starter(starter_folder: Path) -> Starter:
     loaded = load_text_model(entry, options, lambda stage, fraction: None)
     prompts = build_prompts(loaded.tokenizer)
     lengths = {name: LONG_ANSWER if name in SHORT else ANSWER for name in prompts}
-    answers = {name: greedy_answer(loaded, prompt, lengths[name]) for name, prompt in prompts.items()}
-    said = tuple(token for token in answers["chat"] if token not in loaded.eos_token_ids)
-    prompts[FOLLOW_UP] = follow_up(loaded.tokenizer, prompts["chat"] + said, "And of Italy?")
-    answers[FOLLOW_UP] = greedy_answer(loaded, prompts[FOLLOW_UP], ANSWER)
-    return Starter(loaded, probe_layers(loaded.model, len(loaded.layers)), prompts, answers)
+    said = {name: greedy_answer(loaded, prompt, lengths[name]) for name, prompt in prompts.items()}
+    chat_answer = tuple(token for token in said["chat"][0] if token not in loaded.eos_token_ids)
+    prompts[FOLLOW_UP] = follow_up(loaded.tokenizer, prompts["chat"] + chat_answer, "And of Italy?")
+    said[FOLLOW_UP] = greedy_answer(loaded, prompts[FOLLOW_UP], ANSWER)
+    return Starter(
+        loaded=loaded,
+        layers=probe_layers(loaded.model, [None] * len(loaded.layers)),
+        prompts=prompts,
+        answers={name: tokens for name, (tokens, _) in said.items()},
+        logprobs={name: logprobs for name, (_, logprobs) in said.items()},
+    )

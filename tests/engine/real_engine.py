@@ -35,6 +35,8 @@ class Starter:
     prompts: Mapping[str, tuple[int, ...]]
     answers: Mapping[str, tuple[int, ...]]
     """Greedy, `ANSWER` tokens or to the end token; `LONG_ANSWER` for the prompts of `SHORT`."""
+    logprobs: Mapping[str, tuple[float, ...]]
+    """Of the tokens of `answers`."""
 
     def ask(self, name: str, num_tokens: int, *, num_choices: int = 1, key: str | None = None) -> EngineRequest:
         """A greedy request of `num_tokens` for the prompt `name`; its id is `key`, or the name."""
@@ -51,14 +53,23 @@ class Starter:
         return {name: [self.answers[name][:num_tokens]] for name in names}
 
 
-def greedy_answer(loaded: LoadedModel, prompt: tuple[int, ...], num_tokens: int) -> tuple[int, ...]:
-    """What mlx-lm generates. Fails where two tokens are so close that rounding could choose between them."""
-    tokens = []
+def greedy_answer(
+    loaded: LoadedModel, prompt: tuple[int, ...], num_tokens: int
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """What mlx-lm generates: the tokens and their log-probabilities.
+
+    Fails where two tokens are so close that rounding could choose between them.
+    """
+    tokens: list[int] = []
+    logprobs: list[float] = []
     for response in stream_generate(loaded.model, loaded.tokenizer, list(prompt), max_tokens=num_tokens):
-        second, first = mx.topk(response.logprobs, 2).tolist()  # type: ignore[misc]
-        assert abs(first - second) > MIN_MARGIN, f"a tie after {len(tokens)} tokens: choose another prompt"
+        best_two = mx.topk(response.logprobs, 2)
+        assert float(mx.max(best_two) - mx.min(best_two)) > MIN_MARGIN, (
+            f"a tie after {len(tokens)} tokens: choose another prompt"
+        )
         tokens.append(int(response.token))
-    return tuple(tokens)
+        logprobs.append(float(response.logprobs[response.token].item()))
+    return tuple(tokens), tuple(logprobs)
 
 
 @dataclass
