@@ -7,7 +7,8 @@ class StopMatcher:
     """Passes text through until one of `stops` appears in it.
 
     Text that may be the beginning of a stop string is held back until it is clear that it is not. Of several stop
-    strings the one that begins first ends the text; of those that begin together, the longest.
+    strings the one that is complete first ends the text; of those that end together, the longest. So the result does
+    not depend on how the text is cut into pieces.
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
@@ -23,9 +24,10 @@ class StopMatcher:
         if not self._stops:
             return text
         self._held += text
-        found = [(self._held.find(stop), -len(stop), stop) for stop in self._stops if stop in self._held]
+        found = [(self._held.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in self._held]
         if found:
-            position, _, self.matched = min(found)
+            end, _, self.matched = min(found)
+            position = end - len(self.matched)
             shown, self._held = self._held[:position], ""
             return shown
         num_held = max(_overlap(self._held, stop) for stop in self._stops)
