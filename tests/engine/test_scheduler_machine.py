@@ -92,13 +92,13 @@ class Driver:
         waiting_before = list(self.scheduler.waiting)
         could_run = {seq.seq_id for seq in waiting_before if seq.num_sampling == 0}
         has_flight = self.flight is not None
-        has_work = self.scheduler.has_work
+        has_rows = bool(waiting_before or self.scheduler.running)
         batch = self.scheduler.schedule()
-        assert batch.segments or has_flight or not has_work, "there is work, nothing is under way, and nothing is done"
+        assert batch.segments or has_flight or not has_rows, "there is work, nothing is under way, and nothing is done"
         assert batch.segments or not batch.copies, "copies that no runner is asked to make"
         self._check_order([seq for seq in waiting_before if seq.seq_id in could_run])
         launched = None
-        if batch.segments or batch.scrubs:
+        if batch.segments or batch.scrubs or batch.ended:
             launched = Flight(batch, self.arena.run(batch, [] if self.flight is None else self.flight.tokens))
         if self.is_pipelined:
             launched, self.flight = self.flight, launched
@@ -186,9 +186,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_step_tokens=st.sampled_from((1, 8, 33, 64, 200)),
         modes=st.tuples(st.booleans(), st.sampled_from((True, True, True, False))),
     )
-    def start(
-        self, num_blocks: int, max_batch_size: int, max_step_tokens: int, modes: tuple[bool, bool]
-    ) -> None:
+    def start(self, num_blocks: int, max_batch_size: int, max_step_tokens: int, modes: tuple[bool, bool]) -> None:
         self.driver = Driver(num_blocks, max_batch_size, max_step_tokens, modes)
 
     @rule(
@@ -201,6 +199,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     )
     def add(
         self,
+        *,
         prompt: tuple[int, int, list[int]],
         max_output_tokens: int,
         params: tuple[SamplingParams, ...],

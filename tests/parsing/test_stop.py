@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def run(pieces: list[str], stops: tuple[str, ...]) -> tuple[list[str], str | Non
 @given(text=letters, stops=stop_strings, cuts=st.lists(st.integers(0, 24), max_size=8))
 def test_the_cuts_change_nothing(text: str, stops: tuple[str, ...], cuts: list[int]) -> None:
     borders = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    pieces = [text[first:last] for first, last in zip(borders, borders[1:], strict=False)]
+    pieces = [text[first:last] for first, last in itertools.pairwise(borders)]
     shown, matched = run(pieces, stops)
     whole, matched_in_one = run([text], stops)
     assert "".join(shown) == "".join(whole)

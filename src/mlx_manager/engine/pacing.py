@@ -28,11 +28,15 @@ class StepPacer:
             return room
         if self._decode_step_s is None or self._prefill_token_s is None:
             return max(0, min(room, 2 * _MIN_CHUNK_TOKENS))
-        chunk = int((self._max_slowdown - 1) * self._decode_step_s / self._prefill_token_s)
-        return max(0, min(room, max(chunk, _MIN_CHUNK_TOKENS)))
+        extra_s = (self._max_slowdown - 1) * self._decode_step_s
+        if extra_s >= room * self._prefill_token_s:
+            return max(0, room)
+        return min(room, max(int(extra_s / self._prefill_token_s), _MIN_CHUNK_TOKENS))
 
     def observe(self, *, num_decode_tokens: int, num_prefill_tokens: int, step_s: float) -> None:
-        """Learn from a finished step."""
+        """Learn from a finished step. One that only tidied up, or that the clock could not time, teaches nothing."""
+        if step_s <= 0 or num_decode_tokens + num_prefill_tokens == 0:
+            return
         if num_prefill_tokens == 0:
             self._decode_step_s = _blend(self._decode_step_s, step_s)
             return

@@ -24,7 +24,9 @@ _MIN_PARTIAL_TOKENS = 4
 
 def block_key(parent: bytes, token_ids: AbstractSequence[int], extra: bytes = b"") -> bytes:
     """The key of a block that holds `token_ids` behind the block (or root) with key `parent`; 16 bytes."""
-    digest = hashlib.blake2b(parent, digest_size=16, key=extra[:64])
+    # BLAKE2b takes 64 bytes of key and no more.
+    extra_key = hashlib.blake2b(extra).digest() if extra else b""
+    digest = hashlib.blake2b(parent, digest_size=16, key=extra_key)
     digest.update(array("q", token_ids).tobytes())
     return digest.digest()
 

@@ -164,8 +164,6 @@ class Scheduler:
         self.running.remove(seq)
         self._let_go(seq, is_tainted=False)
         seq.status = Status.WAITING
-        for fork in seq.forks:
-            fork.status = Status.FORKING
         self.waiting.push(seq)
         self.num_preemptions += 1
 
