@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.engine.runner import probe_layers
+from mlx_manager.engine.runner import probe_caches
 from mlx_manager.models.loading import is_cpu_backend, load_text_model
 from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, greedy_answer
 from tests.engine.real_prompts import SHORT, build_prompts, follow_up
@@ -35,7 +35,7 @@ def starter(starter_folder: Path) -> Starter:
     said[FOLLOW_UP] = greedy_answer(loaded, prompts[FOLLOW_UP], ANSWER)
     return Starter(
         loaded=loaded,
-        layers=probe_layers(loaded.model, [None] * len(loaded.layers)),
+        caches=probe_caches(loaded.model),
         prompts=prompts,
         answers={name: tokens for name, (tokens, _) in said.items()},
         logprobs={name: logprobs for name, (_, logprobs) in said.items()},

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 import mlx.core as mx
 from mlx_lm import stream_generate
 
-from mlx_manager.engine.arena import LayerShape
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, RequestBroke
-from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.engine.runner import ModelCaches, PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import FinishReason, Priority
 from mlx_manager.models.loading import LoadedModel
@@ -31,7 +30,7 @@ class Starter:
     """The starter model in float32, its attention layers, and prompts with mlx-lm's answers to them."""
 
     loaded: LoadedModel
-    layers: list[LayerShape]
+    caches: ModelCaches
     prompts: Mapping[str, tuple[int, ...]]
     answers: Mapping[str, tuple[int, ...]]
     """Greedy, `ANSWER` tokens or to the end token; `LONG_ANSWER` for the prompts of `SHORT`."""
@@ -139,7 +138,7 @@ def drive(
     attention: DecodeAttention = DecodeAttention.GATHER_MM,
 ) -> Drive:
     """A new engine over the starter model."""
-    runner = PagedRunner(starter.loaded.model, starter.layers, num_blocks, attention)
+    runner = PagedRunner(starter.loaded.model, starter.caches, num_blocks, attention)
     config = EngineConfig(
         num_blocks=num_blocks,
         max_batch_size=max_batch_size,

@@ -58,7 +58,7 @@ def test_decode_steps_leave_memory_flat(starter: Starter, is_pipelined: bool) ->
     flat.add(*(sampled(starter, name, GREEDY, 170) for name in ("prose", "digits")))
     flat.steps(10)
     mx.clear_cache()
-    layer_bytes = 256 * BLOCK_SIZE * starter.layers[0].bytes_per_token // 2
+    layer_bytes = 256 * BLOCK_SIZE * starter.caches.layers[0].bytes_per_token // 2
     before, arena_bytes = mx.get_active_memory(), flat.engine.arena_bytes
     mx.reset_peak_memory()
     flat.steps(140)

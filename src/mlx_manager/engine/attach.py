@@ -20,10 +20,11 @@ _ATTENTION = "scaled_dot_product_attention"
 
 
 class RowSelection:
-    """Which rows the backbone returns; None returns all. Set by the runner before each pass."""
+    """Which rows the backbone returns. Set by the runner before each pass."""
 
     def __init__(self) -> None:
-        self.rows: mx.array | None = None
+        self.pick: tuple[mx.array, bool] | None = None
+        """(rows, whether they count along a sequence, [1, length, …], and not along the batch); None returns all."""
 
 
 def wrap_attention(model: nn.Module) -> None:
@@ -45,9 +46,10 @@ def select_rows(model: nn.Module) -> RowSelection | None:
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         hidden = plain_class.__call__(self, *args, **kwargs)
-        if selection.rows is None or not isinstance(hidden, mx.array):
+        if selection.pick is None or not isinstance(hidden, mx.array):
             return hidden
-        return hidden[selection.rows]
+        rows, is_sequence = selection.pick
+        return hidden[:, rows] if is_sequence else hidden[rows]
 
     # Python looks `__call__` up on the class, so the instance gets a class of its own.
     backbone.__class__ = type(plain_class.__name__, (plain_class,), {"__call__": call})

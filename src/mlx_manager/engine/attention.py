@@ -78,8 +78,10 @@ class ReadPlan:
 class PassPlan:
     """The index arrays of one pass, built once on the host and used by every layer."""
 
-    def __init__(self, segments: AbstractSequence[Segment]) -> None:
+    def __init__(self, segments: AbstractSequence[Segment], *, is_sequence: bool = False) -> None:
         self._segments = segments
+        self.is_sequence = is_sequence
+        """The model is given one segment as a sequence, [1, length], and not as rows, [rows, 1]."""
         positions: list[int] = []
         blocks: list[int] = []
         self.last_rows: list[int] = []
@@ -89,6 +91,7 @@ class PassPlan:
             blocks.extend(segment.block_table[p // BLOCK_SIZE] for p in range(segment.start, segment.end))
             self.last_rows.append(len(positions) - 1)
         self.num_rows = len(positions)
+        self.first_position = positions[0]
         self.positions = mx.array(np.array(positions, dtype=np.int32))
         self.blocks = mx.array(np.array(blocks, dtype=np.int32))
         self.slots = mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
@@ -228,14 +231,19 @@ class PagedLayerView:
         self._layer = layer
 
     @property
-    def offset(self) -> mx.array:
-        """[rows] the position of each row, for the rotary embedding."""
-        return self._attention.plan.positions
+    def offset(self) -> mx.array | int:
+        """For the rotary embedding: [rows] the position of each row, or the first position of a sequence."""
+        plan = self._attention.plan
+        return plan.first_position if plan.is_sequence else plan.positions
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write this pass's keys and values, [rows, num_kv_heads, 1, head_dim], to the arena, and return them."""
+        """Write this pass's keys and values to the arena, and return them.
+
+        [rows, num_kv_heads, 1, head_dim], or [1, num_kv_heads, length, head_dim] of a sequence.
+        """
         plan = self._attention.plan
-        self._attention.arena.write(self._layer, plan.blocks, plan.slots, keys[:, :, 0], values[:, :, 0])
+        new_keys, new_values = (_as_rows(array) if plan.is_sequence else array for array in (keys, values))
+        self._attention.arena.write(self._layer, plan.blocks, plan.slots, new_keys[:, :, 0], new_values[:, :, 0])
         return keys, values
 
     def make_mask(self, *args: Any, **kwargs: Any) -> None:
@@ -244,8 +252,11 @@ class PagedLayerView:
     def attend(
         self, rows: tuple[mx.array, mx.array, mx.array], scale: float, sinks: mx.array | None = None
     ) -> mx.array:
-        """See `PagedAttention.attend`."""
-        return self._attention.attend(self._layer, rows, scale, sinks)
+        """See `PagedAttention.attend`; of a sequence all arrays are [1, heads, length, dim]."""
+        if not self._attention.plan.is_sequence:
+            return self._attention.attend(self._layer, rows, scale, sinks)
+        queries, keys, values = (_as_rows(array) for array in rows)
+        return _as_rows(self._attention.attend(self._layer, (queries, keys, values), scale, sinks))
 
 
 @dataclass(frozen=True)
@@ -342,6 +353,11 @@ def _gathered(arena: mx.array, tables: mx.array) -> mx.array:
     rows, width = tables.shape
     picked = arena[tables].transpose(0, 2, 1, 3, 4)
     return picked.reshape(rows, arena.shape[1], width * BLOCK_SIZE, arena.shape[3])
+
+
+def _as_rows(sequence: mx.array) -> mx.array:
+    """A sequence, [1, heads, length, dim], as rows, [length, heads, 1, dim]; its own inverse."""
+    return sequence.transpose(2, 1, 0, 3)
 
 
 def _as_sequence(rows: mx.array, part: PrefillSegment) -> mx.array:

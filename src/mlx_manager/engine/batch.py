@@ -62,6 +62,12 @@ class Batch:
     """Blocks to zero before anything else: a failed sequence may have left values that are not finite."""
     ended: tuple[int, ...]
     """Sequences that lost their place since the last step: what a runner keeps of them besides blocks can go."""
+    saves: tuple[tuple[int, int], ...]
+    """(sequence, checkpoint): after this step, keep a copy of the sequence's state under that id."""
+    restores: tuple[tuple[int, int], ...]
+    """(sequence, checkpoint): before this step, the sequence's state becomes that copy."""
+    dropped: tuple[int, ...]
+    """Checkpoints that can go, after `restores`."""
     num_blocks: int
     """The arena has to hold blocks 0 to this - 1."""
 

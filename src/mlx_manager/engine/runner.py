@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as AbstractSequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -13,8 +12,10 @@ from mlx import nn
 from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention, PassPlan
-from mlx_manager.engine.batch import Batch, StepOutput
+from mlx_manager.engine.batch import Batch, Segment, StepOutput
+from mlx_manager.engine.caches import CacheLayout
 from mlx_manager.engine.sampler import Samples, choose
+from mlx_manager.engine.states import StateStore
 
 
 class Launched:
@@ -42,77 +43,170 @@ class Runner(Protocol):
         ...
 
 
-class PagedRunner:
-    """Runs any model of plain attention layers over the arena. Owns the arena; hooks the model once (see `attach`)."""
+@dataclass(frozen=True)
+class ModelCaches:
+    """What a model keeps per token and per sequence, as `probe_caches` found it."""
 
-    def __init__(self, model: nn.Module, layers: list[LayerShape], max_blocks: int, attention: DecodeAttention) -> None:
+    layout: CacheLayout
+    layers: list[LayerShape]
+    """Attention, leaf by leaf."""
+    state_bytes: int
+    """Bytes of one sequence's recurrent state; 0 where there is none."""
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of the keys and values of one token."""
+        return sum(layer.bytes_per_token for layer in self.layers)
+
+
+class PagedRunner:
+    """Runs a model over the arena. Owns the arena and the recurrent states; hooks the model once (see `attach`).
+
+    Where all layers are attention, a step is one packed pass. Recurrent layers mix the rows of a sequence, so a model
+    that has some takes a pass for all decode rows together and one for each prefill segment.
+    """
+
+    def __init__(self, model: nn.Module, caches: ModelCaches, max_blocks: int, attention: DecodeAttention) -> None:
         wrap_attention(model)
         self._model = model
+        self._caches = caches
         self._selection: RowSelection | None = select_rows(model)
-        self._arena = Arena(layers, max_blocks)
-        self.attention = PagedAttention(self._arena, [layer.window for layer in layers], attention)
+        self._arena = Arena(caches.layers, max_blocks)
+        self._states = StateStore(caches.layout)
+        self.attention = PagedAttention(self._arena, [layer.window for layer in caches.layers], attention)
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes that the arena holds on the device."""
-        return self._arena.nbytes
+        """Bytes that the arena and the recurrent states hold on the device."""
+        return self._arena.nbytes + self._states.nbytes
+
+    @property
+    def has_states(self) -> bool:
+        """Whether the model has recurrent layers."""
+        return bool(self._caches.layout.state_sizes)
 
     def launch(self, batch: Batch, previous: Launched | None) -> Launched:
         """Start a step without waiting for it."""
-        self._move_blocks(batch)
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
+        logits = self._run(batch, tuple(sample.segment for sample in batch.samples), previous_tokens)
         samples = None
-        if batch.segments:
-            # Where nothing is sampled one row is computed to the end all the same, and ignored.
-            sampled = tuple(sample.segment for sample in batch.samples)
-            logits = self._forward(batch, sampled or (0,), previous_tokens)
-            if batch.samples:
-                samples = choose(logits, batch.samples, batch.segments, previous_tokens)
-        mx.async_eval(*self._arena.arrays(), *([] if samples is None else samples.arrays()))
+        if logits is not None:
+            samples = choose(logits, batch.samples, batch.segments, previous_tokens)
+        mx.async_eval(*self._arena.arrays(), *self._states.arrays(), *([] if samples is None else samples.arrays()))
         return Launched(batch, samples)
 
     def logits(self, batch: Batch) -> mx.array:
         """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
-        self._move_blocks(batch)
-        return self._forward(batch, tuple(range(len(batch.segments))), None)
+        logits = self._run(batch, tuple(range(len(batch.segments))), None)
+        if logits is None:
+            raise ValueError("a batch without segments has no logits")
+        return logits
 
-    def _move_blocks(self, batch: Batch) -> None:
+    def reset(self) -> None:
+        """Forget every sequence's state; what is in the arena is nobody's any more."""
+        self._states = StateStore(self._caches.layout)
+
+    def _run(self, batch: Batch, wanted: tuple[int, ...], previous_tokens: mx.array | None) -> mx.array | None:
+        """Move blocks and states, run every pass; the logits behind the segments `wanted`, which may repeat."""
         self._arena.reserve(batch.num_blocks)
         if batch.scrubs:
             self._arena.scrub(batch.scrubs)
         if batch.copies:
             self._arena.copy(batch.copies)
+        for seq_id in batch.ended:
+            self._states.forget(seq_id)
+        for seq_id, checkpoint in batch.restores:
+            self._states.restore(seq_id, checkpoint)
+        logits: list[mx.array] = []
+        places: dict[int, int] = {}
+        for indices, is_sequence in self._passes(batch):
+            sampled = [index for index in indices if index in wanted]
+            rows = self._forward(batch, indices, is_sequence, sampled, previous_tokens)
+            if sampled:
+                places.update({index: len(places) + place for place, index in enumerate(sampled)})
+                logits.append(rows)
+        self._keep_states(batch)
+        if not wanted:
+            return None
+        joined = logits[0] if len(logits) == 1 else mx.concatenate(logits)
+        order = [places[index] for index in wanted]
+        return joined if order == list(range(joined.shape[0])) else joined[mx.array(order)]
 
-    def _forward(self, batch: Batch, wanted: tuple[int, ...], previous_tokens: mx.array | None) -> mx.array:
-        """The logits behind the segments `wanted`, which may repeat, [wanted, vocabulary]."""
-        plan = PassPlan(batch.segments)
-        rows = [plan.last_rows[segment] for segment in wanted]
+    def _passes(self, batch: Batch) -> list[tuple[list[int], bool]]:
+        """(segments, whether as a sequence) of every pass of the step."""
+        everything = list(range(len(batch.segments)))
+        if not everything:
+            return []
+        if not self.has_states:
+            return [(everything, False)]
+        decoding = [index for index in everything if _continues(batch.segments[index])]
+        rest = [([index], True) for index in everything if index not in decoding]
+        return [(decoding, False), *rest] if decoding else rest
+
+    def _forward(
+        self,
+        batch: Batch,
+        indices: list[int],
+        is_sequence: bool,
+        sampled: list[int],
+        previous_tokens: mx.array | None,
+    ) -> mx.array:
+        """One pass over the segments `indices`; the logits behind those of them that are `sampled`.
+
+        Where none is, the logits of one row, to be ignored.
+        """
+        segments = [batch.segments[index] for index in indices]
+        plan = PassPlan(segments, is_sequence=is_sequence)
+        rows = [plan.last_rows[indices.index(index)] for index in sampled] or [0]
+        seq_ids = [segment.seq_id for segment in segments]
+        if is_sequence and segments[0].start == 0:
+            self._states.forget(seq_ids[0])
+        states = self._states.load(seq_ids) if self.has_states else []
+        caches = self._caches.layout.assemble(list(self.attention.views), states)
+        inputs = _input_ids(segments, plan, previous_tokens)
         picked = None if rows == list(range(plan.num_rows)) else mx.array(rows)
         if self._selection is not None:
-            self._selection.rows = picked
+            self._selection.pick = None if picked is None else (picked, is_sequence)
         self.attention.begin(plan)
         try:
-            logits: Any = self._model(_input_ids(batch, plan, previous_tokens), cache=self.attention.views)
+            logits: Any = self._model(inputs.reshape(1, -1) if is_sequence else inputs, cache=caches)
         finally:
             self.attention.end()
             if self._selection is not None:
-                self._selection.rows = None
+                self._selection.pick = None
+        if self.has_states:
+            self._states.store(seq_ids, states)
         if self._selection is None and picked is not None:
-            logits = logits[picked]
-        result: mx.array = logits[:, -1]
+            logits = logits[:, picked] if is_sequence else logits[picked]
+        result: mx.array = logits[0] if is_sequence else logits[:, -1]
         return result
 
+    def _keep_states(self, batch: Batch) -> None:
+        for sample in batch.samples:
+            leader = batch.segments[sample.segment].seq_id
+            if sample.seq_id != leader and leader in self._states:
+                self._states.fork(sample.seq_id, leader)
+        for seq_id, checkpoint in batch.saves:
+            self._states.save(seq_id, checkpoint)
+        for checkpoint in batch.dropped:
+            self._states.drop(checkpoint)
 
-def _input_ids(batch: Batch, plan: PassPlan, previous_tokens: mx.array | None) -> mx.array:
+
+def _continues(segment: Segment) -> bool:
+    """Whether a segment is one token behind others, so that its sequence has a state to be batched."""
+    return segment.num_tokens == 1 and segment.start > 0
+
+
+def _input_ids(segments: list[Segment], plan: PassPlan, previous_tokens: mx.array | None) -> mx.array:
     """[rows, 1] input tokens: the host's, and those of the previous step that the host has not read yet."""
-    host = np.fromiter((t for s in batch.segments for t in s.token_ids), dtype=np.int32, count=plan.num_rows)
+    host = np.fromiter((t for s in segments for t in s.token_ids), dtype=np.int32, count=plan.num_rows)
     sources = np.full(plan.num_rows, -1, dtype=np.int32)
-    for row, segment in zip(plan.last_rows, batch.segments, strict=True):
+    for row, segment in zip(plan.last_rows, segments, strict=True):
         if segment.source_row is not None:
             sources[row] = segment.source_row
     if previous_tokens is None or (sources < 0).all():
         return mx.array(host)[:, None]
-    if (sources == np.arange(plan.num_rows)).all() and plan.num_rows == previous_tokens.shape[0]:
+    if plan.num_rows == previous_tokens.shape[0] and (sources == np.arange(plan.num_rows)).all():
         return previous_tokens[:, None]
     newest = previous_tokens[mx.array(np.maximum(sources, 0))]
     return mx.where(mx.array(sources >= 0), newest, mx.array(host))[:, None]
@@ -134,17 +228,19 @@ class _ShapeProbe:
         """One token sees itself: no mask."""
 
 
-def probe_layers(model: nn.Module, windows: AbstractSequence[int | None]) -> list[LayerShape]:
-    """What each attention layer stores per token, found by passing one token through the model.
+def probe_caches(model: nn.Module) -> ModelCaches:
+    """What a model stores per token and per sequence, found by passing one token through it.
 
-    `windows` is what each layer sees, one entry per cache the model makes. Raises `ValueError` when a layer does not
-    store keys and values through its cache, and whatever the model's own code raises when it wants more than that.
+    Raises `UnknownCache`; `ValueError` when an attention layer does not store keys and values through its cache; and
+    whatever the model's own code raises when it wants more of a cache than that.
     """
-    probes = [_ShapeProbe() for _ in windows]
-    mx.eval(model(mx.array([[0]]), cache=probes))
-    shapes = []
-    for probe, window in zip(probes, windows, strict=True):
+    layout = CacheLayout(model)
+    probes = [_ShapeProbe() for _ in layout.windows]
+    states = layout.new_states()
+    mx.eval(model(mx.array([[0]]), cache=layout.assemble(list(probes), states)))
+    layers = []
+    for probe, window in zip(probes, layout.windows, strict=True):
         if probe.shape is None:
             raise ValueError("a layer of this model keeps no keys and values")
-        shapes.append(replace(probe.shape, window=window))
-    return shapes
+        layers.append(replace(probe.shape, window=window))
+    return ModelCaches(layout, layers, sum(state.nbytes for state in states))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE, BlockPool, OutOfBlocks, num_blocks_for
+from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
 from mlx_manager.engine.queue import WaitingQueue
@@ -29,6 +30,8 @@ class _Step:
     copies: list[tuple[int, int]] = field(default_factory=list)
     scheduled: set[int] = field(default_factory=set)
     """Ids of the sequences in the step."""
+    saves: list[tuple[int, int]] = field(default_factory=list)
+    restores: list[tuple[int, int]] = field(default_factory=list)
     written: set[int] = field(default_factory=set)
     """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
 
@@ -47,6 +50,7 @@ class Scheduler:
         pacer: StepPacer,
         ageing_s: float,
         has_prefix_cache: bool = True,
+        checkpoints: CheckpointBook | None = None,
     ) -> None:
         self.prefix = PrefixIndex()
         self.blocks = BlockPool(num_blocks, on_evict=self.prefix.forget)
@@ -56,6 +60,8 @@ class Scheduler:
         self._pacer = pacer
         self._max_batch_size = max_batch_size
         self._has_prefix_cache = has_prefix_cache
+        self._checkpoints = checkpoints
+        """Where the model has recurrent layers; None where it has none."""
         self._computing: dict[bytes, int] = {}
         """Keys of full prompt blocks that a running sequence is about to compute, and its id."""
         self._scrubs: list[int] = []
@@ -87,6 +93,9 @@ class Scheduler:
             copies=tuple(step.copies),
             scrubs=scrubs,
             ended=ended,
+            saves=tuple(step.saves),
+            restores=tuple(step.restores),
+            dropped=self._checkpoints.take_dropped() if self._checkpoints is not None else (),
             num_blocks=self.blocks.num_touched,
         )
 
@@ -95,6 +104,7 @@ class Scheduler:
         seq.num_sampling -= 1
         seq.token_ids.append(token_id)
         self._enter_full_blocks(seq)
+        self._keep_checkpoints(seq)
 
     def finish(self, seq: Sequence, *, is_tainted: bool = False) -> None:
         """Take a sequence out, whatever it was doing. Its blocks stay cached, or are zeroed when `is_tainted`."""
@@ -161,6 +171,7 @@ class Scheduler:
             first = min(seq.block_table.index(block) for block in copied)
             seq.num_computed_tokens = min(seq.num_computed_tokens, first * BLOCK_SIZE)
             step.copies = [copy for copy in step.copies if copy[1] not in copied]
+        step.restores = [restore for restore in step.restores if restore[0] != seq.seq_id]
         self.running.remove(seq)
         self._let_go(seq, is_tainted=False)
         seq.status = Status.WAITING
@@ -213,6 +224,8 @@ class Scheduler:
         self.waiting.remove(seq)
         for block in hits:
             self.blocks.acquire(block)
+        if hits and self._checkpoints is not None:
+            step.restores.append((seq.seq_id, self._checkpoints.use(seq.block_keys[len(hits) - 1])))
         seq.block_table = hits
         seq.num_entered_blocks = len(hits)
         seq.num_computed_tokens = len(hits) * BLOCK_SIZE
@@ -236,11 +249,14 @@ class Scheduler:
             if block is None:
                 break
             hits.append(block)
+        if self._checkpoints is not None:
+            del hits[self._checkpoints.deepest(seq.block_keys[: len(hits)]) :]
         return hits
 
     def _copy_partial_hit(self, seq: Sequence, step: _Step) -> None:
         """Start the first block that was not found from one that begins alike, if there is one."""
-        if not self._has_prefix_cache:
+        if not self._has_prefix_cache or self._checkpoints is not None:
+            # A state stands at a block's end, never inside one.
             return
         num_hits = len(seq.block_table)
         parent = seq.block_keys[num_hits - 1] if num_hits else ROOT_KEY
@@ -261,6 +277,8 @@ class Scheduler:
     def _take_chunk(self, seq: Sequence, budget: int, step: _Step) -> int:
         """Prefill up to `budget` tokens of `seq`; returns how many."""
         num_tokens = min(budget, seq.num_uncomputed_tokens)
+        if self._checkpoints is not None:
+            num_tokens = _up_to_boundary(seq, num_tokens)
         try:
             self._prepare_blocks(seq, seq.num_computed_tokens + num_tokens, step)
         except OutOfBlocks:
@@ -302,6 +320,11 @@ class Scheduler:
         is_complete = end == seq.num_tokens
         seq.num_computed_tokens = end
         self._enter_full_blocks(seq)
+        if self._checkpoints is not None and end % BLOCK_SIZE == 0:
+            checkpoint = self._checkpoints.new_id()
+            step.saves.append((seq.seq_id, checkpoint))
+            seq.pending_checkpoints.append((end // BLOCK_SIZE, checkpoint))
+            self._keep_checkpoints(seq)
         if is_complete:
             self._add_sample(seq, step)
             self._start_forks(seq, step)
@@ -350,9 +373,25 @@ class Scheduler:
             self._retract(seq.block_keys[index], seq)
             seq.num_entered_blocks += 1
 
+    def _keep_checkpoints(self, seq: Sequence) -> None:
+        """Make the copies of the state of `seq` findable whose tokens the host knows."""
+        while self._checkpoints is not None and seq.pending_checkpoints:
+            num_blocks, checkpoint = seq.pending_checkpoints[0]
+            if num_blocks * BLOCK_SIZE > len(seq.token_ids):
+                return
+            chain_keys(seq.token_ids, seq.block_keys)
+            self._checkpoints.keep(seq.block_keys[num_blocks - 1], checkpoint)
+            del seq.pending_checkpoints[0]
+
+    def _forget_checkpoints(self, seq: Sequence) -> None:
+        if self._checkpoints is not None:
+            for key in seq.block_keys:
+                self._checkpoints.forget(key)
+
     def _let_go(self, seq: Sequence, *, is_tainted: bool) -> None:
         """Release every block of `seq`, entering its last, partly filled one first so that it can be copied from."""
         if is_tainted:
+            self._forget_checkpoints(seq)
             for block in seq.block_table:
                 if self.blocks.num_references(block) == 1:
                     self.prefix.forget(block)
@@ -371,6 +410,10 @@ class Scheduler:
             self._retract(key, seq)
         if seq.block_table:
             self._ended.append(seq.seq_id)
+        for _, checkpoint in seq.pending_checkpoints:
+            if self._checkpoints is not None:
+                self._checkpoints.discard(checkpoint)
+        seq.pending_checkpoints = []
         seq.block_table = []
         seq.num_computed_tokens = 0
         seq.num_entered_blocks = 0
@@ -379,3 +422,14 @@ class Scheduler:
     def _retract(self, key: bytes, seq: Sequence) -> None:
         if self._computing.get(key) == seq.seq_id:
             del self._computing[key]
+
+
+def _up_to_boundary(seq: Sequence, num_tokens: int) -> int:
+    """Cut a chunk of `num_tokens` where a copy of the state is worth most: the last block border before the prompt's
+    end, else the last one inside the chunk."""
+    start, end = seq.num_computed_tokens, seq.num_computed_tokens + num_tokens
+    last_border = (seq.num_tokens - 1) // BLOCK_SIZE * BLOCK_SIZE
+    if start < last_border < end:
+        return last_border - start
+    border = end // BLOCK_SIZE * BLOCK_SIZE
+    return border - start if border > start and end < seq.num_tokens else num_tokens

@@ -75,6 +75,9 @@ class Sequence:
     """Row of the last launched step's samples that holds the newest token while the host does not know it."""
     num_cached_tokens: int = 0
     """Prompt tokens found in the prefix cache when the sequence was first admitted."""
+    pending_checkpoints: list[tuple[int, int]] = field(default_factory=list)
+    """(blocks, checkpoint): copies of the state behind that many full blocks, made by steps already launched, whose
+    tokens the host does not know all yet."""
     forks: list[Sequence] = field(default_factory=list)
     """Sequences of the same prompt that start from this one's blocks once the prompt is prefilled."""
 

@@ -43,8 +43,6 @@ def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int) -> 
 
     Differences are measured against the spread (standard deviation) of the library's logits.
     """
-    if len(make_prompt_cache(model)) != len(runner.attention.views):
-        return Verdict(False, 0.0, "the model's cache has not one entry a layer")
     rows = [_tokens(index, length + _NUM_DECODES, vocabulary_size) for index, length in enumerate(_LENGTHS)]
     expected = [_library_logits(model, tokens, length) for tokens, length in zip(rows, _LENGTHS, strict=True)]
     tolerance = _TOLERANCE.get(runner.attention.arena.keys[0].dtype, _TOLERANCE[mx.bfloat16])
@@ -53,6 +51,7 @@ def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int) -> 
         compared = _Canary(runner, rows).run(expected)
     except _MODEL_ERRORS as error:
         return Verdict(False, 0.0, f"the paged path does not carry this model: {type(error).__name__}: {error}")
+    runner.reset()
     for name, logits, reference in compared:
         difference = _difference(logits, reference)
         worst = max(worst, difference)
@@ -65,7 +64,9 @@ class _Canary:
     """The rows and the blocks they are given: row 0 in block 0, row 1 in 3 and 1 …, scattered on purpose."""
 
     _TABLES = ((0,), (3, 1), (7, 2, 5))
-    _FORK_BLOCK = 9
+    _FORK, _FORK_TABLE = 3, (9,)
+    _HIT, _HIT_TABLE = 4, (7, 2, 11)
+    _STATE_OF_SHORT, _STATE_OF_LONG = 1, 2
 
     def __init__(self, runner: PagedRunner, rows: list[tuple[int, ...]]) -> None:
         self._runner = runner
@@ -75,9 +76,11 @@ class _Canary:
         """(name, logits, the library's logits) of every comparison."""
         found = []
         short, middle, long = range(3)
-        # Alone, prefilled in two chunks; then the others join while it decodes.
+        border = 2 * BLOCK_SIZE
+        # Alone, prefilled in chunks; then the others join while it decodes.
         self._pass([self._segment(long, 0, 33)])
-        [logits] = self._pass([self._segment(long, 33, _LENGTHS[long])])
+        self._pass([self._segment(long, 33, border)], saves=((long, self._STATE_OF_LONG),))
+        [logits] = self._pass([self._segment(long, border, _LENGTHS[long])])
         found.append(("row alone", logits, expected[long][0]))
         both = self._pass([self._segment(long, _LENGTHS[long]), self._segment(middle, 0, _LENGTHS[middle])])
         found += [("row joined by another", both[0], expected[long][1]), ("joining row", both[1], expected[middle][0])]
@@ -86,29 +89,57 @@ class _Canary:
                 self._segment(short, 0, _LENGTHS[short]),
                 self._segment(long, _LENGTHS[long] + 1),
                 self._segment(middle, _LENGTHS[middle]),
-            ]
+            ],
+            saves=((short, self._STATE_OF_SHORT),),
         )
         references = [expected[short][0], expected[long][2], expected[middle][1]]
         found += [("mixed row", row, reference) for row, reference in zip(mixed, references, strict=True)]
-        # The middle row leaves; a fork of the short one copies its block, and both go on.
-        fork = self._segment(short, _LENGTHS[short], table=(self._FORK_BLOCK,))
+        # The middle row leaves; a fork of the short one copies its block, and both go on beside the long one.
         forked = self._pass(
-            [self._segment(short, _LENGTHS[short]), fork], copies=((self._TABLES[short][0], self._FORK_BLOCK),)
+            [
+                self._segment(short, _LENGTHS[short]),
+                self._segment(short, _LENGTHS[short], seq_id=self._FORK, table=self._FORK_TABLE),
+                self._segment(long, _LENGTHS[long] + 2),
+            ],
+            copies=((self._TABLES[short][0], self._FORK_TABLE[0]),),
+            restores=((self._FORK, self._STATE_OF_SHORT),),
         )
-        found += [("forked row", row, expected[short][1]) for row in forked]
-        # A prefix hit: the first two blocks of the long row, read through another table's last block.
-        hit = self._segment(long, 2 * BLOCK_SIZE, _LENGTHS[long], table=(7, 2, 11))
-        [logits] = self._pass([hit])
+        references = [expected[short][1], expected[short][1], expected[long][3]]
+        found += [("forked row", row, reference) for row, reference in zip(forked, references, strict=True)]
+        # A prefix hit: the first two blocks of the long row, read through another table.
+        hit = self._segment(long, border, _LENGTHS[long], seq_id=self._HIT, table=self._HIT_TABLE)
+        [logits] = self._pass([hit], restores=((self._HIT, self._STATE_OF_LONG),), is_last=True)
         found.append(("row on a shared prefix", logits, expected[long][0]))
         return found
 
-    def _segment(self, row: int, start: int, end: int | None = None, table: tuple[int, ...] | None = None) -> Segment:
+    def _segment(
+        self, row: int, start: int, end: int | None = None, *, seq_id: int | None = None, table: tuple[int, ...] = ()
+    ) -> Segment:
         end = start + 1 if end is None else end
         blocks = (table or self._TABLES[row])[: num_blocks_for(end)]
-        return Segment(row, start, self._rows[row][start:end], None, blocks)
+        return Segment(row if seq_id is None else seq_id, start, self._rows[row][start:end], None, blocks)
 
-    def _pass(self, segments: list[Segment], copies: tuple[tuple[int, int], ...] = ()) -> list[mx.array]:
-        batch = Batch(tuple(segments), (), copies, (), (), NUM_CANARY_BLOCKS)
+    def _pass(
+        self,
+        segments: list[Segment],
+        *,
+        copies: tuple[tuple[int, int], ...] = (),
+        saves: tuple[tuple[int, int], ...] = (),
+        restores: tuple[tuple[int, int], ...] = (),
+        is_last: bool = False,
+    ) -> list[mx.array]:
+        has_states = self._runner.has_states
+        batch = Batch(
+            segments=tuple(segments),
+            samples=(),
+            copies=copies,
+            scrubs=(),
+            ended=(),
+            saves=saves if has_states else (),
+            restores=restores if has_states else (),
+            dropped=(self._STATE_OF_SHORT, self._STATE_OF_LONG) if is_last else (),
+            num_blocks=NUM_CANARY_BLOCKS,
+        )
         logits = self._runner.logits(batch)
         mx.eval(logits)
         return [logits[index] for index in range(len(segments))]

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.engine.arena import LayerShape
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.engine import Engine, EngineConfig
-from mlx_manager.engine.runner import PagedRunner, Runner, probe_layers
+from mlx_manager.engine.runner import PagedRunner, Runner, probe_caches
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, time_candidates
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
@@ -24,6 +23,8 @@ from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load
 from mlx_manager.worker.serving import Serving
 from mlx_manager.worker.verdicts import StoredVerdict, VerdictStore, verdict_key
 
+_MAX_CHECKPOINT_SHARE = 0.25
+"""Part of the KV budget that copies of recurrent states may take, beside the arena."""
 _NUM_CHECK_BLOCKS = max(NUM_CANARY_BLOCKS, NUM_TIMED_BLOCKS)
 
 
@@ -37,6 +38,8 @@ class _Path:
     name: str
     reason: str
     attention: str
+    num_checkpoints: int | None = None
+    """Copies of recurrent states to keep; None where the model has no recurrent layers."""
 
 
 def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Serving, ServingReport]:
@@ -54,6 +57,7 @@ def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Servi
             priority_ageing_s=options.priority_ageing_s,
             has_prefix_cache=path.name == "paged",
             is_pipelined=not is_cpu_backend(),
+            num_checkpoints=path.num_checkpoints,
         ),
     )
     serving = Serving(loaded, engine, options)
@@ -75,71 +79,60 @@ def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -
     store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
     key = verdict_key(Path(entry.path), loaded.dtype)
     verdict = store.get(key) if store else None
-    runner, num_blocks, layers = None, 0, None
-    if verdict is None or verdict.is_paged:
-        layers = _paged_layers(loaded)
-    if layers is not None:
-        num_blocks = _num_blocks(options, sum(layer.bytes_per_token for layer in layers), entry.name)
-        attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
-        runner = PagedRunner(loaded.model, layers, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
+    if verdict is not None and not verdict.is_paged:
+        return _sequential(loaded, options, entry.name, verdict.reason)
+    try:
+        caches = probe_caches(loaded.model)
+    except UnknownCache as error:
+        return _sequential(loaded, options, entry.name, f"a layer keeps a {error}, which is not paged")
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        # The model's own code wants more of its cache than to hand in keys and values.
+        return _sequential(loaded, options, entry.name, f"its attention is not plain: {error}")
+    num_blocks = _num_free_blocks(loaded, options)
+    if caches.layers:
+        num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name)
+    attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
+    runner = PagedRunner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
     if verdict is None:
         verdict = _check(loaded, runner)
         if store:
             store.put(key, verdict)
-    if runner is None or layers is None or not verdict.is_paged:
+    if not verdict.is_paged:
         return _sequential(loaded, options, entry.name, verdict.reason)
     return _Path(
         runner=runner,
         num_blocks=num_blocks,
-        bytes_per_token=sum(layer.bytes_per_token for layer in layers),
+        bytes_per_token=caches.bytes_per_token,
+        num_checkpoints=_num_checkpoints(options, caches.state_bytes),
         name="paged",
         reason=verdict.reason,
         attention=verdict.attention,
     )
 
 
-def _paged_layers(loaded: LoadedModel) -> list[LayerShape] | None:
-    """What each layer stores when all are plain or sliding-window attention; None otherwise."""
-    windows: list[int | None] = []
-    for cache in make_prompt_cache(loaded.model):
-        if type(cache) is KVCache:
-            windows.append(None)
-        elif type(cache) is RotatingKVCache and cache.keep == 0:
-            windows.append(cache.max_size)
-        else:
-            return None
-    try:
-        return probe_layers(loaded.model, windows)
-    except (ValueError, TypeError, AttributeError):
-        # The model's attention wants more of its cache than keys and values: it is not plain.
-        return None
-
-
-def _check(loaded: LoadedModel, runner: PagedRunner | None) -> StoredVerdict:
+def _check(loaded: LoadedModel, runner: PagedRunner) -> StoredVerdict:
     """Time the candidate attentions, then compare the fastest with the library's cache."""
-    if runner is None:
-        kinds = sorted({type(cache).__name__ for cache in make_prompt_cache(loaded.model)})
-        reason = f"its layers keep {', '.join(kinds)}, which this version does not page"
-        return StoredVerdict(is_paged=False, attention="", reason=reason)
-    config = loaded.config.get("text_config", loaded.config)
-    times_s = time_candidates(runner.attention, int(config.get("num_attention_heads", 1)))
-    runner.attention.decode_attention = min(times_s, key=lambda candidate: times_s[candidate])
+    timings = ""
+    if runner.attention.views:
+        config = loaded.config.get("text_config", loaded.config)
+        times_s = time_candidates(runner.attention, int(config.get("num_attention_heads", 1)))
+        runner.attention.decode_attention = min(times_s, key=lambda candidate: times_s[candidate])
+        each = ", ".join(f"{candidate} {seconds * 1e6:.0f} µs" for candidate, seconds in times_s.items())
+        timings = f" (decode attention per layer: {each})"
     verdict = check_paged(loaded.model, runner, loaded.vocabulary_size)
-    timings = ", ".join(f"{candidate} {seconds * 1e6:.0f} µs" for candidate, seconds in times_s.items())
     return StoredVerdict(
         is_paged=verdict.is_equal,
         attention=runner.attention.decode_attention.value,
-        reason=f"{verdict.reason} (decode attention per layer: {timings})",
+        reason=f"{verdict.reason}{timings}",
     )
 
 
 def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: str) -> _Path:
     num_bytes = bytes_per_token(loaded.model)
     mx.clear_cache()
-    num_most = -(-loaded.max_context // BLOCK_SIZE) * options.max_batch_size
     return _Path(
         runner=SequentialRunner(loaded.model),
-        num_blocks=min(num_most, _num_blocks(options, num_bytes, name)) if num_bytes else num_most,
+        num_blocks=_num_blocks(options, num_bytes, name) if num_bytes else _num_free_blocks(loaded, options),
         bytes_per_token=num_bytes,
         name="sequential",
         reason=reason,
@@ -155,3 +148,13 @@ def _num_blocks(options: LoadOptions, num_bytes_per_token: int, name: str) -> in
             f"which takes {BLOCK_SIZE * num_bytes_per_token}; raise kv_budget"
         )
     return num_blocks
+
+
+def _num_free_blocks(loaded: LoadedModel, options: LoadOptions) -> int:
+    """Blocks of a model that keeps nothing per token: they cost nothing, so the batch and the context bound them."""
+    return -(-loaded.max_context // BLOCK_SIZE) * options.max_batch_size
+
+
+def _num_checkpoints(options: LoadOptions, state_bytes: int) -> int | None:
+    """How many copies of recurrent states fit into their part of the KV budget."""
+    return int(options.kv_budget_bytes * _MAX_CHECKPOINT_SHARE) // state_bytes if state_bytes else None

@@ -1,0 +1,113 @@
+"""The states of recurrent layers: one per sequence, batched for decode, copied at block boundaries.
+
+A state is a list of leaves (recurrent layers), a leaf a list of arrays, an array [1, …] for one sequence or [rows, …]
+for a batch. As long as the same sequences decode together, their batch is passed on from step to step untouched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx_lm.models.cache import ArraysCache
+
+from mlx_manager.engine.caches import CacheLayout
+
+State = list[list[mx.array | None]]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Where a sequence's state is: row `row` of the arrays of `batch`, which hold `num_rows`."""
+
+    batch: State
+    row: int
+    num_rows: int
+
+
+class StateStore:
+    """Owns the states of all live sequences and the kept copies."""
+
+    def __init__(self, layout: CacheLayout) -> None:
+        self._layout = layout
+        self._rows: dict[int, _Row] = {}
+        self._checkpoints: dict[int, State] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the states of live sequences and of the kept copies."""
+        states = list({id(row.batch): row.batch for row in self._rows.values()}.values())
+        return sum(_nbytes(state) for state in [*states, *self._checkpoints.values()])
+
+    def __contains__(self, seq_id: int) -> bool:
+        return seq_id in self._rows
+
+    def arrays(self) -> list[mx.array]:
+        """Every array, to be evaluated with the step that made it."""
+        states = [row.batch for row in self._rows.values()] + list(self._checkpoints.values())
+        return [array for state in states for leaf in state for array in leaf if array is not None]
+
+    def load(self, seq_ids: list[int]) -> list[ArraysCache]:
+        """The states of `seq_ids` as the model takes them; empty ones for a single sequence that has none yet."""
+        caches = self._layout.new_states()
+        if len(seq_ids) == 1 and seq_ids[0] not in self._rows:
+            return caches
+        for cache, leaf in zip(caches, self._batched(seq_ids), strict=True):
+            cache.cache = list(leaf)
+        return caches
+
+    def store(self, seq_ids: list[int], caches: list[ArraysCache]) -> None:
+        """Take the states back from the model after a pass."""
+        batch: State = [list(cache.cache) for cache in caches]
+        for row, seq_id in enumerate(seq_ids):
+            self._rows[seq_id] = _Row(batch, row, len(seq_ids))
+
+    def fork(self, seq_id: int, leader: int) -> None:
+        """Let `seq_id` go on from the state of `leader`. Arrays are never written in place, so they can be shared."""
+        self._rows[seq_id] = self._rows[leader]
+
+    def forget(self, seq_id: int) -> None:
+        """Drop a sequence's state."""
+        self._rows.pop(seq_id, None)
+
+    def save(self, seq_id: int, checkpoint: int) -> None:
+        """Keep a copy of a sequence's state."""
+        row = self._rows[seq_id]
+        self._checkpoints[checkpoint] = [[_own(array, row) for array in leaf] for leaf in row.batch]
+
+    def restore(self, seq_id: int, checkpoint: int) -> None:
+        """Let a sequence go on from a kept copy."""
+        self._rows[seq_id] = _Row(self._checkpoints[checkpoint], 0, 1)
+
+    def drop(self, checkpoint: int) -> None:
+        """Forget a kept copy; sequences that went on from it are not touched."""
+        self._checkpoints.pop(checkpoint, None)
+
+    def _batched(self, seq_ids: list[int]) -> State:
+        rows = [self._rows[seq_id] for seq_id in seq_ids]
+        first = rows[0]
+        is_same_batch = first.num_rows == len(rows) and all(
+            row.batch is first.batch and row.row == index for index, row in enumerate(rows)
+        )
+        if is_same_batch:
+            return first.batch
+        return [
+            [_joined([row.batch[leaf][index] for row in rows], rows) for index in range(size)]
+            for leaf, size in enumerate(self._layout.state_sizes)
+        ]
+
+
+def _joined(arrays: list[mx.array | None], rows: list[_Row]) -> mx.array | None:
+    present = [array[row.row : row.row + 1] for array, row in zip(arrays, rows, strict=True) if array is not None]
+    return mx.concatenate(present) if present else None
+
+
+def _own(array: mx.array | None, row: _Row) -> mx.array | None:
+    """The row's part, as an array that does not keep the whole batch in memory."""
+    if array is None or row.num_rows == 1:
+        return array
+    return array[mx.array([row.row])]
+
+
+def _nbytes(state: State) -> int:
+    return sum(array.nbytes for leaf in state for array in leaf if array is not None)
