@@ -230,8 +230,9 @@ class Scheduler:
         seq.num_entered_blocks = len(hits)
         seq.num_computed_tokens = len(hits) * BLOCK_SIZE
         self._copy_partial_hit(seq, step)
-        if seq.num_output_tokens == 0:
+        if not seq.has_started:
             seq.num_cached_tokens = seq.num_computed_tokens
+            seq.has_started = True
         seq.status = Status.RUNNING
         self.running.append(seq)
         for key in seq.block_keys[len(hits) : (seq.num_tokens - 1) // BLOCK_SIZE]:

@@ -73,6 +73,8 @@ class Sequence:
     """Output tokens of launched steps that the host has not read yet: 0 or 1 between steps, 2 while one is launched."""
     source_row: int | None = None
     """Row of the last launched step's samples that holds the newest token while the host does not know it."""
+    has_started: bool = False
+    """Whether the sequence was admitted at some time; a preempted one waits again."""
     num_cached_tokens: int = 0
     """Prompt tokens found in the prefix cache when the sequence was first admitted."""
     pending_checkpoints: list[tuple[int, int]] = field(default_factory=list)
