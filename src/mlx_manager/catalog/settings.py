@@ -231,7 +231,7 @@ def _parse(row: Setting, value: object, source: str) -> object:
 def _read_config(file: Path) -> dict[str, object]:
     try:
         config = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {error}. Make it a readable UTF-8 file, or remove it.") from None

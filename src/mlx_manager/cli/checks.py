@@ -50,6 +50,14 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     gemm_gflops: float | None = None
 
 
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker keeps of its check of a model, as far as it is shown here."""
+
+    is_paged: bool
+    attention: str
+    reason: str
+
+
 def run_checks(environ: Mapping[str, str], flags: Mapping[str, object]) -> list[Finding]:
     """Everything `doctor` has to say, in the order in which it is printed."""
     findings = [_check_program(), *_check_worker(environ), _check_memory()]
@@ -177,9 +185,24 @@ def _check_server(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="port", state="ok", text=f"{settings.host} port {settings.port} is free")
     else:
         yield Finding(name="port", state="problem", text=taken, fix="Choose another address with --host and --port.")
-    text = "chosen for each model when it is loaded; run `doctor` while the server runs to see it"
-    yield Finding(name="attention", state="ok", text=text)
+    yield _check_verdicts(settings.home)
     yield spare_finding
+
+
+def _check_verdicts(home: Path) -> Finding:
+    """The last verdict of a load-time check, as its worker wrote it; its file does not say of which model."""
+    files = list((home / "state" / "verdicts").glob("*.json"))
+    if not files:
+        text = "chosen and checked for each model when it is first loaded; none has been"
+        return Finding(name="attention", state="ok", text=text)
+    newest = max(files, key=lambda file: file.stat().st_mtime)
+    try:
+        verdict = msgspec.json.decode(newest.read_bytes(), type=Verdict)
+    except (OSError, msgspec.DecodeError) as error:
+        text, fix = f"{newest} cannot be read: {error}", "Remove it: the next load checks again."
+        return Finding(name="attention", state="warning", text=text, fix=fix)
+    how = f"paged, {verdict.attention}" if verdict.is_paged else "unbatched"
+    return Finding(name="attention", state="ok", text=f"at the last check of a model: {how} ({verdict.reason})")
 
 
 def _check_serving(base: str) -> Iterator[Finding]:

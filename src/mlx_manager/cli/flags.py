@@ -20,10 +20,10 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command)
+        signature = inspect.signature(command, eval_str=True)
         own = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         added = [_parameter(row) for row in SETTINGS if not names or row.name in names]
-        # typer reads both; `eval_str` resolves the annotations of the command's own parameters.
+        # typer reads both, and takes a signature that it finds here as it is: with its annotations resolved
         command.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
         command.__annotations__ |= {parameter.name: parameter.annotation for parameter in added}
         return command

@@ -66,7 +66,7 @@ class Announcement:
                 return f"{self._entry.name} is ready after {time.monotonic() - began_s:.1f} s. Ctrl-C stops the server."
             if model["state"] == "failed":
                 reason = (model.get("error") or {}).get("message", "no reason given")
-                return f"error: {self._entry.name} could not be loaded: {reason}"
+                return f"error: {reason}"
             if progress is not None:
                 progress(model["stage"] or "starting a worker", model["fraction"])
         return None

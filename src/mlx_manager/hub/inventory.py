@@ -99,7 +99,7 @@ def _subfolders(folder: Path) -> list[Path]:
     """Visible ones: what is being written has a name that begins with a dot."""
     try:
         return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -1,0 +1,107 @@
+"""`mlx-manager serve` from start to end, with a real model behind it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.cli.server_process import run, serving
+from tests.hub.gguf_writer import tiny_llama
+
+ADDRESS = r"on (http://127\.0\.0\.1:\d+) serves (\S+)"
+
+
+@pytest.fixture(scope="module")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one tiny model, `tiny`."""
+    home = tmp_path_factory.mktemp("home")
+    source = tiny_llama().write(home / "tiny.gguf")
+    assert run(home, "import", str(source)).returncode == 0
+    return home
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_announces_serves_and_stops_cleanly(tiny_home: Path, how: signal.Signals) -> None:
+    with serving(tiny_home, "--no-use-spare", "--max-context", "128") as server:
+        base, name = server.wait_for(ADDRESS).groups()
+        assert name == "tiny"
+        assert httpx.get(f"{base}/health").json()["default_model"] == "tiny"
+        server.wait_for(r"tiny is ready after [\d.]+ s")
+        assert httpx.get(f"{base}/ready").status_code == 200
+        assert server.stop(how) == 0
+        assert "Traceback" not in server.text
+
+
+def test_what_it_says_to_try_works_as_printed(starter_home: Path) -> None:
+    with serving(starter_home, "--model", "SmolLM2-135M-Instruct", "--no-use-spare") as server:
+        server.wait_for("is ready after")
+        curl = re.search(r"^curl .*?^}'$", server.text, re.MULTILINE | re.DOTALL)
+        python = re.search(r"^from openai .*?flush=True\)$", server.text, re.MULTILINE | re.DOTALL)
+        assert curl
+        assert python
+        answered = subprocess.run(
+            [*shlex.split(curl[0]), "-sS"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "Paris" in json.loads(answered.stdout)["choices"][0]["message"]["content"]
+        streamed = subprocess.run(
+            [sys.executable, "-c", python[0]], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "Paris" in streamed.stdout
+
+
+def test_an_empty_home_serves_the_starter_model(tmp_path: Path, starter_gguf: Path) -> None:
+    with serving(tmp_path, "--no-use-spare", "--log-level", "warning") as server:
+        base, name = server.wait_for(ADDRESS).groups()
+        assert name == "SmolLM2-135M-Instruct"
+        assert server.text.index("Preparing the starter model") < server.text.index("serves")
+        server.wait_for("Loading SmolLM2-135M-Instruct: ")  # progress in plain lines
+        server.wait_for("is ready after")
+        client = openai.OpenAI(base_url=f"{base}/v1", api_key="none")
+        assert [model.id for model in client.models.list()] == [name]
+
+
+def test_a_folder_anywhere_is_served_by_its_name(tiny_home: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, "--no-use-spare", "--model", str(tiny_home / "models" / "tiny")) as server:
+        base, name = server.wait_for(ADDRESS).groups()
+        assert name == "tiny"
+        server.wait_for("tiny is ready after")
+        client = openai.OpenAI(base_url=f"{base}/v1", api_key="none")
+        answer = client.completions.create(model="tiny", prompt="hello", max_tokens=3, extra_body={"ignore_eos": True})
+        assert answer.usage
+        assert answer.usage.completion_tokens == 3
+
+
+def test_a_model_that_cannot_load_is_said_so_and_the_server_stays(tiny_home: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in (tiny_home / "models" / "tiny").iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"these are no weights")
+    with serving(tmp_path, "--no-use-spare", "--model", str(broken)) as server:
+        base, _ = server.wait_for(ADDRESS).groups()
+        server.wait_for("\nerror: .*broken")
+        assert httpx.get(f"{base}/health").status_code == 200
+        assert httpx.get(f"{base}/ready").status_code == 503
+        assert server.stop() == 0
+
+
+def test_a_second_server_on_the_port_is_told_whose_it_is(tiny_home: Path) -> None:
+    with serving(tiny_home, "--no-use-spare") as server:
+        base, _ = server.wait_for(ADDRESS).groups()
+        port = base.rsplit(":", 1)[1]
+        done = run(tiny_home, "serve", "--port", port)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: MLX Manager already runs on {base}.")
+        server.wait_for("tiny is ready after")
+        examined = run(tiny_home, "doctor", "--port", port)
+        assert re.search(rf"^ok +port +MLX Manager runs on {base}$", examined.stdout, re.MULTILINE)
+        assert re.search(r"^(ok|warning) +attention +tiny: \w+, ", examined.stdout, re.MULTILINE)
