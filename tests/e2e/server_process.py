@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,12 +33,10 @@ class ServerProcess:
     """What it prints, errors included."""
     url: str
     model: str
+    sdk: openai.OpenAI
 
     def http(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE_S)
-
-    def sdk(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
 
     def async_sdk(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S)
@@ -49,9 +48,9 @@ class ServerProcess:
         return health
 
     def stats(self) -> dict[str, Any]:
-        """The engine's books."""
-        stats: dict[str, Any] = self.model_health()["stats"]
-        return stats
+        """The engine's books; nothing but zeros before its first step."""
+        stats: dict[str, Any] | None = self.model_health()["stats"]
+        return defaultdict(int) if stats is None else stats
 
     def is_ready(self) -> bool:
         return httpx.get(f"{self.url}/ready", timeout=PATIENCE_S).status_code == 200
@@ -84,10 +83,13 @@ def serving(folder: Path, home: Path, *flags: str, is_ready: bool = True) -> Ite
         wait_until(lambda: process.poll() is not None or _ANNOUNCED.search(output.read_text()), 60, output.read_text)
         announced = _ANNOUNCED.search(output.read_text())
         assert announced is not None, output.read_text()
-        server = ServerProcess(process, output, announced[1], announced[2])
-        if is_ready:
-            wait_until(server.is_ready, PATIENCE_S, output.read_text)
-        yield server
+        url, model = announced.groups()
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=PATIENCE_S) as client:
+            server = ServerProcess(process, output, url, model, client)
+            if is_ready:
+                wait_until(lambda: server.model_health()["state"] in ("ready", "failed"), PATIENCE_S, output.read_text)
+                assert server.is_ready(), output.read_text()
+            yield server
     finally:
         process.send_signal(signal.SIGTERM)
         try:

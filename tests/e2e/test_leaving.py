@@ -64,12 +64,12 @@ async def test_fifty_clients_that_leave_at_random_leave_nothing(idle_server: Ser
     stats = idle_server.stats()
     assert stats["num_aborted_requests"] > aborted
     assert stats["num_blocks_free"] + stats["num_blocks_cached"] == stats["num_blocks_total"]
-    answer = idle_server.sdk().chat.completions.create(model=idle_server.model, messages=FRANCE, temperature=0)
+    answer = idle_server.sdk.chat.completions.create(model=idle_server.model, messages=FRANCE, temperature=0)
     assert answer.choices[0].message.content == "The capital of France is Paris."
 
 
 def test_a_killed_worker_ends_its_stream_and_the_next_request_finds_another(idle_server: ServerProcess) -> None:
-    client = idle_server.sdk()
+    client = idle_server.sdk
     before = idle_server.model_health()
     stream = client.chat.completions.create(
         model=idle_server.model, messages=STORY, stream=True, extra_body={"ignore_eos": True}, max_tokens=2000

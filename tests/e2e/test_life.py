@@ -50,7 +50,7 @@ def test_ready_once_the_model_can_answer_and_gone_with_its_workers(starter_folde
         # Ready means that the first answer waits for no load.
         health = server.model_health()
         assert (health["state"], health["fraction"]) == ("ready", 1.0)
-        stream = server.sdk().chat.completions.create(
+        stream = server.sdk.chat.completions.create(
             model=server.model, messages=STORY, stream=True, max_tokens=2000, extra_body={"ignore_eos": True}
         )
         next(stream)
@@ -70,7 +70,7 @@ def test_a_signal_ends_it_cleanly(starter_folder: Path, tmp_path: Path, stop: si
     with serving(starter_folder, tmp_path, is_ready=is_ready) as server:
         stream = None
         if is_ready:
-            stream = server.sdk().chat.completions.create(model=server.model, messages=STORY, stream=True, n=2)
+            stream = server.sdk.chat.completions.create(model=server.model, messages=STORY, stream=True, n=2)
             next(stream)
         wait_until(server.children, 30, server.output.read_text)
         workers = server.children()
