@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.engine.runner import probe_caches
+from mlx_manager.engine.probe import probe_caches
 from mlx_manager.models.loading import is_cpu_backend, load_text_model
 from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, greedy_answer
 from tests.engine.real_prompts import SHORT, build_prompts, follow_up

@@ -12,7 +12,8 @@ from mlx_lm import stream_generate
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, RequestBroke
-from mlx_manager.engine.runner import ModelCaches, PagedRunner
+from mlx_manager.engine.probe import ModelCaches
+from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import FinishReason, Priority
 from mlx_manager.models.loading import LoadedModel

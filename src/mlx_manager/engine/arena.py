@@ -23,12 +23,18 @@ _INITIAL_BLOCKS = 64
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What one attention layer stores for one token."""
+    """What one attention layer stores for one token; nothing at all where `num_kv_heads` is 0.
+
+    Multi-head latent attention (MLA, DeepSeek-V2) stores one vector a token, the latent and behind it the rotary part
+    of the key, as the keys of a single head; its values are the first `latent_dim` entries of the same vector.
+    """
 
     num_kv_heads: int
     key_dim: int
     value_dim: int
     dtype: mx.Dtype
+    latent_dim: int | None = None
+    """Width of the latent of MLA; None for attention that stores keys and values."""
     window: int | None = None
     """Positions that a token sees, itself included; None: all before it."""
 
@@ -42,7 +48,7 @@ class Arena:
     """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, never shrinks."""
 
     def __init__(self, layers: list[LayerShape], max_blocks: int) -> None:
-        self._layers = layers
+        self.layers = layers
         self._max_blocks = max_blocks
         self.num_blocks = min(_INITIAL_BLOCKS, max_blocks)
         self.keys = [self._zeros(layer, layer.key_dim, self.num_blocks) for layer in layers]
@@ -51,11 +57,11 @@ class Arena:
     @property
     def nbytes(self) -> int:
         """Bytes held on the device."""
-        return self.num_blocks * BLOCK_SIZE * sum(layer.bytes_per_token for layer in self._layers)
+        return self.num_blocks * BLOCK_SIZE * sum(layer.bytes_per_token for layer in self.layers)
 
     def arrays(self) -> list[mx.array]:
-        """Every array, to be evaluated with the step that wrote them."""
-        return [*self.keys, *self.values]
+        """Every array that holds anything, to be evaluated with the step that wrote them."""
+        return [array for array in (*self.keys, *self.values) if array.size]
 
     def reserve(self, num_blocks: int) -> None:
         """Make room for blocks 0 to `num_blocks - 1`. One layer at a time, so that only one is there twice."""
@@ -66,31 +72,32 @@ class Arena:
             grown *= 2
         grown = min(grown, self._max_blocks)
         num_new = grown - self.num_blocks
-        for index, layer in enumerate(self._layers):
-            self.keys[index] = mx.concatenate([self.keys[index], self._zeros(layer, layer.key_dim, num_new)])
-            self.values[index] = mx.concatenate([self.values[index], self._zeros(layer, layer.value_dim, num_new)])
+        for index, layer in enumerate(self.layers):
+            if layer.key_dim:
+                self.keys[index] = mx.concatenate([self.keys[index], self._zeros(layer, layer.key_dim, num_new)])
+            if layer.value_dim:
+                self.values[index] = mx.concatenate([self.values[index], self._zeros(layer, layer.value_dim, num_new)])
             mx.eval(self.keys[index], self.values[index])
         self.num_blocks = grown
 
     def write(self, layer: int, blocks: mx.array, slots: mx.array, keys: mx.array, values: mx.array) -> None:
         """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into slot `slots[i]` of `blocks[i]`."""
         self.keys[layer][blocks, :, slots] = keys
-        self.values[layer][blocks, :, slots] = values
+        if values.shape[-1]:
+            self.values[layer][blocks, :, slots] = values
 
     def copy(self, pairs: tuple[tuple[int, int], ...]) -> None:
         """Copy whole blocks, (from, to) each; all are read before any is written."""
         sources = mx.array([source for source, _ in pairs])
         targets = mx.array([target for _, target in pairs])
-        for arrays in (self.keys, self.values):
-            for array in arrays:
-                array[targets] = array[sources]
+        for array in self.arrays():
+            array[targets] = array[sources]
 
     def scrub(self, blocks: tuple[int, ...]) -> None:
         """Zero whole blocks."""
         targets = mx.array(blocks)
-        for arrays in (self.keys, self.values):
-            for array in arrays:
-                array[targets] = mx.array(0, dtype=array.dtype)
+        for array in self.arrays():
+            array[targets] = mx.array(0, dtype=array.dtype)
 
     @staticmethod
     def _zeros(layer: LayerShape, head_dim: int, num_blocks: int) -> mx.array:

@@ -14,7 +14,8 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
-from mlx_manager.engine.attention import PagedLayerView
+from mlx_manager.engine.attention import PagedAttention, PagedLayerView
+from mlx_manager.engine.probe import AttentionProbe
 
 _ATTENTION = "scaled_dot_product_attention"
 
@@ -27,13 +28,18 @@ class RowSelection:
         """(rows, whether they count along a sequence, [1, length, …], and not along the batch); None returns all."""
 
 
-def wrap_attention(model: nn.Module) -> None:
-    """Wrap the attention call of every module that defines a part of `model`. Calling it twice changes nothing."""
-    names = {type(module).__module__ for module in model.modules()}
-    for name in names:
-        module = sys.modules.get(name)
-        if module is not None:
-            _wrap_module(module)
+class AttentionHook:
+    """What a module's wrapped attention call consults; one per module, however many models of it there are."""
+
+    def __init__(self) -> None:
+        self.active: PagedAttention | None = None
+        """The attention whose pass is being built; set by the runner around each pass."""
+
+
+def wrap_attention(model: nn.Module) -> list[AttentionHook]:
+    """Wrap the attention call of every module that defines a part of `model`, once, and return the hooks."""
+    modules = [sys.modules[name] for name in {type(module).__module__ for module in model.modules()}]
+    return [_wrap_module(module) for module in modules if hasattr(module, _ATTENTION)]
 
 
 def select_rows(model: nn.Module) -> RowSelection | None:
@@ -56,18 +62,28 @@ def select_rows(model: nn.Module) -> RowSelection | None:
     return selection
 
 
-def _wrap_module(module: ModuleType) -> None:
-    plain = getattr(module, _ATTENTION, None)
-    if plain is None or getattr(plain, "is_paged_aware", False):
-        return
+def _wrap_module(module: ModuleType) -> AttentionHook:
+    plain = getattr(module, _ATTENTION)
+    known: AttentionHook | None = getattr(plain, "paged_hook", None)
+    if known is not None:
+        return known
+    hook = AttentionHook()
 
     def attention(queries: mx.array, keys: mx.array, values: mx.array, *args: Any, **kwargs: Any) -> mx.array:
-        cache = kwargs["cache"] if "cache" in kwargs else args[0] if args else None
-        if isinstance(cache, PagedLayerView):
-            scale = kwargs["scale"] if "scale" in kwargs else args[1]
-            return cache.attend((queries, keys, values), scale, kwargs.get("sinks"))
+        named = dict(zip(("cache", "scale", "mask", "sinks"), args, strict=False)) | kwargs
+        view = named.get("cache")
+        if view is None and hook.active is not None:
+            # A layer without a cache of its own may attend to the keys of one before it.
+            view = hook.active.view_that_returned(keys)
+        if isinstance(view, PagedLayerView):
+            return view.attend(
+                (queries, keys, values), named["scale"], sinks=named.get("sinks"), mask=named.get("mask")
+            )
+        if isinstance(view, AttentionProbe):
+            view.saw_attention(named.get("mask"))
         attended: mx.array = plain(queries, keys, values, *args, **kwargs)
         return attended
 
-    attention.is_paged_aware = True  # type: ignore[attr-defined]
+    attention.paged_hook = hook  # type: ignore[attr-defined]
     setattr(module, _ATTENTION, attention)
+    return hook

@@ -58,8 +58,10 @@ class PrefillSegment:
 
     first: int
     last: int
-    table: mx.array | None
-    """[N] physical blocks that begin with the context; None when the context is these rows alone."""
+    table: mx.array
+    """[N] physical blocks that begin with the context."""
+    is_whole: bool
+    """Whether the context is these rows alone, so that nothing has to be read back."""
     num_context_tokens: int
     mask: mx.array | None
     """[rows, context] what each row sees, where a window hides something; None: all before it."""
@@ -123,14 +125,10 @@ class PassPlan:
 
 
 class PagedAttention:
-    """Attends for the rows of one pass: holds the arena, and the plan while a pass is being built.
+    """Attends for the rows of one pass: holds the arena, and the plan while a pass is being built."""
 
-    `windows` names, per layer, how many positions a row sees, itself included; None sees all.
-    """
-
-    def __init__(self, arena: Arena, windows: AbstractSequence[int | None], decode_attention: DecodeAttention) -> None:
+    def __init__(self, arena: Arena, decode_attention: DecodeAttention) -> None:
         self.arena = arena
-        self.windows = windows
         self.decode_attention = decode_attention
         self._plan: PassPlan | None = None
         self.views = [PagedLayerView(self, layer) for layer in range(len(arena.keys))]
@@ -149,6 +147,14 @@ class PagedAttention:
     def end(self) -> None:
         """End the pass: the views may not be used until the next one begins."""
         self._plan = None
+        for view in self.views:
+            view.latest = None
+
+    def view_that_returned(self, keys: mx.array) -> PagedLayerView | None:
+        """The view that returned just this array of keys in this pass, for layers that attend to another's keys."""
+        if self._plan is None:
+            return None
+        return next((view for view in self.views if view.latest is not None and view.latest[0] is keys), None)
 
     def attend(
         self, layer: int, rows: tuple[mx.array, mx.array, mx.array], scale: float, sinks: mx.array | None = None
@@ -160,7 +166,7 @@ class PagedAttention:
         Returns [rows, num_heads, 1, value_dim].
         """
         queries, _, _ = rows
-        reads = self.plan.reads(self.windows[layer])
+        reads = self.plan.reads(self.arena.layers[layer].window)
         decode = self._decode_gather_mm if self.decode_attention is DecodeAttention.GATHER_MM else self._decode_sdpa
         parts = []
         for group in reads.groups:
@@ -173,7 +179,7 @@ class PagedAttention:
     def _decode_gather_mm(
         self, layer: int, queries: mx.array, group: DecodeGroup, scale: float, sinks: mx.array | None
     ) -> mx.array:
-        keys, values = self.arena.keys[layer], self.arena.values[layer]
+        keys, values, value_dim = self._stored(layer)
         num_blocks, num_kv_heads, _, key_dim = keys.shape
         rows, width = group.num_rows, group.num_blocks
         repeats = queries.shape[1] // num_kv_heads
@@ -196,13 +202,24 @@ class PagedAttention:
             mx.arange(rows * num_kv_heads * width).reshape(rows, num_kv_heads, width),
             right,
         )
-        return mixed.sum(axis=2).reshape(rows, num_kv_heads * repeats, 1, values.shape[-1])
+        mixed = mixed.sum(axis=2).reshape(rows, num_kv_heads * repeats, 1, values.shape[-1])
+        return mixed[..., :value_dim]
+
+    def _stored(self, layer: int) -> tuple[mx.array, mx.array, int]:
+        """(keys, values, width of a value) in the arena; MLA reads its values off the beginning of its keys."""
+        shape = self.arena.layers[layer]
+        keys = self.arena.keys[layer]
+        if shape.latent_dim is not None:
+            return keys, keys, shape.latent_dim
+        return keys, self.arena.values[layer], shape.value_dim
 
     def _decode_sdpa(
         self, layer: int, queries: mx.array, group: DecodeGroup, scale: float, sinks: mx.array | None
     ) -> mx.array:
-        keys = _gathered(self.arena.keys[layer], group.tables)
-        values = _gathered(self.arena.values[layer], group.tables)
+        stored_keys, stored_values, value_dim = self._stored(layer)
+        keys = _gathered(stored_keys, group.tables)
+        values = keys if stored_values is stored_keys else _gathered(stored_values, group.tables)
+        values = values[..., :value_dim]
         mask = group.mask.astype(queries.dtype)
         return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
 
@@ -215,9 +232,12 @@ class PagedAttention:
         sinks: mx.array | None,
     ) -> mx.array:
         queries, keys, values = (_as_sequence(array, part) for array in rows)
-        if part.table is not None:
-            keys = _gathered(self.arena.keys[layer], part.table[None])[:, :, : part.num_context_tokens]
-            values = _gathered(self.arena.values[layer], part.table[None])[:, :, : part.num_context_tokens]
+        if not part.is_whole or self.arena.layers[layer].latent_dim is not None:
+            stored_keys, stored_values, value_dim = self._stored(layer)
+            end = part.num_context_tokens
+            keys = _gathered(stored_keys, part.table[None])[:, :, :end]
+            values = keys if stored_values is stored_keys else _gathered(stored_values, part.table[None])[:, :, :end]
+            values = values[..., :value_dim]
         mask = "causal" if part.mask is None else part.mask
         mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask, sinks=sinks)
         return mixed.transpose(2, 1, 0, 3)
@@ -229,6 +249,8 @@ class PagedLayerView:
     def __init__(self, attention: PagedAttention, layer: int) -> None:
         self._attention = attention
         self._layer = layer
+        self.latest: tuple[mx.array, mx.array] | None = None
+        """What `update_and_fetch` returned in this pass."""
 
     @property
     def offset(self) -> mx.array | int:
@@ -237,26 +259,62 @@ class PagedLayerView:
         return plan.first_position if plan.is_sequence else plan.positions
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write this pass's keys and values to the arena, and return them.
+        """Write this pass's keys and values to the arena, and return what the layer hands to its attention.
 
-        [rows, num_kv_heads, 1, head_dim], or [1, num_kv_heads, length, head_dim] of a sequence.
+        [rows, num_kv_heads, 1, head_dim], or [1, num_kv_heads, length, head_dim] of a sequence. Of MLA they are the
+        latent and the rotary part of the key. The layer multiplies its rotary queries with the latter before it calls
+        attention; it gets the identity back, so that what reaches `attend` is the rotary query itself.
         """
-        plan = self._attention.plan
+        plan, shape = self._attention.plan, self._attention.arena.layers[self._layer]
         new_keys, new_values = (_as_rows(array) if plan.is_sequence else array for array in (keys, values))
+        if shape.latent_dim is not None:
+            if plan.is_sequence:
+                raise ValueError("latent attention is paged row by row only")
+            new_keys, new_values = mx.concatenate([keys, values], axis=-1), values[..., :0]
+            values = mx.eye(values.shape[-1], dtype=values.dtype)[None, None]
         self._attention.arena.write(self._layer, plan.blocks, plan.slots, new_keys[:, :, 0], new_values[:, :, 0])
+        self.latest = keys, values
         return keys, values
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        """What `update_and_fetch` returned in this pass, for layers that share this one's. Raises `RuntimeError`."""
+        if self.latest is None:
+            raise RuntimeError("a layer asked for another's keys and values before that one had any")
+        return self.latest
 
     def make_mask(self, *args: Any, **kwargs: Any) -> None:
         """No mask: `attend` knows what each row may see."""
 
     def attend(
-        self, rows: tuple[mx.array, mx.array, mx.array], scale: float, sinks: mx.array | None = None
+        self,
+        rows: tuple[mx.array, mx.array, mx.array],
+        scale: float,
+        *,
+        sinks: mx.array | None = None,
+        mask: mx.array | None = None,
     ) -> mx.array:
-        """See `PagedAttention.attend`; of a sequence all arrays are [1, heads, length, dim]."""
+        """See `PagedAttention.attend`; of a sequence all arrays are [1, heads, length, dim].
+
+        `mask` is what the layer passes for one. Only MLA's means anything here: its rotary queries, scaled.
+        """
+        if self._attention.arena.layers[self._layer].latent_dim is not None:
+            return self._attend_latent(rows, scale, mask)
         if not self._attention.plan.is_sequence:
             return self._attention.attend(self._layer, rows, scale, sinks)
         queries, keys, values = (_as_rows(array) for array in rows)
         return _as_rows(self._attention.attend(self._layer, (queries, keys, values), scale, sinks))
+
+    def _attend_latent(
+        self, rows: tuple[mx.array, mx.array, mx.array], scale: float, rotary_queries: mx.array | None
+    ) -> mx.array:
+        """Queries [rows, num_heads, 1, latent_dim] against the stored latents, plus the rotary queries, scaled already."""
+        if rotary_queries is None:
+            raise ValueError("latent attention came without its rotary part")
+        queries, latents, _ = rows
+        whole = mx.concatenate([queries * scale, rotary_queries], axis=-1)
+        padding = mx.zeros((*latents.shape[:-1], rotary_queries.shape[-1]), dtype=latents.dtype)
+        # A pass's own rows are read back from the arena: the layer does not hand on the rotary part of their keys.
+        return self._attention.attend(self._layer, (whole, mx.concatenate([latents, padding], axis=-1), latents), 1.0)
 
 
 @dataclass(frozen=True)
@@ -312,9 +370,6 @@ def _decode_group(members: AbstractSequence[tuple[int, Reach]]) -> DecodeGroup:
 def _prefill_segment(first: int, segment: Segment, window: int | None) -> PrefillSegment:
     last = first + segment.num_tokens
     is_windowed = window is not None and segment.end > window
-    if segment.start == 0:
-        mask = _window_mask(segment, 0, window) if is_windowed else None
-        return PrefillSegment(first, last, None, segment.end, mask)
     # The first row of the segment sees the furthest back.
     num_skipped = max(0, segment.start + 1 - window) // BLOCK_SIZE if is_windowed and window is not None else 0
     table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
@@ -323,6 +378,7 @@ def _prefill_segment(first: int, segment: Segment, window: int | None) -> Prefil
         first=first,
         last=last,
         table=mx.array(np.array(table, dtype=np.int32)),
+        is_whole=segment.start == 0,
         num_context_tokens=segment.end - context_start,
         mask=_window_mask(segment, context_start, window) if is_windowed else None,
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from mlx_manager.engine.arena import Arena, LayerShape
+from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention, PassPlan
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
-from mlx_manager.engine.caches import CacheLayout
+from mlx_manager.engine.probe import ModelCaches
 from mlx_manager.engine.sampler import Samples, choose
 from mlx_manager.engine.states import StateStore
 
@@ -43,22 +42,6 @@ class Runner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ModelCaches:
-    """What a model keeps per token and per sequence, as `probe_caches` found it."""
-
-    layout: CacheLayout
-    layers: list[LayerShape]
-    """Attention, leaf by leaf."""
-    state_bytes: int
-    """Bytes of one sequence's recurrent state; 0 where there is none."""
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Bytes of the keys and values of one token."""
-        return sum(layer.bytes_per_token for layer in self.layers)
-
-
 class PagedRunner:
     """Runs a model over the arena. Owns the arena and the recurrent states; hooks the model once (see `attach`).
 
@@ -67,13 +50,13 @@ class PagedRunner:
     """
 
     def __init__(self, model: nn.Module, caches: ModelCaches, max_blocks: int, attention: DecodeAttention) -> None:
-        wrap_attention(model)
+        self._hooks = wrap_attention(model)
         self._model = model
         self._caches = caches
         self._selection: RowSelection | None = select_rows(model)
         self._arena = Arena(caches.layers, max_blocks)
         self._states = StateStore(caches.layout)
-        self.attention = PagedAttention(self._arena, [layer.window for layer in caches.layers], attention)
+        self.attention = PagedAttention(self._arena, attention)
 
     @property
     def arena_bytes(self) -> int:
@@ -167,11 +150,13 @@ class PagedRunner:
         picked = None if rows == list(range(plan.num_rows)) else mx.array(rows)
         if self._selection is not None:
             self._selection.pick = None if picked is None else (picked, is_sequence)
+        self._activate(self.attention)
         self.attention.begin(plan)
         try:
             logits: Any = self._model(inputs.reshape(1, -1) if is_sequence else inputs, cache=caches)
         finally:
             self.attention.end()
+            self._activate(None)
             if self._selection is not None:
                 self._selection.pick = None
         if self.has_states:
@@ -180,6 +165,10 @@ class PagedRunner:
             logits = logits[:, picked] if is_sequence else logits[picked]
         result: mx.array = logits[0] if is_sequence else logits[:, -1]
         return result
+
+    def _activate(self, attention: PagedAttention | None) -> None:
+        for hook in self._hooks:
+            hook.active = attention
 
     def _keep_states(self, batch: Batch) -> None:
         for sample in batch.samples:
@@ -210,37 +199,3 @@ def _input_ids(segments: list[Segment], plan: PassPlan, previous_tokens: mx.arra
         return previous_tokens[:, None]
     newest = previous_tokens[mx.array(np.maximum(sources, 0))]
     return mx.where(mx.array(sources >= 0), newest, mx.array(host))[:, None]
-
-
-class _ShapeProbe:
-    """A cache that stores nothing and remembers what it was asked to store."""
-
-    offset = 0
-
-    def __init__(self) -> None:
-        self.shape: LayerShape | None = None
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self.shape = LayerShape(keys.shape[1], keys.shape[-1], values.shape[-1], keys.dtype)
-        return keys, values
-
-    def make_mask(self, *args: Any, **kwargs: Any) -> None:
-        """One token sees itself: no mask."""
-
-
-def probe_caches(model: nn.Module) -> ModelCaches:
-    """What a model stores per token and per sequence, found by passing one token through it.
-
-    Raises `UnknownCache`; `ValueError` when an attention layer does not store keys and values through its cache; and
-    whatever the model's own code raises when it wants more of a cache than that.
-    """
-    layout = CacheLayout(model)
-    probes = [_ShapeProbe() for _ in layout.windows]
-    states = layout.new_states()
-    mx.eval(model(mx.array([[0]]), cache=layout.assemble(list(probes), states)))
-    layers = []
-    for probe, window in zip(probes, layout.windows, strict=True):
-        if probe.shape is None:
-            raise ValueError("a layer of this model keeps no keys and values")
-        layers.append(replace(probe.shape, window=window))
-    return ModelCaches(layout, layers, sum(state.nbytes for state in states))

@@ -24,26 +24,27 @@ def time_candidates(attention: PagedAttention, num_heads: int) -> dict[DecodeAtt
     """
     # Different lengths, as real batches have them.
     segments = [Segment(row, _NUM_ROW_BLOCKS * 32 - 1 - 7 * row, (0,), None, _table(row)) for row in range(_NUM_ROWS)]
+    layer = next(index for index, shape in enumerate(attention.arena.layers) if shape.num_kv_heads)
     chosen = attention.decode_attention
     attention.begin(PassPlan(segments))
     try:
         found = {}
         for candidate in DecodeAttention:
             attention.decode_attention = candidate
-            found[candidate] = min(_time_once(attention, num_heads) for _ in range(_NUM_REPEATS))
+            found[candidate] = min(_time_once(attention, layer, num_heads) for _ in range(_NUM_REPEATS))
         return found
     finally:
         attention.decode_attention = chosen
         attention.end()
 
 
-def _time_once(attention: PagedAttention, num_heads: int) -> float:
-    keys = attention.arena.keys[0]
+def _time_once(attention: PagedAttention, layer: int, num_heads: int) -> float:
+    keys = attention.arena.keys[layer]
     queries = mx.random.normal((_NUM_ROWS, num_heads, 1, keys.shape[-1])).astype(keys.dtype)
     unused = mx.zeros((_NUM_ROWS, keys.shape[1], 1, 1), dtype=keys.dtype)
     mx.eval(queries, unused)
     started_s = time.perf_counter()
-    mx.eval([attention.attend(0, (queries, unused, unused), 1.0) for _ in range(_LAYERS_PER_REPEAT)])
+    mx.eval([attention.attend(layer, (queries, unused, unused), 1.0) for _ in range(_LAYERS_PER_REPEAT)])
     return (time.perf_counter() - started_s) / _LAYERS_PER_REPEAT
 
 

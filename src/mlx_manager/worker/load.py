@@ -9,11 +9,13 @@ from pathlib import Path
 import mlx.core as mx
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.engine import Engine, EngineConfig
-from mlx_manager.engine.runner import PagedRunner, Runner, probe_caches
+from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.runner import PagedRunner, Runner
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, time_candidates
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
@@ -81,6 +83,7 @@ def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -
     verdict = store.get(key) if store else None
     if verdict is not None and not verdict.is_paged:
         return _sequential(loaded, options, entry.name, verdict.reason)
+    wrap_attention(loaded.model)
     try:
         caches = probe_caches(loaded.model)
     except UnknownCache as error:
@@ -89,7 +92,7 @@ def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -
         # The model's own code wants more of its cache than to hand in keys and values.
         return _sequential(loaded, options, entry.name, f"its attention is not plain: {error}")
     num_blocks = _num_free_blocks(loaded, options)
-    if caches.layers:
+    if caches.bytes_per_token:
         num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name)
     attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
     runner = PagedRunner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
@@ -113,7 +116,7 @@ def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -
 def _check(loaded: LoadedModel, runner: PagedRunner) -> StoredVerdict:
     """Time the candidate attentions, then compare the fastest with the library's cache."""
     timings = ""
-    if runner.attention.views:
+    if any(layer.num_kv_heads for layer in runner.attention.arena.layers):
         config = loaded.config.get("text_config", loaded.config)
         times_s = time_candidates(runner.attention, int(config.get("num_attention_heads", 1)))
         runner.attention.decode_attention = min(times_s, key=lambda candidate: times_s[candidate])
