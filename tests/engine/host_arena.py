@@ -24,8 +24,9 @@ class HostArena:
     before any reading. Slots begin with junk, and a freed block keeps what was in it.
     """
 
-    def __init__(self, num_blocks: int, vocabulary: int) -> None:
+    def __init__(self, num_blocks: int, vocabulary: int, *, has_states: bool = False) -> None:
         self.vocabulary = vocabulary
+        self.states: HostStates | None = HostStates() if has_states else None
         self._layers = [
             [[_mixed(layer, block, slot, 99) for slot in range(BLOCK_SIZE)] for block in range(num_blocks)]
             for layer in range(2)
@@ -40,6 +41,8 @@ class HostArena:
             [_NOT_FINITE if token == POISON else _mixed(token, segment.start + i, 7) for i, token in enumerate(tokens)]
             for segment, tokens in zip(batch.segments, inputs, strict=True)
         ]
+        if self.states is not None:
+            self.states.run(batch, inputs)
         self._write(0, batch.segments, first)
         second = [self._attended(0, segment) for segment in batch.segments]
         self._write(1, batch.segments, second)
@@ -83,6 +86,40 @@ class HostArena:
         if segment.num_tokens == 1 and _NOT_FINITE in slots:
             return [_NOT_FINITE]
         return _folded(slots[: segment.end])[segment.start :]
+
+
+class HostStates:
+    """Recurrent states, of which a sequence has one at a time, and the copies kept of them."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, tuple[int, ...]] = {}
+        self._copies: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def num_copies(self) -> int:
+        """Copies that are kept."""
+        return len(self._copies)
+
+    def run(self, batch: Batch, inputs: AbstractSequence[list[int]]) -> None:
+        """Apply a batch as the runner does. A state is simply the tokens it was made from."""
+        for seq_id in batch.ended:
+            self._states.pop(seq_id, None)
+        for seq_id, checkpoint in batch.restores:
+            self._states[seq_id] = self._copies[checkpoint]
+        for segment, tokens in zip(batch.segments, inputs, strict=True):
+            before = () if segment.start == 0 else self._states[segment.seq_id]
+            assert len(before) == segment.start, "a state that stands somewhere else"
+            self._states[segment.seq_id] = (*before, *tokens)
+        for sample in batch.samples:
+            self._states[sample.seq_id] = self._states[batch.segments[sample.segment].seq_id]
+        for seq_id, checkpoint in batch.saves:
+            self._copies[checkpoint] = self._states[seq_id]
+        for checkpoint in batch.dropped:
+            del self._copies[checkpoint]
+
+    def holds(self, seq_id: int, token_ids: AbstractSequence[int]) -> bool:
+        """Whether the state of a sequence is that behind `token_ids`."""
+        return self._states.get(seq_id, ()) == tuple(token_ids)
 
 
 class Oracle:

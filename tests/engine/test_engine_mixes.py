@@ -51,12 +51,19 @@ class Received:
 class House:
     """An engine over a host arena, and everything that came out of it."""
 
-    def __init__(self, num_blocks: int = 8, *, is_pipelined: bool = False, **config: int) -> None:
+    def __init__(
+        self, num_blocks: int = 8, *, is_pipelined: bool = False, max_batch_size: int = 32, max_step_tokens: int = 512
+    ) -> None:
         self.now_s = 0.0
         self.runner = HostRunner(HostArena(num_blocks, VOCABULARY))
         self.engine = Engine(
             self.runner,
-            EngineConfig(num_blocks=num_blocks, is_pipelined=is_pipelined, **config),
+            EngineConfig(
+                num_blocks=num_blocks,
+                max_batch_size=max_batch_size,
+                max_step_tokens=max_step_tokens,
+                is_pipelined=is_pipelined,
+            ),
             clock=self._clock,
         )
         self.received: dict[str, Received] = {}

@@ -35,3 +35,13 @@ def test_a_choice_ended_before_its_start_stays_ended_when_its_leader_is_preempte
     assert fork.status is Status.FINISHED
     driver.drain()
     assert len(fork.token_ids) == fork.num_prompt_tokens
+
+
+def test_a_copy_of_a_state_is_used_only_by_steps_after_the_one_that_makes_it() -> None:
+    driver = Driver(num_blocks=12, max_batch_size=8, max_step_tokens=512, modes=(False, True), num_checkpoints=8)
+    none = frozenset[int]()
+    for tail in (5, 6, 7):
+        driver.add((*prompt(1, 2), tail, tail), 4, GREEDY, eos_token_ids=none)
+    driver.drain()
+    second, third = driver.requests[1][0], driver.requests[2][0]
+    assert second.num_cached_tokens == third.num_cached_tokens == 2 * BLOCK_SIZE

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mlx_manager.engine.batch import Batch
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, chain_keys
 from mlx_manager.engine.scheduler import Scheduler
@@ -37,7 +38,14 @@ class Flight:
 class Driver:
     """Does what the engine does around a scheduler, over a host arena, and checks every step."""
 
-    def __init__(self, num_blocks: int, max_batch_size: int, max_step_tokens: int, modes: tuple[bool, bool]) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        max_batch_size: int,
+        max_step_tokens: int,
+        modes: tuple[bool, bool],
+        num_checkpoints: int | None = None,
+    ) -> None:
         self.is_pipelined, self.has_prefix_cache = modes
         self.scheduler = Scheduler(
             num_blocks=num_blocks,
@@ -45,8 +53,10 @@ class Driver:
             pacer=StepPacer(max_step_tokens),
             ageing_s=AGEING_S,
             has_prefix_cache=self.has_prefix_cache,
+            checkpoints=None if num_checkpoints is None else CheckpointBook(num_checkpoints),
         )
-        self.arena = HostArena(num_blocks, VOCABULARY)
+        self.num_checkpoints = num_checkpoints
+        self.arena = HostArena(num_blocks, VOCABULARY, has_states=num_checkpoints is not None)
         self.oracle = Oracle(VOCABULARY)
         self.now_s = 0.0
         self.requests: list[list[Sequence]] = []
@@ -119,6 +129,8 @@ class Driver:
         assert self.scheduler.blocks.num_used == 0
         assert set(self.ended) == set(self._by_id)
         self._check_cache()
+        if self.num_checkpoints is not None and self.arena.states is not None:
+            assert self.arena.states.num_copies <= self.num_checkpoints, "copies that nobody will ever drop"
 
     def _commit(self, launched: Flight) -> None:
         for sample, token in zip(launched.batch.samples, launched.tokens, strict=True):
@@ -139,7 +151,9 @@ class Driver:
     def _check_contents(self) -> None:
         for seq in self.scheduler.running:
             assert len(seq.block_table) * BLOCK_SIZE >= seq.num_computed_tokens
-            assert self.arena.holds(seq.block_table, self._stream(seq)[: seq.num_computed_tokens]), "foreign contents"
+            own = self._stream(seq)[: seq.num_computed_tokens]
+            assert self.arena.holds(seq.block_table, own), "foreign contents"
+            assert self.arena.states is None or self.arena.states.holds(seq.seq_id, own), "a foreign state"
 
     def _check_order(self, waiting_before: list[Sequence]) -> None:
         """Nobody was admitted before somebody whose turn is earlier, but for who waits for a running prefix."""
@@ -185,9 +199,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_batch_size=st.integers(1, 6),
         max_step_tokens=st.sampled_from((1, 8, 33, 64, 200)),
         modes=st.tuples(st.booleans(), st.sampled_from((True, True, True, False))),
+        num_checkpoints=st.sampled_from((None, None, 0, 1, 3, 20)),
     )
-    def start(self, num_blocks: int, max_batch_size: int, max_step_tokens: int, modes: tuple[bool, bool]) -> None:
-        self.driver = Driver(num_blocks, max_batch_size, max_step_tokens, modes)
+    def start(
+        self,
+        num_blocks: int,
+        max_batch_size: int,
+        max_step_tokens: int,
+        modes: tuple[bool, bool],
+        num_checkpoints: int | None,
+    ) -> None:
+        self.driver = Driver(num_blocks, max_batch_size, max_step_tokens, modes, num_checkpoints)
 
     @rule(
         prompt=prompts,

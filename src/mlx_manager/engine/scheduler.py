@@ -32,6 +32,8 @@ class _Step:
     """Ids of the sequences in the step."""
     saves: list[tuple[int, int]] = field(default_factory=list)
     restores: list[tuple[int, int]] = field(default_factory=list)
+    saved_keys: set[bytes] = field(default_factory=set)
+    """Prefix keys of `saves`: copies are made after the step, so nothing in it can go on from these."""
     written: set[int] = field(default_factory=set)
     """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
 
@@ -188,7 +190,7 @@ class Scheduler:
         for seq in list(self.waiting):
             if budget <= 0 or not self._has_place(1 + len(seq.forks)):
                 break
-            if seq.num_sampling > 0 or self._is_being_computed(seq):
+            if seq.num_sampling > 0 or self._is_being_computed(seq, step):
                 continue
             if not self._admit(seq, step):
                 break
@@ -199,13 +201,18 @@ class Scheduler:
         num_taken = sum(1 + len(seq.forks) for seq in self.running)
         return num_taken + num_rows <= max(self._max_batch_size, num_rows)
 
-    def _is_being_computed(self, seq: Sequence) -> bool:
-        """Whether a running sequence is about to compute the next block of `seq`: then `seq` had better wait."""
-        if not self._has_prefix_cache or not self._computing:
+    def _is_being_computed(self, seq: Sequence, step: _Step) -> bool:
+        """Whether a running sequence is about to compute the next block of `seq`: then `seq` had better wait.
+
+        So it had when this step makes a copy of a state that `seq` could go on from.
+        """
+        if not self._has_prefix_cache or not (self._computing or step.saved_keys):
             return False
         chain_keys(seq.token_ids, seq.block_keys)
-        limit = (seq.num_tokens - 1) // BLOCK_SIZE
-        for key in seq.block_keys[:limit]:
+        keys = seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]
+        if not step.saved_keys.isdisjoint(keys):
+            return True
+        for key in keys:
             if self.prefix.find(key) is None:
                 return key in self._computing
         return False
@@ -326,6 +333,7 @@ class Scheduler:
             step.saves.append((seq.seq_id, checkpoint))
             seq.pending_checkpoints.append((end // BLOCK_SIZE, checkpoint))
             self._keep_checkpoints(seq)
+            step.saved_keys.update(seq.block_keys[end // BLOCK_SIZE - 1 : end // BLOCK_SIZE])
         if is_complete:
             self._add_sample(seq, step)
             self._start_forks(seq, step)
