@@ -14,8 +14,9 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
-from mlx_manager.engine.attention import PagedAttention, PagedLayerView
+from mlx_manager.engine.attention import Score
 from mlx_manager.engine.probe import AttentionProbe
+from mlx_manager.engine.views import PagedLayerView, PagedViews
 
 _ATTENTION = "scaled_dot_product_attention"
 
@@ -32,8 +33,8 @@ class AttentionHook:
     """What a module's wrapped attention call consults; one per module, however many models of it there are."""
 
     def __init__(self) -> None:
-        self.active: PagedAttention | None = None
-        """The attention whose pass is being built; set by the runner around each pass."""
+        self.active: PagedViews | None = None
+        """The views of the pass that is being built; set by the runner around each pass."""
 
 
 def wrap_attention(model: nn.Module) -> list[AttentionHook]:
@@ -74,11 +75,10 @@ def _wrap_module(module: ModuleType) -> AttentionHook:
         view = named.get("cache")
         if view is None and hook.active is not None:
             # A layer without a cache of its own may attend to the keys of one before it.
-            view = hook.active.view_that_returned(keys)
+            view = hook.active.that_returned(keys)
         if isinstance(view, PagedLayerView):
-            return view.attend(
-                (queries, keys, values), named["scale"], sinks=named.get("sinks"), mask=named.get("mask")
-            )
+            score = Score(named["scale"], sinks=named.get("sinks"))
+            return view.attend((queries, keys, values), score, mask=named.get("mask"))
         if isinstance(view, AttentionProbe):
             view.saw_attention(named.get("mask"))
         attended: mx.array = plain(queries, keys, values, *args, **kwargs)

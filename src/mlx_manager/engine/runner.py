@@ -10,11 +10,13 @@ from mlx import nn
 
 from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
-from mlx_manager.engine.attention import DecodeAttention, PagedAttention, PassPlan
+from mlx_manager.engine.attention import DecodeAttention, PagedAttention
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
+from mlx_manager.engine.plan import PassPlan
 from mlx_manager.engine.probe import ModelCaches
 from mlx_manager.engine.sampler import Samples, choose
 from mlx_manager.engine.states import StateStore
+from mlx_manager.engine.views import PagedViews
 
 
 class Launched:
@@ -57,6 +59,7 @@ class PagedRunner:
         self._arena = Arena(caches.layers, max_blocks)
         self._states = StateStore(caches.layout)
         self.attention = PagedAttention(self._arena, attention)
+        self._views = PagedViews(self.attention)
 
     @property
     def arena_bytes(self) -> int:
@@ -145,17 +148,18 @@ class PagedRunner:
         if is_sequence and segments[0].start == 0:
             self._states.forget(seq_ids[0])
         states = self._states.load(seq_ids) if self.has_states else []
-        caches = self._caches.layout.assemble(list(self.attention.views), states)
+        caches = self._caches.layout.assemble(list(self._views.layers), states)
         inputs = _input_ids(segments, plan, previous_tokens)
         picked = None if rows == list(range(plan.num_rows)) else mx.array(rows)
         if self._selection is not None:
             self._selection.pick = None if picked is None else (picked, is_sequence)
-        self._activate(self.attention)
+        self._activate(self._views)
         self.attention.begin(plan)
         try:
             logits: Any = self._model(inputs.reshape(1, -1) if is_sequence else inputs, cache=caches)
         finally:
             self.attention.end()
+            self._views.clear()
             self._activate(None)
             if self._selection is not None:
                 self._selection.pick = None
@@ -166,9 +170,9 @@ class PagedRunner:
         result: mx.array = logits[0] if is_sequence else logits[:, -1]
         return result
 
-    def _activate(self, attention: PagedAttention | None) -> None:
+    def _activate(self, views: PagedViews | None) -> None:
         for hook in self._hooks:
-            hook.active = attention
+            hook.active = views
 
     def _keep_states(self, batch: Batch) -> None:
         for sample in batch.samples:

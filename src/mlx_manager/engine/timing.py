@@ -6,8 +6,9 @@ import time
 
 import mlx.core as mx
 
-from mlx_manager.engine.attention import DecodeAttention, PagedAttention, PassPlan
+from mlx_manager.engine.attention import DecodeAttention, PagedAttention, Score
 from mlx_manager.engine.batch import Segment
+from mlx_manager.engine.plan import PassPlan
 
 _NUM_ROWS = 4
 _NUM_ROW_BLOCKS = 4
@@ -44,7 +45,7 @@ def _time_once(attention: PagedAttention, layer: int, num_heads: int) -> float:
     unused = mx.zeros((_NUM_ROWS, keys.shape[1], 1, 1), dtype=keys.dtype)
     mx.eval(queries, unused)
     started_s = time.perf_counter()
-    mx.eval([attention.attend(layer, (queries, unused, unused), 1.0) for _ in range(_LAYERS_PER_REPEAT)])
+    mx.eval([attention.attend(layer, (queries, unused, unused), Score(1.0)) for _ in range(_LAYERS_PER_REPEAT)])
     return (time.perf_counter() - started_s) / _LAYERS_PER_REPEAT
 
 

@@ -1,0 +1,190 @@
+"""The index arrays of one pass: which slots its rows write, and which blocks each of them reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as AbstractSequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_manager.engine.batch import Segment
+from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+
+_MASKED = -1e30
+_MAX_GROUP_WASTE = 0.6
+"""Rows share a padded group while the shorter one's blocks are at least this part of the longer one's."""
+_SMALL_NUM_BLOCKS = 4
+"""Rows of at most this many blocks are not worth a group of their own."""
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """How the rows of a pass read the arena, for all layers of one window."""
+
+    groups: list[DecodeGroup]
+    prefills: list[PrefillSegment]
+    restore: mx.array | None
+    """Where each row's attention is found when the parts are put one behind the other; None: already in order."""
+
+
+class PassPlan:
+    """The index arrays of one pass, built once on the host and used by every layer."""
+
+    def __init__(self, segments: AbstractSequence[Segment], *, is_sequence: bool = False) -> None:
+        self._segments = segments
+        self.is_sequence = is_sequence
+        """The model is given one segment as a sequence, [1, length], and not as rows, [rows, 1]."""
+        positions: list[int] = []
+        blocks: list[int] = []
+        self.last_rows: list[int] = []
+        """The row of each segment's last token."""
+        for segment in segments:
+            positions.extend(range(segment.start, segment.end))
+            blocks.extend(segment.block_table[p // BLOCK_SIZE] for p in range(segment.start, segment.end))
+            self.last_rows.append(len(positions) - 1)
+        self.num_rows = len(positions)
+        self.first_position = positions[0]
+        self.end = positions[-1] + 1
+        """One past the last position; of a sequence."""
+        self.positions = mx.array(np.array(positions, dtype=np.int32))
+        self.blocks = mx.array(np.array(blocks, dtype=np.int32))
+        self.slots = mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
+        self.sequence_table = mx.array(np.array([segments[-1].block_table], dtype=np.int32))
+        """[1, N] the blocks of a sequence."""
+        self._reads: dict[int | None, ReadPlan] = {}
+
+    def reads(self, window: int | None) -> ReadPlan:
+        """How layers that see the last `window` positions read; None sees all."""
+        if window not in self._reads:
+            self._reads[window] = self._read_plan(window)
+        return self._reads[window]
+
+    def _read_plan(self, window: int | None) -> ReadPlan:
+        decodes: list[tuple[int, Reach]] = []
+        prefills: list[PrefillSegment] = []
+        for last_row, segment in zip(self.last_rows, self._segments, strict=True):
+            if segment.num_tokens == 1:
+                decodes.append((last_row, Reach.of(segment, window)))
+            else:
+                prefills.append(_prefill_segment(last_row + 1 - segment.num_tokens, segment, window))
+        members = group_by_length(decodes)
+        order = [row for group in members for row, _ in group]
+        order += [row for part in prefills for row in range(part.first, part.last)]
+        is_in_order = order == list(range(self.num_rows))
+        return ReadPlan(
+            groups=[_decode_group(group) for group in members],
+            prefills=prefills,
+            restore=None if is_in_order else mx.array(np.argsort(np.array(order)).astype(np.int32)),
+        )
+
+
+@dataclass(frozen=True)
+class DecodeGroup:
+    """Decode rows of similar length, padded to the longest in blocks.
+
+    A padding entry repeats the row's own last block, masked, so that a row never reads a block of another.
+    """
+
+    rows: mx.array
+    """[R] indices into the pass's rows."""
+    tables: mx.array
+    """[R, N] physical blocks."""
+    mask: mx.array
+    """[R, 1, 1, N * BLOCK_SIZE] float32: 0 where a slot is the row's own past, else very negative."""
+    query_index: mx.array
+    """[R, 1, N] the row of each table entry."""
+    num_rows: int
+    num_blocks: int
+
+
+@dataclass(frozen=True)
+class PrefillSegment:
+    """Consecutive rows `first` to `last - 1` of the pass, which end a context of `num_context_tokens` positions."""
+
+    first: int
+    last: int
+    table: mx.array
+    """[N] physical blocks that begin with the context."""
+    is_whole: bool
+    """Whether the context is these rows alone, so that nothing has to be read back."""
+    num_context_tokens: int
+    mask: mx.array | None
+    """[rows, context] what each row sees, where a window hides something; None: all before it."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one decode row reads: the slots from `first` to before `end` of the blocks of `table`."""
+
+    table: tuple[int, ...]
+    first: int
+    end: int
+
+    @staticmethod
+    def of(segment: Segment, window: int | None) -> Reach:
+        """What the one row of `segment` reads when it sees the last `window` positions, itself included."""
+        lowest = 0 if window is None else max(0, segment.end - window)
+        num_skipped = lowest // BLOCK_SIZE
+        table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
+        return Reach(table, lowest - num_skipped * BLOCK_SIZE, segment.end - num_skipped * BLOCK_SIZE)
+
+
+def group_by_length(decodes: AbstractSequence[tuple[int, Reach]]) -> list[list[tuple[int, Reach]]]:
+    """Split (row, reach) pairs into groups that waste little when padded to their longest, longest group first."""
+    groups: list[list[tuple[int, Reach]]] = []
+    longest = 0
+    for row, reach in sorted(decodes, key=lambda item: (-len(item[1].table), item[0])):
+        width = len(reach.table)
+        is_alike = width >= longest * _MAX_GROUP_WASTE or longest <= _SMALL_NUM_BLOCKS
+        if groups and is_alike:
+            groups[-1].append((row, reach))
+        else:
+            groups.append([(row, reach)])
+            longest = width
+    return [sorted(group, key=lambda item: item[0]) for group in groups]
+
+
+def _decode_group(members: AbstractSequence[tuple[int, Reach]]) -> DecodeGroup:
+    width = max(len(reach.table) for _, reach in members)
+    tables = np.empty((len(members), width), dtype=np.int32)
+    mask = np.full((len(members), 1, 1, width * BLOCK_SIZE), _MASKED, dtype=np.float32)
+    for index, (_, reach) in enumerate(members):
+        tables[index, : len(reach.table)] = reach.table
+        tables[index, len(reach.table) :] = reach.table[-1]
+        mask[index, 0, 0, reach.first : reach.end] = 0.0
+    return DecodeGroup(
+        rows=mx.array(np.array([row for row, _ in members], dtype=np.int32)),
+        tables=mx.array(tables),
+        mask=mx.array(mask),
+        query_index=mx.broadcast_to(mx.arange(len(members))[:, None, None], (len(members), 1, width)),
+        num_rows=len(members),
+        num_blocks=width,
+    )
+
+
+def _prefill_segment(first: int, segment: Segment, window: int | None) -> PrefillSegment:
+    last = first + segment.num_tokens
+    is_windowed = window is not None and segment.end > window
+    # The first row of the segment sees the furthest back.
+    num_skipped = max(0, segment.start + 1 - window) // BLOCK_SIZE if is_windowed and window is not None else 0
+    table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
+    context_start = num_skipped * BLOCK_SIZE
+    return PrefillSegment(
+        first=first,
+        last=last,
+        table=mx.array(np.array(table, dtype=np.int32)),
+        is_whole=segment.start == 0,
+        num_context_tokens=segment.end - context_start,
+        mask=_window_mask(segment, context_start, window) if is_windowed else None,
+    )
+
+
+def _window_mask(segment: Segment, context_start: int, window: int | None) -> mx.array:
+    """[tokens of the segment, positions from `context_start` to its end]: which positions each token sees."""
+    rows = np.arange(segment.start, segment.end)[:, None]
+    columns = np.arange(context_start, segment.end)[None]
+    sees = columns <= rows
+    if window is not None:
+        sees &= columns > rows - window
+    return mx.array(sees)
