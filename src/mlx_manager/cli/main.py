@@ -14,6 +14,7 @@ from mlx_manager import __version__
 from mlx_manager.catalog import SettingsError
 from mlx_manager.cli.bench import bench
 from mlx_manager.cli.doctor import doctor
+from mlx_manager.cli.fit import fit
 from mlx_manager.cli.import_gguf import import_model
 from mlx_manager.cli.models import models
 from mlx_manager.cli.serve import serve
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command(name="import")(import_model)
 app.command()(models)
+app.command()(fit)
 app.command()(doctor)
 app.command()(bench)
 

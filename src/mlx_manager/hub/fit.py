@@ -1,0 +1,191 @@
+"""What serving a model will take of memory, told from its files before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mlx_manager.catalog import LoadOptions, ModelEntry, render_size
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.hub.footprint import Footprint
+from mlx_manager.hub.layer_memory import (
+    UNKNOWN_CACHES,
+    LayerMemory,
+    head_dim,
+    layer_memories,
+    num_attention_heads,
+)
+from mlx_manager.hub.safetensors_header import read_tensors
+from mlx_manager.hub.weights import ResidentWeights, loaded_tensors, resident_weights
+
+MEMORY_SHARE = 0.75
+"""Part of a machine's memory that models may take."""
+_PROCESS_BYTES = 185 * 1024**2
+"""A worker without its model: PSS less MLX's active memory, measured on Linux with the CPU backend and a tokenizer of
+49,152 entries. Not measured on macOS, where it is taken as it is."""
+_FALLBACK_CONTEXT = 4096
+"""As `models.loading` has it."""
+_CHECKPOINT_SHARE = 0.25
+"""As `worker.load` has it: copies of recurrent states, as part of the KV budget."""
+_FLOAT32_BYTES = 4
+_NUM_LOGITS_COPIES = 4
+"""Arrays of the size of the logits, float32, that the sampler holds at once: scaled, weights, cumulative, a filter."""
+_NUM_MLP_COPIES = 3
+"""Gate, up and their product."""
+
+
+def predict_footprint(
+    entry: ModelEntry, options: LoadOptions, *, is_cpu_backend: bool, available_bytes: int | None = None
+) -> Footprint:
+    """What the worker of `entry` will take of memory when it is loaded with `options`.
+
+    `available_bytes` decides on a CPU whether quantized weights are dequantized; by default what this machine has free.
+    Raises `InvalidRequest` where the files cannot be read.
+    """
+    folder = Path(entry.path)
+    config = _read_config(folder)
+    nested = config.get("text_config")
+    text = {**config, **nested} if isinstance(nested, dict) else config
+    quantization = config.get("quantization") or config.get("quantization_config") or {}
+    tensors = loaded_tensors(read_tensors(folder), text)
+    weights = resident_weights(
+        tensors,
+        quantization,
+        options.dtype,
+        is_cpu_backend=is_cpu_backend,
+        available_bytes=psutil.virtual_memory().available if available_bytes is None else available_bytes,
+    )
+    layers = layer_memories(tensors, text)
+    kept = _Kept.of(layers, weights)
+    step = _Step.of(text, weights, options, is_cpu_backend=is_cpu_backend, layer_kv_bytes=kept.largest_layer_bytes)
+    notes = _notes(text, quantization, kept)
+    own_context = text.get("max_position_embeddings") or text.get("max_sequence_length") or _FALLBACK_CONTEXT
+    return Footprint(
+        weights_bytes=weights.nbytes,
+        kv_bytes_per_token=kept.kv_bytes,
+        sliding_bytes_per_token=kept.sliding_bytes,
+        window_tokens=kept.window,
+        state_bytes_per_sequence=kept.state_bytes,
+        checkpoint_share=_CHECKPOINT_SHARE if kept.state_bytes else 0.0,
+        activation_bytes=step.fixed_bytes,
+        activation_bytes_per_context_token=step.bytes_per_context_token,
+        process_bytes=_PROCESS_BYTES,
+        max_context=min(int(own_context), options.max_context or int(own_context)),
+        dtype=_describe(weights),
+        is_known=_is_known(text, kept),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What stays between steps, summed over the layers, in bytes."""
+
+    kv_bytes: int
+    sliding_bytes: int
+    window: int | None
+    state_bytes: int
+    largest_layer_bytes: int
+    """Keys and values of one token in the layer that keeps most."""
+
+    @classmethod
+    def of(cls, layers: Sequence[LayerMemory], weights: ResidentWeights) -> _Kept:
+        size = weights.dtype_bytes
+        return cls(
+            kv_bytes=sum(layer.kv_elements for layer in layers) * size,
+            sliding_bytes=sum(layer.kv_elements for layer in layers if layer.window) * size,
+            window=max((layer.window for layer in layers if layer.window), default=None),
+            state_bytes=sum(
+                layer.conv_elements * size + layer.state_elements * (_FLOAT32_BYTES if layer.is_state_float32 else size)
+                for layer in layers
+            ),
+            largest_layer_bytes=max((layer.kv_elements for layer in layers), default=0) * size,
+        )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one step needs for itself, in bytes. A simple model: the largest of its stages, not their course."""
+
+    fixed_bytes: int
+    bytes_per_context_token: int
+
+    @classmethod
+    def of(
+        cls,
+        config: Mapping[str, Any],
+        weights: ResidentWeights,
+        options: LoadOptions,
+        *,
+        is_cpu_backend: bool,
+        layer_kv_bytes: int,
+    ) -> _Step:
+        """The MLP of a full step, or the logits of a full batch, and attention over the longest context.
+
+        MLX's CPU backend writes out the scores of every head; the fused kernel of Metal keeps none. Both read a
+        gathered copy of the context's keys and values in one layer at a time.
+        """
+        num_tokens = options.max_step_tokens
+        mlp = num_tokens * _mlp_width(config) * weights.dtype_bytes * _NUM_MLP_COPIES
+        logits = options.max_batch_size * int(config.get("vocab_size", 0)) * _FLOAT32_BYTES * _NUM_LOGITS_COPIES
+        scores = num_tokens * num_attention_heads(config) * weights.dtype_bytes if is_cpu_backend else 0
+        hidden = num_tokens * int(config.get("hidden_size", 0)) * weights.dtype_bytes
+        queries = num_tokens * num_attention_heads(config) * head_dim(config) * weights.dtype_bytes
+        return cls(
+            fixed_bytes=2 * hidden + max(mlp, logits, 2 * queries),
+            bytes_per_context_token=scores + 2 * layer_kv_bytes,
+        )
+
+
+def _mlp_width(config: Mapping[str, Any]) -> int:
+    """Numbers between the two halves of a layer's MLP for one token: of the chosen experts, where there are some."""
+    dense = next((config[k] for k in ("intermediate_size", "block_ff_dim", "n_inner") if config.get(k)), 0)
+    num_chosen = config.get("num_experts_per_tok") or config.get("top_k_experts") or 0
+    shared = config.get("shared_expert_intermediate_size") or 0
+    expert = config.get("moe_intermediate_size") or dense
+    return max(int(dense), int(num_chosen) * int(expert) + int(shared))
+
+
+def _is_known(config: Mapping[str, Any], kept: _Kept) -> bool:
+    return config.get("model_type") not in UNKNOWN_CACHES and bool(kept.kv_bytes or kept.state_bytes)
+
+
+def _notes(config: Mapping[str, Any], quantization: Mapping[str, Any], kept: _Kept) -> tuple[str, ...]:
+    notes = []
+    model_type = config.get("model_type")
+    if not _is_known(config, kept):
+        notes.append(f"What {model_type} keeps per token and per sequence is not known here: those rows are a guess.")
+    if kept.sliding_bytes:
+        part = f"{render_size(kept.sliding_bytes)} of the {render_size(kept.kv_bytes)} per token"
+        notes.append(
+            f"Sliding-window layers ({part}, window {kept.window:,}) are billed for the whole length: this version "
+            "keeps their keys and values as long as those of the other layers."
+        )
+    if kept.state_bytes:
+        notes.append(
+            f"Copies of recurrent states for prefix hits take up to {_CHECKPOINT_SHARE:.0%} of the KV budget beside it."
+        )
+    method = quantization.get("quant_method")
+    if method and "bits" not in quantization and method not in ("mxfp4", "mxfp8", "fp8"):
+        notes.append(f"Weights quantized by {method} are billed as they are on disk; mlx-lm may convert them.")
+    return tuple(notes)
+
+
+def _describe(weights: ResidentWeights) -> str:
+    name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(weights.dtype, weights.dtype)
+    return f"{name}, quantized" if weights.is_quantized else name
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"{folder / 'config.json'} cannot be read: {error}. Download the model again.") from None
+    if not isinstance(config, dict):
+        raise InvalidRequest(f"{folder / 'config.json'} is not the config of a model.")
+    return config
