@@ -81,7 +81,8 @@ Try it from a shell:
 
 curl {base}/v1/chat/completions -H 'Content-Type: application/json' -d '{{
   "model": "{entry.name}",
-  "messages": [{{"role": "user", "content": "What is the capital of France?"}}]
+  "messages": [{{"role": "user", "content": "What is the capital of France?"}}],
+  "temperature": 0
 }}'
 
 or from Python (pip install openai):
@@ -91,6 +92,7 @@ client = OpenAI(base_url="{base}/v1", api_key="none")
 stream = client.chat.completions.create(
     model="{entry.name}",
     messages=[{{"role": "user", "content": "What is the capital of France?"}}],
+    temperature=0,
     stream=True,
 )
 for chunk in stream:
