@@ -1,0 +1,80 @@
+"""A model that is in memory already, put on the path that the worker chooses for it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.engine import Engine, EngineConfig
+from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.models.loading import LoadedModel
+from mlx_manager.worker import load
+
+
+class EngineMaker(Protocol):
+    """Makes engines that have nothing in common but the runner."""
+
+    def __call__(self, *, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
+        """A new engine with these bounds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Served:
+    """The worker's choice for a model."""
+
+    path: str
+    reason: str
+    new_engine: EngineMaker
+
+
+def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Served:
+    """Choose the path for `model` with the worker's own code: probe its caches, compare, else fall back."""
+    weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    loaded = LoadedModel(
+        model=model,
+        # Text is no business of the engine's.
+        tokenizer=cast(TokenizerWrapper, None),
+        config=config,
+        eos_token_ids=frozenset(),
+        sampling_defaults={},
+        max_context=1024,
+        vocabulary_size=vocabulary_size,
+        dtype="float32",
+        weights_bytes=sum(array.nbytes for _, array in weights),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config))
+        entry = ModelEntry(
+            name=str(config["model_type"]),
+            path=folder,
+            created_unix_s=0,
+            size_bytes=loaded.weights_bytes,
+            architecture=str(config["model_type"]),
+            quantization="float32",
+            max_context=loaded.max_context,
+        )
+        path = load._choose_path(loaded, LoadOptions(dtype="float32"), entry)
+
+    def new_engine(*, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
+        if isinstance(path.runner, PagedRunner):
+            path.runner.reset()
+        engine_config = EngineConfig(
+            num_blocks=num_blocks,
+            max_step_tokens=max_step_tokens,
+            is_pipelined=is_pipelined,
+            has_prefix_cache=path.name == "paged",
+            num_checkpoints=path.num_checkpoints,
+        )
+        return Engine(path.runner, engine_config)
+
+    return Served(path.name, path.reason, new_engine)
