@@ -28,7 +28,7 @@ class HostRunner:
         self.arena = arena
         self.num_launches = 0
 
-    def launch(self, batch: Batch, previous: Launched | None) -> HostLaunched:
+    def launch(self, batch: Batch, previous: Launched | None, masks: object | None = None) -> HostLaunched:
         """Run the step."""
         self.num_launches += 1
         tokens = previous.tokens if isinstance(previous, HostLaunched) else []

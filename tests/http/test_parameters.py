@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, Priority, Role, TextPrompt
+from mlx_manager.ir import ChatPrompt, GenerationRequest, Grammar, GrammarKind, Message, Priority, Role, TextPrompt
 from mlx_manager.protocols.openai import PARAMETERS, ChatRequest, CompletionRequest, Endpoint, Parameter, Support
 from tests.http.scripted_server import Served
 
@@ -21,6 +22,16 @@ CONTINUED = ChatPrompt(
     messages=(Message(role=Role.USER, text="hi"), Message(role=Role.ASSISTANT, text="Well")),
     continue_final_message=True,
 )
+SCHEMA = {"type": "object", "properties": {"ü": {"const": 1}}}
+NAMED_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+
+
+def grammar(kind: str, param: str, text: str = "") -> Grammar:
+    return Grammar(kind=GrammarKind(kind), param=param, text=text)
+
+
+OF_SCHEMA = grammar("json_schema", "response_format.json_schema.schema", json.dumps(SCHEMA))
+GUIDED = grammar("json_schema", "guided_json", json.dumps(SCHEMA))
 Read = Callable[[GenerationRequest], object]
 CHAT, COMPLETIONS = Endpoint.CHAT, Endpoint.COMPLETIONS
 
@@ -67,6 +78,41 @@ for _endpoint in Endpoint:
         ("stop", _endpoint, {"stop": "a"}, lambda r: r.sampling.stop, ("a",)),
         ("stop", _endpoint, {"stop": list("abcd")}, lambda r: r.sampling.stop, tuple("abcd")),
         ("stop", _endpoint, {"stop": []}, lambda r: r.sampling.stop, ()),
+        ("response_format", _endpoint, {"response_format": {"type": "text"}}, lambda r: r.sampling.grammar, None),
+        (
+            "response_format",
+            _endpoint,
+            {"response_format": {"type": "json_object"}},
+            lambda r: r.sampling.grammar,
+            grammar("json_object", "response_format"),
+        ),
+        ("response_format", _endpoint, {"response_format": NAMED_SCHEMA}, lambda r: r.sampling.grammar, OF_SCHEMA),
+        *(
+            (
+                "response_format",
+                _endpoint,
+                {"response_format": {**NAMED_SCHEMA, "json_schema": {"schema": SCHEMA, "strict": strict}}},
+                lambda r: r.sampling.grammar,
+                OF_SCHEMA,
+            )
+            for strict in (True, False)
+        ),
+        ("guided_json", _endpoint, {"guided_json": SCHEMA}, lambda r: r.sampling.grammar, GUIDED),
+        ("guided_json", _endpoint, {"guided_json": json.dumps(SCHEMA)}, lambda r: r.sampling.grammar, GUIDED),
+        (
+            "guided_regex",
+            _endpoint,
+            {"guided_regex": "[ab]+"},
+            lambda r: r.sampling.grammar,
+            grammar("regex", "guided_regex", "[ab]+"),
+        ),
+        (
+            "guided_grammar",
+            _endpoint,
+            {"guided_grammar": 'start: "a"'},
+            lambda r: r.sampling.grammar,
+            grammar("lark", "guided_grammar", 'start: "a"'),
+        ),
         ("ignore_eos", _endpoint, {"ignore_eos": True}, lambda r: r.sampling.ignore_eos, True),
         ("priority", _endpoint, {"priority": "high"}, lambda r: r.priority, Priority.HIGH),
     ]
@@ -95,7 +141,6 @@ HARMLESS_VALUES: dict[str, Any] = {
 OTHERWISE_REFUSED: dict[str, Any] = {
     "tools": [{"type": "function", "function": {"name": "f"}}],
     "tool_choice": "required",
-    "response_format": {"type": "json_object"},
     "modalities": ["text", "audio"],
 }
 REFUSED_VALUE = "something"
@@ -164,6 +209,40 @@ def test_refused_parameter_is_named_and_its_neutral_values_pass(
         for neutral in (None, *row.neutral):
             passed = client.post(PATHS[endpoint], json=BODIES[endpoint] | {row.name: neutral})
             assert passed.status_code == 200, passed.text
+
+
+@pytest.mark.parametrize(
+    ("sent", "param"),
+    [
+        ({"response_format": "json"}, "response_format"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, "response_format.json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": "{}"}}},
+            "response_format.json_schema.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": "yes"}}},
+            "response_format.json_schema.strict",
+        ),
+        ({"guided_json": 5}, "guided_json"),
+        ({"guided_regex": ""}, "guided_regex"),
+        ({"guided_grammar": ["start"]}, "guided_grammar"),
+        ({"guided_regex": "a", "guided_json": SCHEMA}, "guided_regex"),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+        ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos"),
+    ],
+)
+def test_a_form_of_answer_that_cannot_be_meant_is_refused(served: Served, sent: dict[str, Any], param: str) -> None:
+    for endpoint in Endpoint:
+        with served.http() as client:
+            refused = client.post(PATHS[endpoint], json=BODIES[endpoint] | sent)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["param"]) == (400, "invalid_request", param), error
+        assert param in error["message"]
 
 
 @pytest.mark.parametrize("endpoint", Endpoint)

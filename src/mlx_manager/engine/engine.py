@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from mlx_manager.engine.batch import Batch, Chosen
 from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.engine.checkpoints import CheckpointBook
+from mlx_manager.engine.grammar import Constraint, GrammarMasks
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.runner import Launched, Runner
 from mlx_manager.engine.scheduler import Scheduler
@@ -31,6 +33,8 @@ class EngineConfig:
     priority_ageing_s: float = 5.0
     has_prefix_cache: bool = True
     is_pipelined: bool = False
+    num_checkpoints: int | None = None
+    """Copies of recurrent states to keep; None where the model has no recurrent layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +65,10 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class RequestBroke:
-    """The logits of this request were not finite; it is over, and its blocks will be zeroed."""
+    """The request cannot go on: its logits were not finite, or its grammar became too complex. It is over."""
 
     request_id: str
+    reason: str
 
 
 EngineEvent = TokenEvent | RequestBroke
@@ -118,8 +123,10 @@ class Engine:
             pacer=self._pacer,
             ageing_s=config.priority_ageing_s,
             has_prefix_cache=config.has_prefix_cache,
+            checkpoints=None if config.num_checkpoints is None else CheckpointBook(config.num_checkpoints),
         )
         self.counters = EngineCounters()
+        self.grammars = GrammarMasks()
         self._requests: dict[str, _Request] = {}
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
@@ -148,8 +155,11 @@ class Engine:
         """Tokens that the KV cache holds when one sequence has it all."""
         return self.scheduler.blocks.num_blocks * BLOCK_SIZE
 
-    def add(self, request: EngineRequest) -> None:
-        """Queue a request. Raises `ValueError` when it could never run: check its length against `capacity_tokens`."""
+    def add(self, request: EngineRequest, constraint: Constraint | None = None) -> None:
+        """Queue a request, each choice of which matches the `constraint`, if there is one.
+
+        Raises `ValueError` when it could never run: check its length against `capacity_tokens`.
+        """
         num_most = len(request.prompt_token_ids) + request.max_output_tokens
         if num_blocks_for(num_most) > self.scheduler.blocks.num_blocks:
             raise ValueError(f"{num_most} tokens do not fit the {self.capacity_tokens} of the KV cache")
@@ -161,6 +171,8 @@ class Engine:
         self._requests[request.request_id] = _Request(sequences)
         for seq in sequences:
             self._sequences[seq.seq_id] = seq
+            if constraint is not None:
+                self.grammars.add(seq.seq_id, constraint)
         self.scheduler.add(leader)
 
     def usage(self, request_id: str) -> RequestUsage:
@@ -169,9 +181,7 @@ class Engine:
 
     def finish_choice(self, request_id: str, choice: int) -> None:
         """End one choice early: its text met a stop string. Its `TokenEvent`s stop at once."""
-        seq = self._requests[request_id].sequences[choice]
-        self.scheduler.finish(seq)
-        self._sequences.pop(seq.seq_id, None)
+        self._finish(self._requests[request_id].sequences[choice])
 
     def forget(self, request_id: str, *, is_aborted: bool = False) -> None:
         """End whatever is left of a request and drop it. An unknown id is ignored."""
@@ -186,18 +196,25 @@ class Engine:
 
     def step(self) -> list[EngineEvent]:
         """Run one step and return the tokens that became known. Blocks while the device works."""
+        events: list[EngineEvent] = []
+        if self._launched is not None and any(seq.seq_id in self.grammars for seq in self.scheduler.running):
+            # A grammar has to know the last token before it can say which may be next.
+            events = self._commit_launched(None, 0.0)
         started_s = self._clock()
         batch = self.scheduler.schedule()
         launched = None
         if batch.segments or batch.scrubs or batch.ended:
-            launched = self._runner.launch(batch, self._launched)
+            masks = self.grammars.begin(batch.samples)
+            launched = self._runner.launch(batch, self._launched, masks)
             self.counters.num_steps += 1
         if not self._is_pipelined:
             return [] if launched is None else self._commit(launched, started_s)
-        (finished, finished_s), (self._launched, self._launched_s) = (
-            (self._launched, self._launched_s),
-            (launched, started_s),
-        )
+        return events + self._commit_launched(launched, started_s)
+
+    def _commit_launched(self, then: Launched | None, then_s: float) -> list[EngineEvent]:
+        """Commit the step in flight, if any; `then` takes its place."""
+        finished, finished_s = self._launched, self._launched_s
+        self._launched, self._launched_s = then, then_s
         return [] if finished is None else self._commit(finished, finished_s)
 
     def _commit(self, launched: Launched, launched_s: float) -> list[EngineEvent]:
@@ -209,8 +226,13 @@ class Engine:
             if seq is None:
                 continue
             if not chosen.is_finite:
-                events.append(RequestBroke(seq.request_id))
-                self._break(seq.request_id)
+                events.append(RequestBroke(seq.request_id, "the model computed values that are not finite"))
+                self._end(self._requests.pop(seq.request_id), is_tainted=True)
+                continue
+            failure = self.grammars.advance(seq.seq_id, chosen.token_id)
+            if failure is not None:
+                events.append(RequestBroke(seq.request_id, f"the grammar could not be followed further: {failure}"))
+                self._end(self._requests.pop(seq.request_id))
                 continue
             events.append(self._commit_token(seq, chosen))
         return events
@@ -225,23 +247,23 @@ class Engine:
         self.counters.num_generated_tokens += 1
         is_end_token = chosen.token_id in seq.eos_token_ids
         finish = None
-        if is_end_token:
+        if is_end_token or self.grammars.is_complete(seq.seq_id):
             finish = FinishReason.STOP
         elif seq.is_at_length_limit:
             finish = FinishReason.LENGTH
         if finish is not None:
-            self.scheduler.finish(seq)
-            self._sequences.pop(seq.seq_id, None)
+            self._finish(seq)
         return TokenEvent(seq.request_id, seq.choice, chosen, finish, is_end_token)
-
-    def _break(self, request_id: str) -> None:
-        self._end(self._requests.pop(request_id), is_tainted=True)
 
     def _end(self, request: _Request, *, is_tainted: bool = False) -> None:
         # Forks first: one whose leader ends would otherwise be queued to start on its own.
         for seq in reversed(request.sequences):
-            self.scheduler.finish(seq, is_tainted=is_tainted)
-            self._sequences.pop(seq.seq_id, None)
+            self._finish(seq, is_tainted=is_tainted)
+
+    def _finish(self, seq: Sequence, *, is_tainted: bool = False) -> None:
+        self.scheduler.finish(seq, is_tainted=is_tainted)
+        self._sequences.pop(seq.seq_id, None)
+        self.grammars.drop(seq.seq_id)
 
     def _observe(self, batch: Batch, launched_s: float) -> None:
         now_s = self._clock()

@@ -12,6 +12,7 @@ from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
+from mlx_manager.engine.grammar import PendingMasks
 from mlx_manager.engine.plan import PassPlan
 from mlx_manager.engine.probe import ModelCaches
 from mlx_manager.engine.sampler import Samples, choose
@@ -34,8 +35,11 @@ class Launched:
 class Runner(Protocol):
     """Whatever can run a batch."""
 
-    def launch(self, batch: Batch, previous: Launched | None) -> Launched:
-        """Start a step without waiting for it. `previous` is the step before, whose tokens this one may need."""
+    def launch(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
+        """Start a step without waiting for it. `previous` is the step before, whose tokens this one may need.
+
+        `masks` are those of the batch's constrained samples: join them once the logits are on their way.
+        """
         ...
 
     @property
@@ -71,13 +75,14 @@ class PagedRunner:
         """Whether the model has recurrent layers."""
         return bool(self._caches.layout.state_sizes)
 
-    def launch(self, batch: Batch, previous: Launched | None) -> Launched:
-        """Start a step without waiting for it."""
+    def launch(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
+        """Start a step without waiting for it, except for its masks."""
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
         logits = self._run(batch, tuple(sample.segment for sample in batch.samples), previous_tokens)
         samples = None
         if logits is not None:
-            samples = choose(logits, batch.samples, batch.segments, previous_tokens)
+            allowed = None if masks is None else masks.join(logits)
+            samples = choose(logits, batch.samples, batch.segments, previous_tokens, allowed)
         mx.async_eval(*self._arena.arrays(), *self._states.arrays(), *([] if samples is None else samples.arrays()))
         return Launched(batch, samples)
 

@@ -1,9 +1,9 @@
 """Choosing tokens: one vectorised pass over all rows of a step, each with its own parameters.
 
-Order per row: penalties, logit bias, then greedy, or temperature, top-k, top-p, min-p and one draw. The draw inverts
-the cumulative distribution at a number that depends on the row's seed and its count of output tokens alone, so a seed
-gives the same tokens whatever else is in the batch. Penalties follow Keskar et al. 2019 (repetition) and OpenAI's API
-reference (presence and frequency, over the output only).
+Order per row: penalties, logit bias, grammar, then greedy, or temperature, top-k, top-p, min-p and one draw. The draw
+inverts the cumulative distribution at a number that depends on the row's seed and its count of output tokens alone, so
+a seed gives the same tokens whatever else is in the batch. Penalties follow Keskar et al. 2019 (repetition) and
+OpenAI's API reference (presence and frequency, over the output only).
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from mlx_manager.engine.batch import Chosen, Sample, Segment
 
 _NEVER = -1e30
+
+
+@dataclass(frozen=True)
+class AllowedTokens:
+    """Which tokens the grammars of some rows allow next."""
+
+    rows: tuple[int, ...]
+    is_allowed: NDArray[np.bool_]
+    """[rows, vocabulary]"""
 
 
 @dataclass(frozen=True)
@@ -66,13 +76,16 @@ def choose(
     samples: AbstractSequence[Sample],
     segments: AbstractSequence[Segment],
     previous_tokens: mx.array | None,
+    allowed: AllowedTokens | None = None,
 ) -> Samples:
     """Choose a token for each sample from its row of `logits`, [R, vocabulary], of any float type.
 
     `previous_tokens` are the tokens of the step before, for penalties that must count one the host has not seen yet.
+    Log-probabilities are of the model's distribution before penalties, biases and grammars.
     """
     logits = logits.astype(mx.float32)
     adjusted = _with_bias(_with_penalties(logits, samples, segments, previous_tokens), samples)
+    adjusted = _with_grammars(adjusted, allowed)
     tokens = mx.argmax(adjusted, axis=-1)
     drawing = [row for row, sample in enumerate(samples) if not sample.params.is_greedy]
     if drawing:
@@ -154,6 +167,16 @@ def _with_bias(logits: mx.array, samples: AbstractSequence[Sample]) -> mx.array:
         return logits
     rows, tokens, biases = zip(*entries, strict=True)
     return logits.at[mx.array(rows), mx.array(tokens)].add(mx.array(biases, dtype=mx.float32))
+
+
+def _with_grammars(logits: mx.array, allowed: AllowedTokens | None) -> mx.array:
+    if allowed is None:
+        return logits
+    is_allowed = mx.array(allowed.is_allowed)
+    if len(allowed.rows) == logits.shape[0]:
+        return mx.where(is_allowed, logits, -mx.inf)
+    rows = mx.array(allowed.rows)
+    return _put_rows(logits, rows, mx.where(is_allowed, logits[rows], -mx.inf))
 
 
 def _draw(logits: mx.array, samples: AbstractSequence[Sample]) -> mx.array:

@@ -13,6 +13,7 @@ from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_manager.engine.batch import Batch, Segment
+from mlx_manager.engine.grammar import PendingMasks
 from mlx_manager.engine.runner import Launched
 from mlx_manager.engine.sampler import choose
 
@@ -32,8 +33,8 @@ class SequentialRunner:
         """Bytes that the caches of all sequences hold."""
         return sum(layer.nbytes for cache in self._caches.values() for layer in cache)
 
-    def launch(self, batch: Batch, previous: Launched | None) -> Launched:
-        """Start a step without waiting for it."""
+    def launch(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
+        """Start a step without waiting for it, except for its masks."""
         for seq_id in batch.ended:
             self._caches.pop(seq_id, None)
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
@@ -45,7 +46,8 @@ class SequentialRunner:
         samples = None
         if batch.samples:
             rows = mx.concatenate([logits[sample.segment] for sample in batch.samples])
-            samples = choose(rows, batch.samples, batch.segments, previous_tokens)
+            allowed = None if masks is None else masks.join(rows)
+            samples = choose(rows, batch.samples, batch.segments, previous_tokens, allowed)
         mx.async_eval(logits, [] if samples is None else samples.arrays())
         return Launched(batch, samples)
 

@@ -18,6 +18,8 @@ from mlx_manager.ir.fold import Answer, Choice, Part, fold
 from mlx_manager.ir.request import (
     ChatPrompt,
     GenerationRequest,
+    Grammar,
+    GrammarKind,
     Message,
     Priority,
     Prompt,
@@ -36,6 +38,8 @@ __all__ = [
     "FinishReason",
     "Finished",
     "GenerationRequest",
+    "Grammar",
+    "GrammarKind",
     "Message",
     "Part",
     "PartDelta",

@@ -56,6 +56,25 @@ class TokenPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="tokens"):
 Prompt = ChatPrompt | TextPrompt | TokenPrompt
 
 
+class GrammarKind(StrEnum):
+    """In which language a grammar is written."""
+
+    JSON_OBJECT = "json_object"
+    """Any JSON object; there is no text."""
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"
+
+
+class Grammar(msgspec.Struct, frozen=True, kw_only=True):
+    """What the whole answer has to match, token by token."""
+
+    kind: GrammarKind
+    param: str
+    """The field of the request that it came in, for errors about it."""
+    text: str = ""
+
+
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How to choose tokens. `None` means that the client said nothing: the model's own default holds, then the server's.
 
@@ -74,6 +93,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
+    grammar: Grammar | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     """Go on after an end-of-sequence token (benchmarks)."""

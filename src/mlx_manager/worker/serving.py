@@ -5,16 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke
+from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import EngineStats, RequestEvents, RequestFailed, StepDone
 from mlx_manager.ir import Event, GenerationRequest, Sampling, TextPrompt
+from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.prompt import PromptBuilder
 from mlx_manager.models.tokens import Vocabulary
@@ -22,6 +26,7 @@ from mlx_manager.worker.answer import AnswerBuilder
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
+_COMPILE_WAIT_S = 0.005
 
 
 class Serving:
@@ -39,6 +44,8 @@ class Serving:
         self._eos_token_ids = loaded.eos_token_ids
         self._defaults = loaded.sampling_defaults
         self.max_context = min(loaded.max_context, engine.capacity_tokens)
+        self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
+        self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
         self._pending: dict[str, list[Event]] = {}
         self._finish_times_s: deque[float] = deque(maxlen=64)
@@ -46,7 +53,7 @@ class Serving:
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
-        return self._engine.has_work
+        return self._engine.has_work or bool(self._compiling)
 
     def submit(self, request: GenerationRequest) -> RequestFailed | None:
         """Take a request; its first events come with the next step. Returns its failure when it is refused."""
@@ -58,13 +65,14 @@ class Serving:
 
     def abort(self, request_id: str) -> None:
         """Forget a request before the next step."""
+        self._compiling.pop(request_id, None)
         self._answers.pop(request_id, None)
         self._pending.pop(request_id, None)
         self._engine.forget(request_id, is_aborted=True)
 
     def step(self) -> tuple[StepDone, list[RequestFailed]]:
         """Run one step of the engine and report what it brought."""
-        failures = []
+        failures = self._start_compiled()
         deltas, self._pending = self._pending, {}
         for event in self._engine.step():
             answer = self._answers.get(event.request_id)
@@ -73,7 +81,7 @@ class Serving:
             if isinstance(event, RequestBroke):
                 del self._answers[event.request_id]
                 deltas.pop(event.request_id, None)
-                error = GenerationFailed("the model computed values that are not finite; the request was ended")
+                error = GenerationFailed(f"{event.reason}; the request was ended")
                 failures.append(RequestFailed(event.request_id, error.as_info()))
                 continue
             events = deltas.setdefault(event.request_id, [])
@@ -93,7 +101,7 @@ class Serving:
         scheduler, blocks, counters = self._engine.scheduler, self._engine.scheduler.blocks, self._engine.counters
         return EngineStats(
             num_running=len(scheduler.running),
-            num_waiting=len(scheduler.waiting),
+            num_waiting=len(scheduler.waiting) + len(self._compiling),
             num_blocks_total=blocks.num_blocks,
             num_blocks_free=blocks.num_free,
             num_blocks_cached=blocks.num_cached,
@@ -111,29 +119,53 @@ class Serving:
         )
 
     def _submit(self, request: GenerationRequest) -> None:
-        if request.request_id in self._answers:
+        if request.request_id in self._answers or request.request_id in self._compiling:
             raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
         self._check_queue()
         prompt = self._prompts.token_ids(request.prompt)
         max_output_tokens = self._max_output_tokens(request.sampling, len(prompt))
         self._check_bias(request.sampling)
-        self._engine.add(
-            EngineRequest(
-                request_id=request.request_id,
-                prompt_token_ids=prompt,
-                params=self._params(request),
-                max_output_tokens=max_output_tokens,
-                eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
-                priority=request.priority,
-            )
+        tokenized = EngineRequest(
+            request_id=request.request_id,
+            prompt_token_ids=prompt,
+            params=self._params(request),
+            max_output_tokens=max_output_tokens,
+            eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
+            priority=request.priority,
         )
-        echo = self._echo_text(request, prompt)
-        answer = AnswerBuilder(request, len(prompt), self._vocabulary, echo)
+        answer = AnswerBuilder(request, len(prompt), self._vocabulary, self._echo_text(request, prompt))
+        if request.sampling.grammar is None:
+            self._start(tokenized, answer)
+        else:
+            constraint = self._grammars.start(request.sampling.grammar)
+            self._compiling[request.request_id] = _Compiling(tokenized, answer, constraint)
+
+    def _start(self, request: EngineRequest, answer: AnswerBuilder, constraint: Constraint | None = None) -> None:
+        self._engine.add(request, constraint)
         self._answers[request.request_id] = answer
         self._pending[request.request_id] = answer.begin()
 
+    def _start_compiled(self) -> list[RequestFailed]:
+        """Start the requests whose grammars are ready; with nothing else to do, wait a moment for one."""
+        if self._compiling and not self._engine.has_work:
+            futures = [compiling.constraint for compiling in self._compiling.values()]
+            wait(futures, timeout=_COMPILE_WAIT_S, return_when=FIRST_COMPLETED)
+        failures = []
+        for request_id, compiling in list(self._compiling.items()):
+            if not compiling.constraint.done():
+                continue
+            del self._compiling[request_id]
+            error = compiling.constraint.exception()
+            if error is None:
+                self._start(compiling.request, compiling.answer, compiling.constraint.result())
+                continue
+            if not isinstance(error, MlxManagerError):
+                error = GenerationFailed(f"the grammar could not be compiled: {type(error).__name__}: {error}")
+            failures.append(RequestFailed(request_id, error.as_info()))
+        return failures
+
     def _check_queue(self) -> None:
-        num_waiting = self._engine.num_waiting_requests
+        num_waiting = self._engine.num_waiting_requests + len(self._compiling)
         if num_waiting >= self._options.max_queued_requests:
             raise QueueFull(
                 f"{num_waiting} requests wait already, as many as the queue holds; try again later",
@@ -208,3 +240,12 @@ class Serving:
             return request.prompt.text
         decoder = self._vocabulary.decoder()
         return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
+
+
+@dataclass(frozen=True)
+class _Compiling:
+    """A request whose grammar is being compiled; everything else about it has been checked."""
+
+    request: EngineRequest
+    answer: AnswerBuilder
+    constraint: Future[Constraint]

@@ -63,6 +63,10 @@ _SERVED = (
     Parameter("presence_penalty", Support.SERVED, "sampling.presence_penalty"),
     Parameter("frequency_penalty", Support.SERVED, "sampling.frequency_penalty"),
     Parameter("logit_bias", Support.SERVED, "sampling.logit_bias"),
+    Parameter("response_format", Support.SERVED, "sampling.grammar"),
+    Parameter("guided_json", Support.SERVED, "sampling.grammar: a JSON Schema, or its text"),
+    Parameter("guided_regex", Support.SERVED, "sampling.grammar"),
+    Parameter("guided_grammar", Support.SERVED, "sampling.grammar: in Lark's form"),
     Parameter("stop", Support.SERVED, "sampling.stop"),
     Parameter("ignore_eos", Support.SERVED, "sampling.ignore_eos"),
     Parameter("n", Support.SERVED, "request.num_choices"),
@@ -97,7 +101,7 @@ _HARMLESS = (
 )
 
 _TOOLS_LATER = "Tool calls are not served yet: leave it out."
-_NO_CONSTRAINT = "Constrained output is not served yet: ask for the form in the prompt and leave it out."
+_OTHER_CONSTRAINT = "Send response_format, guided_json, guided_regex or guided_grammar instead."
 _NO_SAMPLER = "That sampler is not served: leave it out; temperature, top_p, top_k and min_p are."
 _TEXT_ONLY = "Answers are text only: leave it out."
 _FIXED_TEMPLATE = "The model's own chat template is used as it is: leave it out."
@@ -107,14 +111,10 @@ _REFUSED = (
     Parameter("tool_choice", Support.REFUSED, _TOOLS_LATER, ("none", "auto"), _CHAT),
     Parameter("functions", Support.REFUSED, _TOOLS_LATER, ([],), _CHAT),
     Parameter("function_call", Support.REFUSED, _TOOLS_LATER, ("none", "auto"), _CHAT),
-    Parameter("response_format", Support.REFUSED, _NO_CONSTRAINT, ({"type": "text"},)),
-    Parameter("guided_json", Support.REFUSED, _NO_CONSTRAINT),
-    Parameter("guided_regex", Support.REFUSED, _NO_CONSTRAINT),
-    Parameter("guided_choice", Support.REFUSED, _NO_CONSTRAINT),
-    Parameter("guided_grammar", Support.REFUSED, _NO_CONSTRAINT),
-    Parameter("structured_outputs", Support.REFUSED, _NO_CONSTRAINT),
-    Parameter("json_schema", Support.REFUSED, _NO_CONSTRAINT),
-    Parameter("grammar", Support.REFUSED, _NO_CONSTRAINT, ("",)),
+    Parameter("guided_choice", Support.REFUSED, _OTHER_CONSTRAINT),
+    Parameter("structured_outputs", Support.REFUSED, _OTHER_CONSTRAINT),
+    Parameter("json_schema", Support.REFUSED, _OTHER_CONSTRAINT),
+    Parameter("grammar", Support.REFUSED, _OTHER_CONSTRAINT, ("",)),
     Parameter("audio", Support.REFUSED, _TEXT_ONLY, endpoints=_CHAT),
     Parameter("modalities", Support.REFUSED, _TEXT_ONLY, (["text"], []), _CHAT),
     Parameter("web_search_options", Support.REFUSED, "The web is not searched: leave it out.", endpoints=_CHAT),

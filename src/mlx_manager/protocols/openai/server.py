@@ -16,6 +16,7 @@ from mlx_manager.ir import (
     TextPrompt,
     TokenPrompt,
 )
+from mlx_manager.protocols.openai.grammar import parse_grammar
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
 from mlx_manager.protocols.openai.wire import (
     MAX_STOPS,
@@ -124,6 +125,7 @@ def _parse_sampling(wire: ChatRequest | CompletionRequest, *, logprobs: bool, to
         presence_penalty=wire.presence_penalty or 0.0,
         frequency_penalty=wire.frequency_penalty or 0.0,
         logit_bias={int(token_id): bias for token_id, bias in (wire.logit_bias or {}).items()},
+        grammar=parse_grammar(wire),
         stop=_parse_stop(wire.stop),
         ignore_eos=bool(wire.ignore_eos),
         logprobs=logprobs,

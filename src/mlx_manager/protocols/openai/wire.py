@@ -65,6 +65,22 @@ class StreamOptions(_Wire):
     include_usage: bool | None = None
 
 
+class JsonSchemaFormat(_Wire):
+    """`response_format.json_schema`. It is enforced whether `strict` or not."""
+
+    name: str | None = None
+    description: str | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Wire):
+    """The form that the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+
+
 class _Request(_Wire):
     """What both endpoints take. `None` is the same as not sent."""
 
@@ -83,6 +99,17 @@ class _Request(_Wire):
     logit_bias: (
         dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None
     ) = None
+    response_format: ResponseFormat | None = None
+    guided_json: (
+        Annotated[
+            Annotated[str, Tag("<text>")] | Annotated[dict[str, Any], Tag("<schema>")],
+            Discriminator(lambda sent: "<text>" if isinstance(sent, str) else "<schema>"),
+        ]
+        | None
+    ) = None
+    guided_regex: str | None = Field(None, min_length=1)
+    guided_grammar: str | None = Field(None, min_length=1)
+    """In Lark's form."""
     stop: str | list[str] | None = None
     ignore_eos: bool | None = None
     n: Whole | None = Field(None, ge=1, le=MAX_CHOICES)

@@ -1,0 +1,82 @@
+"""Compiles the grammars of requests for one model's tokenizer, with llguidance, in a thread of their own."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from llguidance import LLMatcher, LLTokenizer
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import Tokenizer
+
+from mlx_manager.engine.grammar import Constraint
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.ir import Grammar, GrammarKind
+
+_WHITESPACE = r" |\n[ \t]{0,24}"
+"""Between the tokens of a JSON text: what serializers and pretty-printers write. Without a bound, a small model that has
+nothing to say goes on with white space until its length limit."""
+_ANY_OBJECT = '{"type": "object"}'
+_NUM_MOST_REASON_CHARACTERS = 500
+
+
+class GrammarCompiler:
+    """Turns an `ir.Grammar` into a `Constraint` for the engine.
+
+    The trie of the vocabulary that llguidance walks takes about a second to build (49,152 tokens), so it is built when
+    the first grammar comes.
+    """
+
+    def __init__(self, tokenizer: TokenizerWrapper, vocabulary_size: int, eos_token_ids: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary_size = vocabulary_size
+        self._eos_token_ids = eos_token_ids
+        self._trie: LLTokenizer | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar-compiler")
+
+    def start(self, grammar: Grammar) -> Future[Constraint]:
+        """Compile in the background. The future raises `InvalidRequest`, naming the field and what is wrong."""
+        return self._thread.submit(self._compile, grammar)
+
+    def _compile(self, grammar: Grammar) -> Constraint:
+        if self._trie is None:
+            self._trie = self._build_trie(grammar)
+        try:
+            source = _source(grammar)
+        except ValueError as error:
+            raise _refusal(grammar, str(error)) from None
+        matcher = LLMatcher(self._trie, source, log_level=0)
+        if matcher.is_error():
+            raise _refusal(grammar, matcher.get_error())
+        return Constraint(matcher, self._trie.vocab_size)
+
+    def _build_trie(self, grammar: Grammar) -> LLTokenizer:
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer) or not self._eos_token_ids:
+            raise InvalidRequest(
+                f"{grammar.param} cannot be enforced for this model: its tokenizer is not of a kind that grammars are "
+                "compiled for. Leave it out.",
+                param=grammar.param,
+            )
+        spelled = backend.to_str()
+        if backend.padding is not None or backend.truncation is not None:
+            own = Tokenizer.from_str(spelled)
+            own.no_padding()
+            own.no_truncation()
+            spelled = own.to_str()
+        return LLTokenizer(spelled, n_vocab=self._vocabulary_size, eos_token=sorted(self._eos_token_ids))
+
+
+def _source(grammar: Grammar) -> str:
+    """llguidance's own form of the grammar. Raises `ValueError` for a schema that is no JSON."""
+    if grammar.kind is GrammarKind.REGEX:
+        return LLMatcher.grammar_from_regex(grammar.text)
+    if grammar.kind is GrammarKind.LARK:
+        return LLMatcher.grammar_from_lark(grammar.text)
+    schema = _ANY_OBJECT if grammar.kind is GrammarKind.JSON_OBJECT else grammar.text
+    # A schema's own "x-guidance" overrides what is given here.
+    return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _WHITESPACE})
+
+
+def _refusal(grammar: Grammar, reason: str) -> InvalidRequest:
+    lines = " ".join(reason.split("<state>", maxsplit=1)[0].split())[:_NUM_MOST_REASON_CHARACTERS]
+    return InvalidRequest(f"{grammar.param} cannot be enforced: {lines}", param=grammar.param)
