@@ -156,7 +156,7 @@ visits = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     mix=st.lists(visits, min_size=1, max_size=8),
     num_blocks=st.integers(4, 20),
@@ -238,7 +238,7 @@ def test_what_counts_as_cached_is_what_others_computed() -> None:
     assert max(num_cached) == 0
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     mix=st.lists(visits, min_size=1, max_size=5),
     bad=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20)), min_size=1, max_size=3),
