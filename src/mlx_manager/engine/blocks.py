@@ -119,6 +119,10 @@ class BlockPool:
             self._recycled.append(block)
         self._cached.clear()
 
+    def recycled(self) -> list[int]:
+        """Free blocks that have been written at some time."""
+        return list(self._recycled)
+
     def check_integrity(self) -> None:
         """Prove that every block is in exactly one state and the books add up. Raises `AssertionError`."""
         used = {block for block, count in enumerate(self._num_references) if count > 0}

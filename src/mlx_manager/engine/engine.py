@@ -223,6 +223,9 @@ class Engine:
         self._observe(launched.batch, launched_s)
         for sample, chosen in zip(launched.batch.samples, output.chosen, strict=True):
             seq = self._sequences.get(sample.seq_id)
+            if not chosen.is_finite and (seq is None or not seq.block_table):
+                # It gave its blocks up before this was known, so nobody knows any more which they were.
+                self.scheduler.distrust()
             if seq is None:
                 continue
             if not chosen.is_finite:

@@ -125,6 +125,11 @@ class Scheduler:
                 self.waiting.push(fork)
         seq.forks = []
 
+    def distrust(self) -> None:
+        """Forget every cached block, and zero whatever no sequence holds: somebody left values that are not finite."""
+        self.blocks.forget_cached()
+        self._scrubs.extend(self.blocks.recycled())
+
     def check_integrity(self) -> None:
         """Prove that the books balance: every reference has a block table that holds it. Raises `AssertionError`."""
         self.blocks.check_integrity()
@@ -145,14 +150,17 @@ class Scheduler:
         for seq in sorted(self.running, key=self.waiting.turn_of):
             if seq.status is not Status.RUNNING or seq.is_prefilling or not seq.wants_more:
                 continue
-            if self._make_room(seq, step):
+            if self._make_room(seq, 1, step):
                 self._take(seq, 1, step)
 
-    def _make_room(self, seq: Sequence, step: _Step) -> bool:
-        """Give the next position of `seq` a block it may write; preempt others, or `seq` itself, when there is none."""
+    def _make_room(self, seq: Sequence, num_tokens: int, step: _Step) -> bool:
+        """Give the next positions of `seq` blocks it may write. While there are none, preempt whose turn is last.
+
+        False when that was `seq` itself.
+        """
         while True:
             try:
-                self._prepare_blocks(seq, seq.num_computed_tokens + 1, step)
+                self._prepare_blocks(seq, seq.num_computed_tokens + num_tokens, step)
                 return True
             except OutOfBlocks:
                 victim = self._victim(step)
@@ -183,18 +191,22 @@ class Scheduler:
     # -- prefill -----------------------------------------------------------------------------------------------
 
     def _schedule_prefills(self, step: _Step) -> None:
+        """Share the budget out by turn, among those that prefill already and those that wait."""
         budget = self._pacer.prefill_budget(len(step.segments))
-        for seq in sorted(self.running, key=self.waiting.turn_of):
-            if budget > 0 and seq.is_prefilling and seq.seq_id not in step.scheduled:
+        prefilling = [seq for seq in self.running if seq.is_prefilling and seq.seq_id not in step.scheduled]
+        may_admit = True
+        for seq in sorted([*prefilling, *self.waiting], key=self.waiting.turn_of):
+            if budget <= 0:
+                return
+            if seq.status is Status.WAITING and may_admit and self._is_ready(seq, step):
+                # Whoever finds no room holds back all whose turn is later, so that small requests cannot starve it.
+                may_admit = self._has_place(1 + len(seq.forks)) and self._admit(seq, step)
+            if seq.status is Status.RUNNING:
                 budget -= self._take_chunk(seq, budget, step)
-        for seq in list(self.waiting):
-            if budget <= 0 or not self._has_place(1 + len(seq.forks)):
-                break
-            if seq.num_sampling > 0 or self._is_being_computed(seq, step):
-                continue
-            if not self._admit(seq, step):
-                break
-            budget -= self._take_chunk(seq, budget, step)
+
+    def _is_ready(self, seq: Sequence, step: _Step) -> bool:
+        """Whether a waiting sequence can start: all its tokens are known, and nobody is about to compute its prefix."""
+        return seq.num_sampling == 0 and not self._is_being_computed(seq, step)
 
     def _has_place(self, num_rows: int) -> bool:
         """Whether the batch has places for a request of `num_rows` choices; one larger than the batch runs alone."""
@@ -222,8 +234,9 @@ class Scheduler:
         hits = self._find_prefix(seq)
         num_needed = num_blocks_for(seq.num_tokens) - len(hits)
         num_unreferenced_hits = sum(1 for block in hits if self.blocks.num_references(block) == 0)
-        # One block in reserve for each running sequence, so that admitting does not preempt at once.
-        num_reserved = len(self.running)
+        # What running sequences still need for the tokens they have, and one block each to go on with, so that
+        # admitting does not preempt at once.
+        num_reserved = sum(1 + running.num_missing_blocks for running in self.running)
         if self.running and num_needed + num_reserved > self.blocks.num_available - num_unreferenced_hits:
             return False
         if num_needed > self.blocks.num_available - num_unreferenced_hits:
@@ -287,10 +300,7 @@ class Scheduler:
         num_tokens = min(budget, seq.num_uncomputed_tokens)
         if self._checkpoints is not None:
             num_tokens = _up_to_boundary(seq, num_tokens)
-        try:
-            self._prepare_blocks(seq, seq.num_computed_tokens + num_tokens, step)
-        except OutOfBlocks:
-            self._preempt(seq, step)
+        if not self._make_room(seq, num_tokens, step):
             return 0
         self._take(seq, num_tokens, step)
         return num_tokens
