@@ -90,8 +90,12 @@ class Arena:
         """Copy whole blocks, (from, to) each; all are read before any is written."""
         sources = mx.array([source for source, _ in pairs])
         targets = mx.array([target for _, target in pairs])
-        for array in self.arrays():
-            array[targets] = array[sources]
+        arrays = self.arrays()
+        picked = [array[sources] for array in arrays]
+        # A read that is still to come holds the array, and the write would copy all of it instead of these blocks.
+        mx.eval(*picked)
+        for array, blocks in zip(arrays, picked, strict=True):
+            array[targets] = blocks
 
     def scrub(self, blocks: tuple[int, ...]) -> None:
         """Zero whole blocks."""
