@@ -57,7 +57,7 @@ def test_ready_once_the_model_can_answer_and_gone_with_its_workers(starter_folde
         workers = server.children()
         server.process.kill()
         server.process.wait()
-        with pytest.raises(httpx.TransportError):
+        with pytest.raises(openai.APIConnectionError):
             for _ in stream:
                 pass
         wait_until(lambda: all(map(is_gone, workers)), 10, lambda: workers)

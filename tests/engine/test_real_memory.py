@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import pytest
 
 from mlx_manager.engine.arena import Arena, LayerShape
-from mlx_manager.engine.batch import Batch
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
 
@@ -54,7 +55,7 @@ def test_the_arena_grows_to_its_budget_and_never_past_it() -> None:
 def test_decode_steps_leave_memory_flat(starter: Starter, is_pipelined: bool) -> None:
     flat = drive(starter, num_blocks=256, is_pipelined=is_pipelined)
     # The whole arena at once, so that a copy of one layer's keys (6 MiB) would stand out.
-    flat.runner.launch(Batch(segments=(), samples=(), copies=(), scrubs=(0,), ended=(), num_blocks=256), None).read()
+    flat.runner.launch(replace(flat.engine.scheduler.schedule(), num_blocks=256, scrubs=(0,)), None).read()
     flat.add(*(sampled(starter, name, GREEDY, 170) for name in ("prose", "digits")))
     flat.steps(10)
     mx.clear_cache()
