@@ -73,7 +73,8 @@ def kept_by(model: nn.Module) -> ModelCaches:
 
 
 def weights_of(model: nn.Module) -> int:
-    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))  # type: ignore[union-attr]
+    arrays: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    return sum(array.nbytes for _, array in arrays)
 
 
 def quantized(model: nn.Module) -> dict[str, object]:
