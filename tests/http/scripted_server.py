@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from mlx_manager.app import Parts, build_server, create_app
+from mlx_manager.app import Parts, PartsFactory, build_server, create_app
 from mlx_manager.backends.scripted import ScriptedBackend, Step
 from mlx_manager.catalog import ModelEntry
 from mlx_manager.catalog.settings import Settings
@@ -107,6 +107,13 @@ def running(settings: Settings, backend: Recorder, shelf: Shelf) -> Iterator[Ser
     async def parts(_: Settings) -> AsyncIterator[Parts]:
         yield Parts(backends=(backend,), models=shelf)
 
+    with running_app(settings, parts) as (port, stop):
+        yield Served(port, backend, shelf, stop)
+
+
+@contextmanager
+def running_app(settings: Settings, parts: PartsFactory) -> Iterator[tuple[int, Callable[[], None]]]:
+    """Serve the app over `parts` until the context ends: its port, and what tells it to stop."""
     server = build_server(create_app(settings, parts=parts), settings, grace_s=1)
 
     def stop() -> None:
@@ -122,7 +129,7 @@ def running(settings: Settings, backend: Recorder, shelf: Shelf) -> Iterator[Ser
                 assert thread.is_alive(), "the server ended while it started"
                 assert time.monotonic() < deadline_s, "the server did not start in time"
                 time.sleep(0.01)
-            yield Served(port, backend, shelf, stop)
+            yield port, stop
         finally:
             stop()
             thread.join(20)

@@ -55,12 +55,15 @@ class PagedRunner:
     that has some takes a pass for all decode rows together and one for each prefill segment.
     """
 
+    arena_class = Arena
+    """Another one only where a test plants a fault that the check at load has to find."""
+
     def __init__(self, model: nn.Module, caches: ModelCaches, max_blocks: int, attention: DecodeAttention) -> None:
         self._hooks = wrap_attention(model)
         self._model = model
         self._caches = caches
         self._selection: RowSelection | None = select_rows(model)
-        self._arena = Arena(caches.layers, max_blocks)
+        self._arena = self.arena_class(caches.layers, max_blocks)
         self._states = StateStore(caches.layout)
         self.attention = PagedAttention(self._arena, attention)
         self._views = PagedViews(self.attention)

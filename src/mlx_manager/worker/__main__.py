@@ -8,7 +8,9 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 
+from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import GenerationFailed, MlxManagerError, ModelLoadFailed
 from mlx_manager.ipc import (
     Abort,
@@ -19,23 +21,28 @@ from mlx_manager.ipc import (
     LoadFailed,
     LoadProgress,
     RequestFailed,
+    ServingReport,
     StepDone,
     Stop,
     ToWorker,
 )
 from mlx_manager.ipc.channel import WorkerChannel
+from mlx_manager.models.loading import Report
 from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe
 from mlx_manager.worker.load import load
 from mlx_manager.worker.serving import Serving
 
 _log = logging.getLogger("mlx_manager.worker")
 
+Loader = Callable[[ModelEntry, LoadOptions, Report], tuple[Serving, ServingReport]]
+
 
 class WorkerMain:
-    """The life of one worker on one channel."""
+    """The life of one worker on one channel. `load_model` is `worker.load.load`, or what a test puts in its place."""
 
-    def __init__(self, channel: WorkerChannel) -> None:
+    def __init__(self, channel: WorkerChannel, load_model: Loader = load) -> None:
         self._channel = channel
+        self._load = load_model
 
     def run(self) -> int:
         """Say hello, load what is asked for, serve it until told to stop. Returns the exit status."""
@@ -44,7 +51,7 @@ class WorkerMain:
         if not isinstance(command, Load):
             return 0
         try:
-            serving, report = load(command.model, command.options, self._report)
+            serving, report = self._load(command.model, command.options, self._report)
         except MlxManagerError as error:
             self._channel.send(LoadFailed(error.as_info()))
             return 1
@@ -105,7 +112,7 @@ def _watch_gateway() -> None:
     os._exit(0)
 
 
-def main() -> int:
+def main(load_model: Loader = load) -> int:
     """Run the worker, or with `--probe` print what it would compute on."""
     parser = argparse.ArgumentParser(prog="python -m mlx_manager.worker")
     parser.add_argument("--socket", help="address of the gateway's socket")
@@ -120,7 +127,7 @@ def main() -> int:
     threading.Thread(target=_watch_gateway, daemon=True, name="gateway-watch").start()
     channel = WorkerChannel.connect(arguments.socket)
     try:
-        return WorkerMain(channel).run()
+        return WorkerMain(channel, load_model).run()
     finally:
         channel.close()
 

@@ -44,12 +44,17 @@ class _Path:
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
 
 
-def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Serving, ServingReport]:
-    """Load `entry` and build what serves it. Raises `ModelLoadFailed`."""
+def load(
+    entry: ModelEntry, options: LoadOptions, report: Report, *, paged_runner: type[PagedRunner] = PagedRunner
+) -> tuple[Serving, ServingReport]:
+    """Load `entry` and build what serves it. Raises `ModelLoadFailed`.
+
+    `paged_runner` is another class only where a test plants a fault that the check has to find.
+    """
     started_s = time.monotonic()
     loaded = load_text_model(entry, options, report)
     report("checking the paged path", 0.85)
-    path = _choose_path(loaded, options, entry)
+    path = _choose_path(loaded, options, entry, paged_runner)
     engine = Engine(
         path.runner,
         EngineConfig(
@@ -76,7 +81,9 @@ def load(entry: ModelEntry, options: LoadOptions, report: Report) -> tuple[Servi
     )
 
 
-def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -> _Path:
+def _choose_path(
+    loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, paged_runner: type[PagedRunner]
+) -> _Path:
     """The kept verdict's path; without one, the path that the check finds, and keep that."""
     store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
     key = verdict_key(Path(entry.path), loaded.dtype)
@@ -95,7 +102,7 @@ def _choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -
     if caches.bytes_per_token:
         num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name)
     attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
-    runner = PagedRunner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
+    runner = paged_runner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
     if verdict is None:
         verdict = _check(loaded, runner)
         if store:
