@@ -42,6 +42,13 @@ class DecodeAttention(StrEnum):
     GATHERED_SDPA = "gathered_sdpa"
 
 
+def candidates_for(dtype: mx.Dtype) -> tuple[DecodeAttention, ...]:
+    """The decode attentions that run here on keys of this type: MLX's CPU backend has `gather_mm` in float32 only."""
+    if dtype != mx.float32 and mx.default_device() == mx.Device(mx.DeviceType.cpu):
+        return (DecodeAttention.GATHERED_SDPA,)
+    return tuple(DecodeAttention)
+
+
 class PagedAttention:
     """Attends for the rows of one pass: holds the arena, and the plan while a pass is being built."""
 

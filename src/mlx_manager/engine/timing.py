@@ -6,7 +6,7 @@ import time
 
 import mlx.core as mx
 
-from mlx_manager.engine.attention import DecodeAttention, PagedAttention, Score
+from mlx_manager.engine.attention import DecodeAttention, PagedAttention, Score, candidates_for
 from mlx_manager.engine.batch import Segment
 from mlx_manager.engine.plan import PassPlan
 
@@ -30,7 +30,7 @@ def time_candidates(attention: PagedAttention, num_heads: int) -> dict[DecodeAtt
     attention.begin(PassPlan(segments))
     try:
         found = {}
-        for candidate in DecodeAttention:
+        for candidate in candidates_for(attention.arena.layers[layer].dtype):
             attention.decode_attention = candidate
             found[candidate] = min(_time_once(attention, layer, num_heads) for _ in range(_NUM_REPEATS))
         return found

@@ -12,6 +12,7 @@ import mlx.core as mx
 import psutil
 from mlx import nn
 from mlx.utils import tree_flatten
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
@@ -94,7 +95,9 @@ def _with_dtype(model: nn.Module, wanted: str) -> tuple[nn.Module, str]:
     """
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
     own = next((a.dtype for _, a in weights if mx.issubdtype(a.dtype, mx.floating)), mx.float32)
-    is_quantized = any(isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding) for m in model.modules())
+    is_quantized = any(
+        isinstance(m, nn.QuantizedLinear | nn.QuantizedEmbedding | QuantizedSwitchLinear) for m in model.modules()
+    )
     if wanted == "auto" and not is_cpu_backend():
         return model, f"{_name(own)}{', quantized' if is_quantized else ''}"
     target = mx.float32 if wanted == "auto" else _DTYPES[wanted]
@@ -110,7 +113,7 @@ def _with_dtype(model: nn.Module, wanted: str) -> tuple[nn.Module, str]:
 def _dequantized_bytes(model: nn.Module) -> int:
     total = 0
     for module in model.modules():
-        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding | QuantizedSwitchLinear):
             total += module.weight.size * 32 // module.bits * mx.float32.size
     return total
 
