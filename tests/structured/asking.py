@@ -11,6 +11,7 @@ from typing import Any
 
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.catalog import LoadOptions
+from mlx_manager.errors import MlxManagerError
 from mlx_manager.hub import STARTER_NAME, Inventory
 from mlx_manager.ir import (
     Answer,
@@ -19,18 +20,19 @@ from mlx_manager.ir import (
     Grammar,
     GrammarKind,
     Message,
+    PartKind,
     Role,
     Sampling,
     fold,
 )
 from mlx_manager.pool import ModelPool
 
-MAX_TOKENS = 320
+MAX_TOKENS = 480
 
 
 @asynccontextmanager
 async def starter_backend(starter_home: Path) -> AsyncIterator[LocalBackend]:
-    """The starter model in one worker; books are checked by whoever asks."""
+    """The starter model in one worker."""
     options = LoadOptions(kv_budget_bytes=512 * 1024**2, state_folder=str(starter_home))
     pool = ModelPool(Inventory(starter_home).entries, default_model=STARTER_NAME, options=options, spare_delay_s=600.0)
     try:
@@ -75,7 +77,20 @@ async def ask(backend: LocalBackend, request: GenerationRequest) -> Answer:
     return await fold(backend.generate(request), request.num_choices)
 
 
-async def ask_all(backend: LocalBackend, requests: Mapping[str, GenerationRequest]) -> dict[str, Answer]:
-    """All at the same time, by key."""
-    answers = await asyncio.gather(*(ask(backend, request) for request in requests.values()))
-    return dict(zip(requests, answers, strict=True))
+async def ask_all(
+    backend: LocalBackend, requests: Mapping[str, GenerationRequest]
+) -> dict[str, Answer | MlxManagerError]:
+    """All at the same time, by key; the error of those that are refused."""
+    answers = await asyncio.gather(*(ask(backend, request) for request in requests.values()), return_exceptions=True)
+    asked: dict[str, Answer | MlxManagerError] = {}
+    for key, answer in zip(requests, answers, strict=True):
+        if not isinstance(answer, Answer | MlxManagerError):
+            raise answer
+        asked[key] = answer
+    return asked
+
+
+def text_of(answer: Answer | MlxManagerError, choice: int = 0) -> str:
+    """What a choice says; fails for a request that was refused."""
+    assert isinstance(answer, Answer), answer
+    return answer.choices[choice].text_of(PartKind.TEXT)

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from mlx_manager.errors import MlxManagerError
 from mlx_manager.ir import Answer
 from tests.structured.asking import ask, ask_all, starter_backend
 from tests.structured.questions import BYSTANDERS, QUESTIONS
 
 
 @pytest.fixture(scope="session")
-def answers(starter_home: Path) -> dict[str, Answer]:
-    """The answers to all of `QUESTIONS`, and under `(name, alone)` those of the bystanders asked one by one."""
+def answers(starter_home: Path) -> dict[str, Answer | MlxManagerError]:
+    """The answers to all of `QUESTIONS`, and under "..., alone" those of the bystanders asked one by one."""
     return asyncio.run(_ask_everything(starter_home))
 
 
-async def _ask_everything(starter_home: Path) -> dict[str, Answer]:
+async def _ask_everything(starter_home: Path) -> dict[str, Answer | MlxManagerError]:
     async with starter_backend(starter_home) as backend:
-        alone = {f"{name}, alone": await ask(backend, request) for name, request in BYSTANDERS.items()}
-        together = await ask_all(backend, QUESTIONS)
-    return alone | together
+        asked = await ask_all(backend, QUESTIONS)
+        for name, request in BYSTANDERS.items():
+            asked[f"{name}, alone"] = await ask(backend, request)
+    return asked

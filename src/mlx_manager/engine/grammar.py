@@ -85,7 +85,10 @@ class GrammarMasks:
     def advance(self, seq_id: int, token_id: int) -> str | None:
         """Tell a sequence's matcher the token that was chosen. Returns why it failed, None when it did not."""
         constraint = self._constraints.get(seq_id)
-        if constraint is None or constraint.matcher.consume_token(token_id):
+        if constraint is None:
+            return None
+        # A matcher that failed, at a limit of its parser say, allows the end token and takes it: that is no end.
+        if constraint.matcher.consume_token(token_id) and not constraint.matcher.is_error():
             return None
         return " ".join(constraint.matcher.get_error().split("<state>", maxsplit=1)[0].split())
 

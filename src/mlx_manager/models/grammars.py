@@ -43,7 +43,7 @@ class GrammarCompiler:
         try:
             source = _source(grammar)
         except ValueError as error:
-            raise _refusal(grammar, str(error)) from None
+            raise _refusal(grammar, f"it is not JSON: {error}") from None
         matcher = LLMatcher(self._trie, source, log_level=0)
         if matcher.is_error():
             raise _refusal(grammar, matcher.get_error())

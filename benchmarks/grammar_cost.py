@@ -1,0 +1,113 @@
+"""What a grammar's masks cost per token, beside a step without any. Run by hand:
+
+    python -m benchmarks.grammar_cost MODEL_FOLDER [--rows 8] [--steps 60]
+
+Every row follows a JSON Schema that never ends (an array of records); times are of the decode steps alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.grammar import Constraint
+from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.engine.sequence import SamplingParams
+from mlx_manager.ir import Grammar, GrammarKind
+from mlx_manager.models.grammars import GrammarCompiler
+from mlx_manager.models.loading import LoadedModel, load_text_model
+
+_RECORD = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 3, "maxLength": 30},
+        "born": {"type": "string", "format": "date"},
+        "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "minItems": 2, "maxItems": 5},
+        "score": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 1000}, {"type": "null"}]},
+    },
+    "required": ["name", "born", "tags", "score"],
+    "additionalProperties": False,
+}
+_SCHEMA = {"type": "array", "items": _RECORD, "minItems": 1000}
+
+
+def _load(folder: Path) -> LoadedModel:
+    entry = ModelEntry(
+        name=folder.name,
+        path=str(folder),
+        created_unix_s=0,
+        size_bytes=0,
+        architecture="",
+        quantization="",
+        max_context=None,
+    )
+    return load_text_model(entry, LoadOptions(), lambda stage, fraction: None)
+
+
+def _decode_s(engine: Engine, loaded: LoadedModel, rows: int, steps: int, constraint: Constraint | None) -> list[float]:
+    """Seconds of each decode step of `rows` requests."""
+    for row in range(rows):
+        engine.add(
+            EngineRequest(
+                request_id=f"row {row}",
+                prompt_token_ids=tuple(loaded.tokenizer.encode(f"Records of {row + 2} people, in JSON:")),
+                params=(SamplingParams(temperature=0.8, seed=row),),
+                max_output_tokens=steps + 8,
+            ),
+            constraint,
+        )
+    while any(seq.num_output_tokens < 2 for seq in engine.scheduler.running) or len(engine.scheduler.running) < rows:
+        engine.step()
+    before = (engine.grammars.counters.num_masks, engine.grammars.counters.compute_s, engine.grammars.counters.wait_s)
+    times_s = []
+    for _ in range(steps):
+        started_s = time.perf_counter()
+        engine.step()
+        times_s.append(time.perf_counter() - started_s)
+    counters = engine.grammars.counters
+    num_masks, compute_s, wait_s = (
+        counters.num_masks - before[0],
+        counters.compute_s - before[1],
+        counters.wait_s - before[2],
+    )
+    if num_masks:
+        print(
+            f"  masks: {compute_s / num_masks * 1e6:.0f} µs per token in the mask thread, "
+            f"{wait_s / num_masks * 1e6:.0f} µs per token waited for after the forward pass "
+            f"({wait_s / sum(times_s):.1%} of the steps)"
+        )
+    for row in range(rows):
+        engine.forget(f"row {row}", is_aborted=True)
+    return times_s
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=60)
+    arguments = parser.parse_args()
+    loaded = _load(arguments.folder)
+    runner = PagedRunner(loaded.model, probe_caches(loaded.model), 256, DecodeAttention.GATHER_MM)
+    engine = Engine(runner, EngineConfig(num_blocks=256))
+    compiler = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
+    grammar = Grammar(kind=GrammarKind.JSON_SCHEMA, param="schema", text=json.dumps(_SCHEMA))
+    for what in ("first grammar, with the vocabulary's trie", "another grammar"):
+        started_s = time.perf_counter()
+        constraint = compiler.start(grammar).result()
+        print(f"{what}: {(time.perf_counter() - started_s) * 1e3:.1f} ms to compile")
+    for name, chosen in (("without", None), ("with", constraint), ("without", None), ("with", constraint)):
+        times_s = _decode_s(engine, loaded, arguments.rows, arguments.steps, chosen)
+        print(f"{arguments.rows} rows {name} a grammar: {statistics.median(times_s) * 1e3:.2f} ms per step (median)")
+
+
+if __name__ == "__main__":
+    main()
