@@ -63,7 +63,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             quantization="float32",
             max_context=loaded.max_context,
         )
-        path = load._choose_path(loaded, LoadOptions(dtype="float32"), entry)
+        path = load._choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
 
     def new_engine(*, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
         if isinstance(path.runner, PagedRunner):

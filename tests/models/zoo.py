@@ -367,7 +367,7 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
             "original_max_position_embeddings": 32,
         },
     },
-    "mistral3": {"text_config": {"model_type": "llama", "layer_types": _MIXED}},
+    "mistral3": {"text_config": {"model_type": "llama"}},
     "mistral4": {
         "rope_parameters": {
             "rope_theta": 1e4,
@@ -427,6 +427,8 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
     "phi": {},
     "phi3": {},
     "phi3small": {
+        # It writes to the logits of tokens 100256 to 100351, whatever the vocabulary: a smaller one is overrun.
+        "vocab_size": 100352,
         "ff_intermediate_size": 64,
         "dense_attention_every_n_layers": 2,
         "gegelu_limit": 20.0,
