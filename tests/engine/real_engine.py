@@ -20,7 +20,7 @@ from mlx_manager.models.loading import LoadedModel
 
 GREEDY = SamplingParams(temperature=0.0)
 ANSWER = 8
-LONG_ANSWER = 24
+LONG_ANSWER = 28
 FOLLOW_UP = "chat, second turn"
 MIN_MARGIN = 1e-3
 """Least distance between the two likeliest tokens' log-probabilities: below it rounding may decide."""
