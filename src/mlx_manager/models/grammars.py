@@ -13,8 +13,8 @@ from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import Grammar, GrammarKind
 
 _WHITESPACE = r" |\n[ \t]{0,24}"
-"""Between the tokens of a JSON text: what serializers and pretty-printers write. Without a bound, a small model that has
-nothing to say goes on with white space until its length limit."""
+"""Between the tokens of a JSON text: what serializers and pretty-printers write. Without a bound, a small model that
+has nothing to say goes on with white space until its length limit."""
 _ANY_OBJECT = '{"type": "object"}'
 _NUM_MOST_REASON_CHARACTERS = 500
 
