@@ -16,6 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.engine import Engine, EngineConfig
 from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.models.families import adapt
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.worker import load
 
@@ -39,6 +40,7 @@ class Served:
 
 def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Served:
     """Choose the path for `model` with the worker's own code: probe its caches, compare, else fall back."""
+    adapt(model, str(config["model_type"]))
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
     loaded = LoadedModel(
         model=model,
@@ -63,7 +65,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             quantization="float32",
             max_context=loaded.max_context,
         )
-        path = load._choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
+        path = load.choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
 
     def new_engine(*, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
         if isinstance(path.runner, PagedRunner):

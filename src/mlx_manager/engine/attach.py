@@ -73,9 +73,9 @@ def _wrap_module(module: ModuleType) -> AttentionHook:
     def attention(queries: mx.array, keys: mx.array, values: mx.array, *args: Any, **kwargs: Any) -> mx.array:
         named = dict(zip(("cache", "scale", "mask", "sinks"), args, strict=False)) | kwargs
         view = named.get("cache")
-        if view is None and hook.active is not None:
-            # A layer without a cache of its own may attend to the keys of one before it.
-            view = hook.active.that_returned(keys)
+        if hook.active is not None and (view is None or view.latest is None or view.latest[0] is not keys):
+            # A layer may attend to the keys of one before it, with or without a cache of its own.
+            view = hook.active.that_returned(keys) or view
         if isinstance(view, PagedLayerView):
             score = Score(named["scale"], sinks=named.get("sinks"))
             return view.attend((queries, keys, values), score, mask=named.get("mask"))

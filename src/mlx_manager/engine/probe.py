@@ -33,8 +33,9 @@ class AttentionProbe:
 
     offset = 0
 
-    def __init__(self) -> None:
+    def __init__(self, window: int | None) -> None:
         self.shape: LayerShape | None = None
+        self._window = window
         self._latest: tuple[mx.array, mx.array] | None = None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
@@ -47,8 +48,10 @@ class AttentionProbe:
         """What was stored, for layers that share it."""
         return self._latest
 
-    def make_mask(self, *args: Any, **kwargs: Any) -> None:
-        """One token sees itself: no mask."""
+    def make_mask(self, num_tokens: int, *, window_size: int | None = None, **kwargs: Any) -> None:
+        """One token sees itself: no mask. Raises `ValueError` for a window other than the cache's own."""
+        if window_size is not None and window_size != self._window:
+            raise ValueError(f"a layer asks for a mask of {window_size} positions over a cache of {self._window}")
 
     def saw_attention(self, mask: mx.array | None) -> None:
         """The layer called attention. One token needs no mask; one that comes all the same is MLA's rotary scores."""
@@ -64,7 +67,7 @@ def probe_caches(model: nn.Module) -> ModelCaches:
     and values.
     """
     layout = CacheLayout(model)
-    probes = [AttentionProbe() for _ in layout.windows]
+    probes = [AttentionProbe(window) for window in layout.windows]
     states = layout.new_states()
     mx.eval(model(mx.array([[0]]), cache=layout.assemble(list(probes), states)))
     # A layer that stores nothing (pruned, as in Nemotron-NAS) takes no room.

@@ -135,7 +135,10 @@ class PagedRunner:
             return [(everything, False)]
         decoding = [index for index in everything if _continues(batch.segments[index])]
         rest = [([index], True) for index in everything if index not in decoding]
-        return [(decoding, False), *rest] if decoding else rest
+        alike: dict[object, list[int]] = {}
+        for index in decoding:
+            alike.setdefault(self._states.shapes(batch.segments[index].seq_id), []).append(index)
+        return [*((group, False) for group in alike.values()), *rest]
 
     def _forward(
         self,

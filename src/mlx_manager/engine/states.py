@@ -47,6 +47,11 @@ class StateStore:
         states = [row.batch for row in self._rows.values()] + list(self._checkpoints.values())
         return [array for state in states for leaf in state for array in leaf if array is not None]
 
+    def shapes(self, seq_id: int) -> tuple[tuple[int, ...] | None, ...]:
+        """The shape of each array of a sequence's state: only those of like shape can be batched."""
+        leaves = self._rows[seq_id].batch
+        return tuple(None if array is None else array.shape[1:] for leaf in leaves for array in leaf)
+
     def load(self, seq_ids: list[int]) -> list[ArraysCache]:
         """The states of `seq_ids` as the model takes them; empty ones for a single sequence that has none yet."""
         caches = self._layout.new_states()

@@ -18,7 +18,7 @@ from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ModelLoadFailed
-from mlx_manager.models.families import ADAPTERS
+from mlx_manager.models.families import adapt
 
 Report = Callable[[str, float], None]
 """Takes what is being done, for people, and the fraction of the whole load."""
@@ -71,9 +71,7 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
     model, dtype = _with_dtype(model, options.dtype)
     _evaluate(model, report)
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
-    adapt = ADAPTERS.get(config.get("model_type", ""))
-    if adapt is not None:
-        adapt(model)
+    adapt(model, str(config.get("model_type", "")))
     text_config = config.get("text_config", config)
     return LoadedModel(
         model=model,

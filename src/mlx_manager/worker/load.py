@@ -54,7 +54,7 @@ def load(
     started_s = time.monotonic()
     loaded = load_text_model(entry, options, report)
     report("checking the paged path", 0.85)
-    path = _choose_path(loaded, options, entry, paged_runner)
+    path = choose_path(loaded, options, entry, paged_runner)
     engine = Engine(
         path.runner,
         EngineConfig(
@@ -81,9 +81,7 @@ def load(
     )
 
 
-def _choose_path(
-    loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, paged_runner: type[PagedRunner]
-) -> _Path:
+def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, paged_runner: type[PagedRunner]) -> _Path:
     """The kept verdict's path; without one, the path that the check finds, and keep that."""
     store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
     key = verdict_key(Path(entry.path), loaded.dtype)

@@ -7,5 +7,12 @@ from typing import Any
 
 from mlx_manager.models.families import gemma2
 
-ADAPTERS: dict[str, Callable[[Any], None]] = {"gemma2": gemma2.adapt}
-"""By `model_type` of the config: what has to be done to a loaded model before the paged path can carry it."""
+_ADAPTERS: dict[str, Callable[[Any], None]] = {"gemma2": gemma2.adapt}
+"""By `model_type` of the config."""
+
+
+def adapt(model: Any, model_type: str) -> None:
+    """Do to a loaded model what the paged path needs of its family; most families need nothing."""
+    adapter = _ADAPTERS.get(model_type)
+    if adapter is not None:
+        adapter(model)
