@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 from mlx_manager.ir import GenerationRequest, Grammar, GrammarKind
 from tests.structured.asking import of_lark, of_regex, of_schema, question
@@ -70,11 +71,11 @@ def _greedy(name: str) -> GenerationRequest:
 
 
 def _drawn(index: int, name: str) -> GenerationRequest:
-    drawing = {"temperature": 0.8, "top_p": 0.9, "seed": index} | _ending(name)
+    drawing: dict[str, Any] = {"temperature": 0.8, "top_p": 0.9, "seed": index} | _ending(name)
     return question(f"drawn {name}", f"{name}? JSON.", of_schema(SCHEMAS[name]), **drawing)
 
 
-def _ending(name: str) -> dict[str, float]:
+def _ending(name: str) -> dict[str, Any]:
     """A schema that contains itself never ends of its own accord, and a small model repeats itself: dear repetitions
     make it come back up."""
     return {"frequency_penalty": 2.0} if name.startswith("recursive") else {}
