@@ -10,7 +10,7 @@ from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.probe import probe_caches
 from mlx_manager.models.loading import is_cpu_backend, load_text_model
 from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, greedy_answer
-from tests.engine.real_prompts import SHORT, build_prompts, follow_up
+from tests.engine.real_prompts import LONG_ANSWERED, build_prompts, follow_up
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def starter(starter_folder: Path) -> Starter:
     options = LoadOptions(dtype="auto" if is_cpu_backend() else "float32")
     loaded = load_text_model(entry, options, lambda stage, fraction: None)
     prompts = build_prompts(loaded.tokenizer)
-    lengths = {name: LONG_ANSWER if name in SHORT else ANSWER for name in prompts}
+    lengths = {name: LONG_ANSWER if name in LONG_ANSWERED else ANSWER for name in prompts}
     said = {name: greedy_answer(loaded, prompt, lengths[name]) for name, prompt in prompts.items()}
     chat_answer = tuple(token for token in said["chat"][0] if token not in loaded.eos_token_ids)
     prompts[FOLLOW_UP] = follow_up(loaded.tokenizer, prompts["chat"] + chat_answer, "And of Italy?")

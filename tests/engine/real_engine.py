@@ -20,7 +20,7 @@ from mlx_manager.models.loading import LoadedModel
 
 GREEDY = SamplingParams(temperature=0.0)
 ANSWER = 8
-LONG_ANSWER = 28
+LONG_ANSWER = 24
 FOLLOW_UP = "chat, second turn"
 MIN_MARGIN = 1e-3
 """Least distance between the two likeliest tokens' log-probabilities: below it rounding may decide."""
@@ -34,7 +34,7 @@ class Starter:
     caches: ModelCaches
     prompts: Mapping[str, tuple[int, ...]]
     answers: Mapping[str, tuple[int, ...]]
-    """Greedy, `ANSWER` tokens or to the end token; `LONG_ANSWER` for the prompts of `SHORT`."""
+    """Greedy, `ANSWER` tokens or to the end token; `LONG_ANSWER` for the prompts of `LONG_ANSWERED`."""
     logprobs: Mapping[str, tuple[float, ...]]
     """Of the tokens of `answers`."""
 

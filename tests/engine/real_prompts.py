@@ -43,8 +43,8 @@ _BORDERS = (31, 32, 33, 64)
 _LENGTHS = (1500, 700, 300)
 """Of one text: the shorter ones are beginnings of the longest."""
 
-SHORT = ("prose", "python", "german", "digits", "chat with system", "chat about code")
-"""Names of prompts under 50 tokens that are answered at length, for tests that need long runs."""
+LONG_ANSWERED = ("digits", "prose", "python", "german")
+"""Names of prompts that are answered at length, for tests whose sequences have to outgrow their blocks."""
 
 
 def build_prompts(tokenizer: TokenizerWrapper) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import pytest
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.ir import FinishReason
 from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, drive
-from tests.engine.real_prompts import SHORT
+from tests.engine.real_prompts import LONG_ANSWERED
 
 
 def test_alone_then_all_again_from_the_prefix_cache(starter: Starter) -> None:
@@ -56,11 +56,12 @@ def test_rows_of_very_different_lengths(starter: Starter, attention: DecodeAtten
 
 @pytest.mark.parametrize("is_pipelined", [False, True])
 def test_after_preemption_and_resume(starter: Starter, is_pipelined: bool) -> None:
-    # Each of the six needs two or three blocks in the end; seven do not even hold the three that are admitted last.
-    crowded = drive(starter, num_blocks=7, is_pipelined=is_pipelined)
-    tokens = crowded.run(*(starter.ask(name, LONG_ANSWER) for name in SHORT))
+    # The first three fit with two blocks to spare. The second and third take these at their first border, so that
+    # at its own the first takes one from the third.
+    crowded = drive(starter, num_blocks=6, is_pipelined=is_pipelined)
+    tokens = crowded.run(*(starter.ask(name, LONG_ANSWER) for name in LONG_ANSWERED))
     assert crowded.engine.scheduler.num_preemptions > 0
-    assert tokens == starter.expected(SHORT, LONG_ANSWER)
+    assert tokens == starter.expected(LONG_ANSWERED, LONG_ANSWER)
 
 
 @pytest.mark.parametrize("is_pipelined", [False, True])
