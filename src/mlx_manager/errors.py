@@ -45,9 +45,7 @@ class MlxManagerError(Exception):
 
     def as_info(self) -> ErrorInfo:
         """The same error as plain values."""
-        return ErrorInfo(
-            code=self.code, message=self.message, param=self.param, retry_after_s=self.retry_after_s
-        )
+        return ErrorInfo(code=self.code, message=self.message, param=self.param, retry_after_s=self.retry_after_s)
 
     @staticmethod
     def from_info(info: ErrorInfo) -> MlxManagerError:

@@ -16,6 +16,6 @@ class Backend(Protocol):
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as a stream of events in the order `ir.events` draws.
 
-        Closing the generator early aborts the work. Raises `errors.MlxManagerError`, before the first event or after it.
+        Closing the generator early aborts the work. Raises `errors.MlxManagerError`, before the first event or later.
         """
         ...

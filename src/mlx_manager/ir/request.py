@@ -76,7 +76,7 @@ class Grammar(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How to choose tokens. `None` means that the client said nothing: the model's own default holds, then the server's.
+    """How to choose tokens. `None`: the client said nothing, and the model's own default holds, then the server's.
 
     The one declaration of the sampling parameters; the HTTP faces bound their values, the worker fills the defaults in.
     """
