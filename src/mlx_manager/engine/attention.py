@@ -95,14 +95,12 @@ class PagedAttention:
         num_blocks, num_kv_heads, _, key_dim = keys.shape
         rows, width = group.num_rows, group.num_blocks
         repeats = queries.shape[1] // num_kv_heads
-        heads = mx.arange(num_kv_heads)[None, :, None]
-        right = group.tables[:, None, :] * num_kv_heads + heads
-        left = group.query_index * num_kv_heads + heads
+        index = group.index(num_kv_heads)
         scores = mx.gather_mm(
             (queries * score.scale).reshape(rows * num_kv_heads, repeats, key_dim),
             keys.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, key_dim).swapaxes(-1, -2),
-            left,
-            right,
+            index.queries,
+            index.blocks,
         )
         # [rows, kv_heads, width, repeats, BLOCK_SIZE] → a row of all slots per head
         scores = scores.swapaxes(2, 3).reshape(rows, num_kv_heads, repeats, width * BLOCK_SIZE)
@@ -111,8 +109,8 @@ class PagedAttention:
         mixed = mx.gather_mm(
             weights.reshape(rows * num_kv_heads * width, repeats, BLOCK_SIZE),
             values.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, values.shape[-1]),
-            mx.arange(rows * num_kv_heads * width).reshape(rows, num_kv_heads, width),
-            right,
+            index.weights,
+            index.blocks,
         )
         mixed = mixed.sum(axis=2).reshape(rows, num_kv_heads * repeats, 1, values.shape[-1])
         return mixed[..., :value_dim]

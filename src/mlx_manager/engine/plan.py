@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
@@ -80,6 +80,18 @@ class PassPlan:
 
 
 @dataclass(frozen=True)
+class HeadIndex:
+    """Where `gather_mm` finds its matrices for one number of KV heads, [R, num_kv_heads, N] each."""
+
+    queries: mx.array
+    """Row of the queries, [R * num_kv_heads, …]."""
+    blocks: mx.array
+    """Row of the arena, [num_blocks * num_kv_heads, …]."""
+    weights: mx.array
+    """Row of the weights, [R * num_kv_heads * N, …]."""
+
+
+@dataclass(frozen=True)
 class DecodeGroup:
     """Decode rows of similar length, padded to the longest in blocks.
 
@@ -92,10 +104,22 @@ class DecodeGroup:
     """[R, N] physical blocks."""
     mask: mx.array
     """[R, 1, 1, N * BLOCK_SIZE] float32: 0 where a slot is the row's own past, else very negative."""
-    query_index: mx.array
-    """[R, 1, N] the row of each table entry."""
     num_rows: int
     num_blocks: int
+    _indices: dict[int, HeadIndex] = field(default_factory=dict)
+
+    def index(self, num_kv_heads: int) -> HeadIndex:
+        """The indices for layers of so many KV heads; made once a pass, since most layers are alike."""
+        if num_kv_heads not in self._indices:
+            shape = (self.num_rows, num_kv_heads, self.num_blocks)
+            heads = mx.arange(num_kv_heads)[None, :, None]
+            rows = mx.arange(self.num_rows)[:, None, None]
+            self._indices[num_kv_heads] = HeadIndex(
+                queries=mx.broadcast_to(rows * num_kv_heads + heads, shape),
+                blocks=self.tables[:, None, :] * num_kv_heads + heads,
+                weights=mx.arange(self.num_rows * num_kv_heads * self.num_blocks).reshape(shape),
+            )
+        return self._indices[num_kv_heads]
 
 
 @dataclass(frozen=True)
@@ -157,7 +181,6 @@ def _decode_group(members: AbstractSequence[tuple[int, Reach]]) -> DecodeGroup:
         rows=mx.array(np.array([row for row, _ in members], dtype=np.int32)),
         tables=mx.array(tables),
         mask=mx.array(mask),
-        query_index=mx.broadcast_to(mx.arange(len(members))[:, None, None], (len(members), 1, width)),
         num_rows=len(members),
         num_blocks=width,
     )
