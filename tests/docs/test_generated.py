@@ -31,4 +31,5 @@ def test_a_page_without_markers_is_an_error() -> None:
 
 def test_every_page_with_markers_is_written() -> None:
     pages = {path.name for path in Path(REPOSITORY / "docs").rglob("*.md") if "<!-- generated:" in path.read_text()}
-    assert pages == {part.page for part in PARTS}
+    # The table of models takes minutes to make: tools/model_table.py writes it, and `make check` leaves it alone.
+    assert pages == {part.page for part in PARTS} | {"models.md"}
