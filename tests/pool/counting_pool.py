@@ -90,8 +90,9 @@ async def wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> No
 
 
 def workers_of(gateway: psutil.Process) -> list[psutil.Process]:
-    """Worker processes that `gateway` has started and that run now."""
-    return [child for child in gateway.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    """Worker processes that `gateway` has started itself and that run now; other children are none of the pool's."""
+    running = [child for child in gateway.children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in running if "--socket" in child.cmdline()]
 
 
 def _model_folder(parent: Path, name: str) -> ModelEntry:
