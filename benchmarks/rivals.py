@@ -36,6 +36,8 @@ from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKLOAD_TIMEOUT_S = 600.0
+SETTLE_S = 20.0
+"""What a server still does after its first answer (ours starts a spare worker) is over before anything is measured."""
 QUICK_WORKLOADS = ("single", "eight", "ragged", "shared", "interrupted")
 
 
@@ -66,6 +68,7 @@ class Comparison:
         """All servers get the very same prompts in a round, sized by what the first one counted."""
         target = Target(url, model.name if rival.name == OURS else str(model))
         counted = await tokens_per_word(target, seed)
+        await asyncio.sleep(SETTLE_S)
         self._tokens_per_word = self._tokens_per_word or counted
         for place, workload in enumerate(self._workloads):
             prose = Prose(seed + place, self._tokens_per_word)
