@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import mlx.core as mx
 import numpy as np
@@ -50,9 +51,12 @@ class PassPlan:
         self.positions = mx.array(np.array(positions, dtype=np.int32))
         self.blocks = mx.array(np.array(blocks, dtype=np.int32))
         self.slots = mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
-        self.sequence_table = mx.array(np.array([segments[-1].block_table], dtype=np.int32))
-        """[1, N] the blocks of a sequence."""
         self._reads: dict[int | None, ReadPlan] = {}
+
+    @cached_property
+    def sequence_table(self) -> mx.array:
+        """[1, N] the blocks of a sequence; only latent attention beside recurrent layers asks for them."""
+        return mx.array(np.array([self._segments[-1].block_table], dtype=np.int32))
 
     def reads(self, window: int | None) -> ReadPlan:
         """How layers that see the last `window` positions read; None sees all."""
