@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from mlx_manager.ir import ChatPrompt, GenerationRequest, Grammar, GrammarKind, Message, Priority, Role, TextPrompt
+from mlx_manager.ir import (
+    ChatPrompt,
+    GenerationRequest,
+    Grammar,
+    GrammarKind,
+    Message,
+    Priority,
+    Role,
+    TextContent,
+    TextPrompt,
+)
 from mlx_manager.protocols.openai import PARAMETERS, ChatRequest, CompletionRequest, Endpoint, Parameter, Support
 from tests.http.scripted_server import Served
 
@@ -17,9 +27,13 @@ BODIES: dict[Endpoint, dict[str, Any]] = {
     Endpoint.CHAT: {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
     Endpoint.COMPLETIONS: {"model": "m", "prompt": "hi"},
 }
+SAID_HI = Message(role=Role.USER, content=(TextContent("hi"),))
 MORE = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well"}]}
 CONTINUED = ChatPrompt(
-    messages=(Message(role=Role.USER, text="hi"), Message(role=Role.ASSISTANT, text="Well")),
+    messages=(
+        Message(role=Role.USER, content=(TextContent("hi"),)),
+        Message(role=Role.ASSISTANT, content=(TextContent("Well"),)),
+    ),
     continue_final_message=True,
 )
 SCHEMA = {"type": "object", "properties": {"ü": {"const": 1}}}
@@ -38,7 +52,13 @@ CHAT, COMPLETIONS = Endpoint.CHAT, Endpoint.COMPLETIONS
 # parameter, endpoint, what is sent, how the backend's request is read, what must be there
 ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
     ("model", CHAT, {}, lambda r: r.model, "m"),
-    ("messages", CHAT, {}, lambda r: r.prompt, ChatPrompt(messages=(Message(role=Role.USER, text="hi"),))),
+    (
+        "messages",
+        CHAT,
+        {},
+        lambda r: r.prompt,
+        ChatPrompt(messages=(SAID_HI,)),
+    ),
     ("n", CHAT, {"n": 3, "model": "m3"}, lambda r: r.num_choices, 3),
     ("logprobs", CHAT, {"logprobs": True}, lambda r: (r.sampling.logprobs, r.sampling.top_logprobs), (True, 0)),
     ("top_logprobs", CHAT, {"logprobs": True, "top_logprobs": 20}, lambda r: r.sampling.top_logprobs, 20),

@@ -11,7 +11,7 @@ import pytest
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.hub import STARTER_NAME, Inventory, predict_footprint
-from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, Role, Sampling, fold
+from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, Role, Sampling, TextContent, fold
 from mlx_manager.pool import ModelPool, runs_on_linux_cpu
 from tests.pool.counting_pool import status_of
 
@@ -46,7 +46,7 @@ async def test_the_worker_takes_what_was_predicted(starter_home: Path) -> None:
         loaded_bytes = told.fixed_bytes + told.arena_bytes(0, _OPTIONS.kv_budget_bytes)
         assert pss_bytes(pid) == pytest.approx(loaded_bytes, rel=0.1)
 
-        prompt = ChatPrompt(messages=(Message(role=Role.USER, text="word " * 1000),))
+        prompt = ChatPrompt(messages=(Message(role=Role.USER, content=(TextContent("word " * 1000),)),))
         sampling = Sampling(temperature=0.0, max_tokens=8)
         request = GenerationRequest(request_id="long", model=STARTER_NAME, prompt=prompt, sampling=sampling)
         answered = await fold(LocalBackend(pool).generate(request), 1)

@@ -17,7 +17,18 @@ from mlx_manager.backends.local import LocalBackend
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ContextLengthExceeded, ModelLoadFailed, WorkerDied
 from mlx_manager.hub import STARTER_NAME, Inventory
-from mlx_manager.ir import Answer, ChatPrompt, GenerationRequest, Message, PartDelta, PartKind, Role, Sampling, fold
+from mlx_manager.ir import (
+    Answer,
+    ChatPrompt,
+    GenerationRequest,
+    Message,
+    PartDelta,
+    PartKind,
+    Role,
+    Sampling,
+    TextContent,
+    fold,
+)
 from mlx_manager.pool import ModelPool, ModelState, runs_on_linux_cpu
 from tests.pool.counting_pool import status_of, wait_for
 
@@ -38,7 +49,7 @@ def question(request_id: str, max_tokens: int, text: str = "What is the capital 
     return GenerationRequest(
         request_id=request_id,
         model=STARTER_NAME,
-        prompt=ChatPrompt(messages=(Message(role=Role.USER, text=text),)),
+        prompt=ChatPrompt(messages=(Message(role=Role.USER, content=(TextContent(text),)),)),
         sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
     )
 

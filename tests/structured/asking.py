@@ -23,6 +23,7 @@ from mlx_manager.ir import (
     PartKind,
     Role,
     Sampling,
+    TextContent,
     fold,
 )
 from mlx_manager.pool import ModelPool
@@ -55,7 +56,7 @@ def question(
     return GenerationRequest(
         request_id=request_id,
         model=STARTER_NAME,
-        prompt=ChatPrompt(messages=(Message(role=Role.USER, text=text),)),
+        prompt=ChatPrompt(messages=(Message(role=Role.USER, content=(TextContent(text),)),)),
         sampling=Sampling(**{"temperature": 0.0, "max_tokens": max_tokens, "grammar": grammar} | sampling),
         num_choices=num_choices,
     )

@@ -17,6 +17,7 @@ from mlx_manager.ir.events import (
 from mlx_manager.ir.fold import Answer, Choice, Part, fold
 from mlx_manager.ir.request import (
     ChatPrompt,
+    Content,
     GenerationRequest,
     Grammar,
     GrammarKind,
@@ -25,8 +26,14 @@ from mlx_manager.ir.request import (
     Prompt,
     Role,
     Sampling,
+    TextContent,
     TextPrompt,
+    Thinking,
     TokenPrompt,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
 )
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "ChatPrompt",
     "Choice",
     "ChoiceEnd",
+    "Content",
     "Event",
     "FinishReason",
     "Finished",
@@ -51,9 +59,15 @@ __all__ = [
     "PromptReady",
     "Role",
     "Sampling",
+    "TextContent",
     "TextPrompt",
+    "Thinking",
     "TokenLogprob",
     "TokenPrompt",
+    "Tool",
+    "ToolCall",
+    "ToolChoice",
+    "ToolChoiceMode",
     "TopLogprob",
     "Usage",
     "fold",

@@ -60,10 +60,12 @@ class PromptReady(msgspec.Struct, frozen=True, tag="prompt_ready"):
 
 
 class PartStart(msgspec.Struct, frozen=True, tag="part_start"):
-    """A part begins."""
+    """A part begins. A tool call has an id and a name; its deltas are the text of its arguments, a JSON object."""
 
     choice: int
     kind: PartKind = PartKind.TEXT
+    call_id: str | None = None
+    tool_name: str | None = None
 
 
 class PartDelta(msgspec.Struct, frozen=True, tag="part_delta"):

@@ -20,9 +20,11 @@ from mlx_manager.ir.events import (
 
 @dataclass
 class Part:
-    """One complete part of a choice."""
+    """One complete part of a choice. A tool call has an id and a name, and its arguments as `text`."""
 
     kind: PartKind
+    call_id: str | None = None
+    tool_name: str | None = None
     text: str = ""
 
 
@@ -56,8 +58,8 @@ async def fold(events: AsyncIterator[Event], num_choices: int) -> Answer:
     choices = [Choice() for _ in range(num_choices)]
     async for event in events:
         match event:
-            case PartStart(choice, kind):
-                choices[choice].parts.append(Part(kind))
+            case PartStart(choice, kind, call_id, tool_name):
+                choices[choice].parts.append(Part(kind, call_id, tool_name))
             case PartDelta(choice, text, logprobs):
                 choices[choice].parts[-1].text += text
                 choices[choice].logprobs.extend(logprobs)

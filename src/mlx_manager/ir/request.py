@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,8 @@ class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+    """The result of a tool call."""
 
 
 class Priority(StrEnum):
@@ -23,12 +26,76 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class TextContent(msgspec.Struct, frozen=True, tag="text"):
+    """A piece of text in a message."""
+
+    text: str
+
+
+Content = TextContent
+"""One piece of a message. The union of all kinds, once there is a second."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the assistant made. `arguments` is the text of a JSON object."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of a conversation. `text` joins the text parts that the dialect had."""
+    """One turn of a conversation."""
 
     role: Role
-    text: str
+    content: tuple[Content, ...] = ()
     name: str | None = None
+    reasoning: str = ""
+    """What an assistant thought before its text, given back by the client."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """An assistant's, after its text."""
+    tool_call_id: str | None = None
+    """Of a tool's message: which call it answers."""
+
+    @property
+    def text(self) -> str:
+        """All text of the message, its pieces joined by line breaks."""
+        return "\n".join(piece.text for piece in self.content)
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that the model may call. `parameters` is the text of a JSON schema of its arguments object."""
+
+    name: str
+    description: str = ""
+    parameters: str = "{}"
+    strict: bool = False
+    """Whether every call of it must match `parameters`, enforced token by token."""
+
+
+class ToolChoiceMode(StrEnum):
+    """Whether the answer calls tools."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the answer calls tools, and which: those in `names`, or any of them when it is empty."""
+
+    mode: ToolChoiceMode = ToolChoiceMode.AUTO
+    names: tuple[str, ...] = ()
+
+
+class Thinking(msgspec.Struct, frozen=True, kw_only=True):
+    """How the model is to think before it answers. `None` leaves it to the model's own default."""
+
+    is_enabled: bool | None = None
+    effort: str | None = None
+    """In words that the model's template knows: low, medium, high."""
+    budget_tokens: int | None = None
+    """The most tokens of thinking; then its end is forced."""
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):
@@ -39,6 +106,13 @@ class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):
 
     messages: tuple[Message, ...]
     continue_final_message: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    parallel_tool_calls: bool = True
+    """Whether one answer may hold several calls."""
+    thinking: Thinking = Thinking()
+    template_kwargs: dict[str, Any] = {}
+    """Further variables of the chat template, as JSON values."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="text"):

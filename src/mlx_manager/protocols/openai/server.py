@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
+    Content,
     GenerationRequest,
     Message,
     Priority,
     Prompt,
     Role,
     Sampling,
+    TextContent,
     TextPrompt,
     TokenPrompt,
 )
@@ -185,23 +187,22 @@ def _parse_message(message: ChatMessage, at: str) -> Message:
             raise UnsupportedParameter(f"{at}.{name} is not supported: leave it out.", param=f"{at}.{name}")
     if message.content is None and role is not Role.ASSISTANT:
         raise InvalidRequest(f"{at}.content is required: send a string or a list of text parts.", param=f"{at}.content")
-    return Message(role=role, text=_parse_content(message.content, f"{at}.content"), name=message.name)
+    return Message(role=role, content=_parse_content(message.content, f"{at}.content"), name=message.name)
 
 
-def _parse_content(content: str | list[ContentPart] | None, at: str) -> str:
-    """The text of a message; parts are joined by line breaks."""
+def _parse_content(content: str | list[ContentPart] | None, at: str) -> tuple[Content, ...]:
     if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(_parse_part(part, f"{at}[{index}]") for index, part in enumerate(content))
+        return (TextContent(content),) if content else ()
+    return tuple(_parse_part(part, f"{at}[{index}]") for index, part in enumerate(content))
 
 
-def _parse_part(part: ContentPart, at: str) -> str:
+def _parse_part(part: ContentPart, at: str) -> Content:
     if part.type == "text":
         if part.text is None:
             raise InvalidRequest(f"{at}.text is required: send a string.", param=f"{at}.text")
-        return part.text
+        return TextContent(part.text)
     if part.type == "refusal":
-        return part.refusal or ""
+        return TextContent(part.refusal or "")
     if part.type in ("image_url", "input_audio", "file", "video_url", "audio_url"):
         raise UnsupportedParameter(
             f"{at} is of type {part.type}, which is not supported: send parts of type text only.", param=f"{at}.type"
