@@ -1,6 +1,6 @@
 """What the operator configured: the settings table, the models to serve, and how to serve them."""
 
-from mlx_manager.catalog.model import LoadOptions, ModelEntry
+from mlx_manager.catalog.model import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.catalog.settings import (
     SETTINGS,
     Setting,
@@ -15,6 +15,7 @@ __all__ = [
     "SETTINGS",
     "LoadOptions",
     "ModelEntry",
+    "ModelKind",
     "Setting",
     "Settings",
     "SettingsError",

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
+
+
+class ModelKind(StrEnum):
+    """What a model is asked for."""
+
+    TEXT = "text"
+    VISION = "vision"
+    """Generates text, from images too."""
+    EMBEDDING = "embedding"
+    RERANKER = "reranker"
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +33,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """For people: "4-bit", "bf16" and so on."""
     max_context: int | None
     """Longest context the config promises, in tokens; None when it does not say."""
+    kind: ModelKind = ModelKind.TEXT
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):

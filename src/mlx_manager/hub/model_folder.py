@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlx_manager.catalog import ModelEntry
 from mlx_manager.errors import InvalidRequest
+from mlx_manager.hub.kind import find_kind
 
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -35,6 +36,7 @@ def read_entry(folder: Path, name: str) -> ModelEntry:
         architecture=config["model_type"],
         quantization=describe_quantization(config),
         max_context=find_max_context(config),
+        kind=find_kind(folder, name, config),
     )
 
 
