@@ -15,6 +15,7 @@ from mlx_manager.ir.events import (
     Usage,
 )
 from mlx_manager.ir.fold import Answer, Choice, Part, fold
+from mlx_manager.ir.prefix import PrefixReason, PrefixReport
 from mlx_manager.ir.request import (
     ChatPrompt,
     Content,
@@ -54,6 +55,8 @@ __all__ = [
     "PartEnd",
     "PartKind",
     "PartStart",
+    "PrefixReason",
+    "PrefixReport",
     "Priority",
     "Prompt",
     "PromptReady",

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 import msgspec
 
+from mlx_manager.ir.prefix import PrefixReport
+
 
 class PartKind(StrEnum):
     """What a part of an answer holds."""
@@ -57,6 +59,8 @@ class PromptReady(msgspec.Struct, frozen=True, tag="prompt_ready"):
     """The prompt is tokenized and admitted; work on it begins."""
 
     num_prompt_tokens: int
+    prefix: PrefixReport | None = None
+    """What the prefix cache had of it; None where the backend does not say."""
 
 
 class PartStart(msgspec.Struct, frozen=True, tag="part_start"):
