@@ -3,6 +3,8 @@
 from mlx_manager.ipc.channel import GatewayChannel, WorkerChannel
 from mlx_manager.ipc.messages import (
     Abort,
+    Embed,
+    Embedded,
     EngineStats,
     FromWorker,
     Generate,
@@ -24,6 +26,8 @@ from mlx_manager.ipc.messages import (
 
 __all__ = [
     "Abort",
+    "Embed",
+    "Embedded",
     "EngineStats",
     "FromWorker",
     "GatewayChannel",

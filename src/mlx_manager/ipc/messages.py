@@ -1,7 +1,8 @@
 """Messages between the gateway and one worker: msgspec structs in msgpack, never pickle.
 
 One DEALER socket pair per worker, on a Unix socket in a private folder: the gateway binds, the worker connects.
-Life of a worker:  → Hello  ← Load  → LoadProgress*  → Loaded | LoadFailed  ← (Generate | Abort)*  → StepDone*  ← Stop
+Life of a worker:  → Hello  ← Load  → LoadProgress*  → Loaded | LoadFailed
+                   ← (Generate | Embed | Abort)*  → (StepDone | Embedded | RequestFailed)*  ← Stop
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import msgspec
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ErrorInfo
-from mlx_manager.ir import Event, GenerationRequest
+from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -26,6 +27,12 @@ class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request: GenerationRequest
 
 
+class Embed(msgspec.Struct, frozen=True, tag="embed"):
+    """Compute the vectors or scores of this request; answered by one `Embedded`, or one `RequestFailed`."""
+
+    request: EmbeddingRequest | RerankRequest
+
+
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """Forget this request before the next step. An unknown id is ignored: it may just have finished."""
 
@@ -36,7 +43,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """End the process now."""
 
 
-ToWorker = Load | Generate | Abort | Stop
+ToWorker = Load | Generate | Embed | Abort | Stop
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -100,6 +107,13 @@ class RequestFailed(msgspec.Struct, frozen=True, tag="request_failed"):
     error: ErrorInfo
 
 
+class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
+    """The whole answer to an `Embed`."""
+
+    request_id: str
+    vectors: Vectors
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's books after a step. Blocks: free + cached + used = total."""
 
@@ -128,7 +142,7 @@ class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
     stats: EngineStats
 
 
-FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | RequestFailed
+FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | Embedded | RequestFailed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -1,5 +1,6 @@
 """What flows on a request, whatever dialect it came in: the request, the events of its answer, and their fold."""
 
+from mlx_manager.ir.embedding import EmbeddingRequest, RerankRequest, TextRole, Vectors
 from mlx_manager.ir.events import (
     ChoiceEnd,
     Event,
@@ -43,6 +44,7 @@ __all__ = [
     "Choice",
     "ChoiceEnd",
     "Content",
+    "EmbeddingRequest",
     "Event",
     "FinishReason",
     "Finished",
@@ -60,10 +62,12 @@ __all__ = [
     "Priority",
     "Prompt",
     "PromptReady",
+    "RerankRequest",
     "Role",
     "Sampling",
     "TextContent",
     "TextPrompt",
+    "TextRole",
     "Thinking",
     "TokenLogprob",
     "TokenPrompt",
@@ -73,5 +77,6 @@ __all__ = [
     "ToolChoiceMode",
     "TopLogprob",
     "Usage",
+    "Vectors",
     "fold",
 ]

@@ -15,6 +15,8 @@ from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ErrorInfo, MlxManagerError, ModelLoadFailed, ShuttingDown, WorkerDied
 from mlx_manager.ipc import (
     Abort,
+    Embed,
+    Embedded,
     EngineStats,
     FromWorker,
     GatewayChannel,
@@ -29,7 +31,7 @@ from mlx_manager.ipc import (
     StepDone,
     Stop,
 )
-from mlx_manager.ir import Event, Finished, GenerationRequest
+from mlx_manager.ir import EmbeddingRequest, Event, Finished, GenerationRequest, RerankRequest, Vectors
 from mlx_manager.pool.worker_process import WorkerLaunch, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class WorkerClient:
         self._on_progress: Callable[[LoadProgress], None] = _ignore
         self._on_death: Callable[[ErrorInfo], None] = self._warn_of_idle_death
         self._in_flight: dict[str, _EventQueue] = {}
+        self._embedding: dict[str, asyncio.Future[Vectors | ErrorInfo]] = {}
         self._stop_reason: ErrorInfo | None = None
         self._garbage = ""
         self._socket_path = socket_path
@@ -87,7 +90,7 @@ class WorkerClient:
     @property
     def num_in_flight(self) -> int:
         """Requests it is answering."""
-        return len(self._in_flight)
+        return len(self._in_flight) + len(self._embedding)
 
     async def load(
         self,
@@ -120,11 +123,8 @@ class WorkerClient:
 
         Raises what the worker raised for the request, `WorkerDied` or `ShuttingDown`.
         """
-        if not self.is_usable:
-            raise MlxManagerError.from_info(self._stop_reason or self._death())
         request_id = request.request_id
-        if request_id in self._in_flight:
-            raise ValueError(f"a request of the id {request_id!r} is already in flight")
+        self._check_free(request_id)
         queue = self._in_flight[request_id] = _EventQueue()
         self._channel.send(Generate(request))
         try:
@@ -138,6 +138,25 @@ class WorkerClient:
             if self._in_flight.pop(request_id, None) is not None and self._process.is_alive:
                 self._channel.send(Abort(request_id))
 
+    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """The vectors or scores of `request`; its id must not be in flight here. Cancelling this aborts the work.
+
+        Raises what the worker raised for the request, `WorkerDied` or `ShuttingDown`.
+        """
+        request_id = request.request_id
+        self._check_free(request_id)
+        reply: asyncio.Future[Vectors | ErrorInfo] = asyncio.get_running_loop().create_future()
+        self._embedding[request_id] = reply
+        self._channel.send(Embed(request))
+        try:
+            vectors = await reply
+        finally:
+            if self._embedding.pop(request_id, None) is not None and self._process.is_alive:
+                self._channel.send(Abort(request_id))
+        if isinstance(vectors, ErrorInfo):
+            raise MlxManagerError.from_info(vectors)
+        return vectors
+
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process: asked at first, terminated after `grace_s`, killed after twice that.
 
@@ -150,6 +169,12 @@ class WorkerClient:
         was_asked = self.hello is not None and self._channel.send(Stop())
         await self._process.stop(grace_s if was_asked else 0.0)
         await asyncio.shield(self.ended)
+
+    def _check_free(self, request_id: str) -> None:
+        if not self.is_usable:
+            raise MlxManagerError.from_info(self._stop_reason or self._death())
+        if request_id in self._in_flight or request_id in self._embedding:
+            raise ValueError(f"a request of the id {request_id!r} is already in flight")
 
     def _dispatch(self, message: FromWorker) -> None:
         match message:
@@ -166,6 +191,9 @@ class WorkerClient:
                 failed = self._in_flight.pop(request_id, None)
                 if failed is not None:
                     failed.fail(error)
+                self._answer(request_id, error)
+            case Embedded(request_id, vectors):
+                self._answer(request_id, vectors)
             case LoadProgress():
                 self._on_progress(message)
             case Hello():
@@ -210,7 +238,14 @@ class WorkerClient:
     def _warn_of_idle_death(self, _: ErrorInfo) -> None:
         logger.warning("An idle worker %s", self._how_it_ended())
 
+    def _answer(self, request_id: str, answer: Vectors | ErrorInfo) -> None:
+        reply = self._embedding.pop(request_id, None)
+        if reply is not None:
+            _settle(reply, answer)
+
     def _fail_requests(self, reason: ErrorInfo) -> None:
+        for request_id in list(self._embedding):
+            self._answer(request_id, reason)
         queues = list(self._in_flight.values())
         self._in_flight.clear()
         for queue in queues:
