@@ -5,12 +5,17 @@
     │   ├── UnsupportedParameter    400 unsupported_parameter  understood, but not served here
     │   └── ContextLengthExceeded   400 context_length_exceeded
     ├── ModelNotFound               404 model_not_found
+    ├── HubAccessDenied             403 hub_access_denied      the model hub wants a token, or its terms accepted
+    ├── Conflict                    409 conflict               what is asked for does not go with how things stand
     ├── PayloadTooLarge             413 payload_too_large
     ├── QueueFull                   429 queue_full             `retry_after_s` is measured, not guessed
     ├── Unavailable                 503 unavailable            try again: nothing is wrong with the request
     │   ├── ModelLoadFailed         503 model_load_failed
     │   ├── WorkerDied              503 worker_died
+    │   ├── HubUnavailable          503 hub_unavailable        the model hub cannot be reached, or is busy
     │   └── ShuttingDown            503 shutting_down
+    ├── DownloadFailed              502 download_failed        what the model hub sent is not what it promised
+    ├── NotEnoughDisk               507 not_enough_disk
     └── GenerationFailed            500 generation_failed      the engine broke while answering
 
 Each class carries an HTTP status and a code; the dialects (`protocols/`) turn them into their own form.
@@ -80,6 +85,20 @@ class ModelNotFound(MlxManagerError):
     code = "model_not_found"
 
 
+class HubAccessDenied(MlxManagerError):
+    """The model hub does not show this model to whoever asks, or to the holder of this token."""
+
+    status = 403
+    code = "hub_access_denied"
+
+
+class Conflict(MlxManagerError):
+    """It could be done, but not as things stand; the message says what has to be done first."""
+
+    status = 409
+    code = "conflict"
+
+
 class PayloadTooLarge(MlxManagerError):
     """The request body is larger than the server accepts."""
 
@@ -113,10 +132,30 @@ class WorkerDied(Unavailable):
     code = "worker_died"
 
 
+class HubUnavailable(Unavailable):
+    """The model hub cannot be reached, or answers no more for now."""
+
+    code = "hub_unavailable"
+
+
 class ShuttingDown(Unavailable):
     """The server is stopping and takes no new requests."""
 
     code = "shutting_down"
+
+
+class DownloadFailed(MlxManagerError):
+    """A download broke: what the model hub sent is not what it promised."""
+
+    status = 502
+    code = "download_failed"
+
+
+class NotEnoughDisk(MlxManagerError):
+    """What is to be written does not fit on the disk."""
+
+    status = 507
+    code = "not_enough_disk"
 
 
 class GenerationFailed(MlxManagerError):

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import msgspec
 
 from mlx_manager.catalog.model import LoadOptions
-from mlx_manager.catalog.values import choice, flag, number, path, size_bytes, text, whole
+from mlx_manager.catalog.values import choice, flag, number, path, size_bytes, text, whole, words
 
 CONFIG_FILE = "config.toml"
 
@@ -35,6 +35,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keepalive_s: float
     """A stream that says nothing for so long sends an SSE comment."""
     use_spare: bool
+    hf_token: str | None
+    """For gated and private models of the model hub; None leaves it to HF_TOKEN and to what `hf auth login` stored."""
+    scan_folders: tuple[str, ...] | None
+    """Folders of other programs whose models are listed too: paths, or the words lmstudio and ollama."""
     load: LoadOptions
 
 
@@ -89,6 +93,16 @@ SETTINGS: tuple[Setting, ...] = (
         "keepalive", "seconds", 5.0, "s", "Silence after which a stream sends a comment.", number(0.1), "keepalive_s"
     ),
     Setting("use_spare", "flag", True, "", "Keep one idle worker ready, so that loading is quick.", flag, "use_spare"),
+    Setting("hf_token", "text", None, "", "Token for gated and private models of the model hub.", text, "hf_token"),
+    Setting(
+        "scan_folders",
+        "text",
+        None,
+        "",
+        "Folders of other programs to list models from, with commas between; lmstudio and ollama name theirs.",
+        words,
+        "scan_folders",
+    ),
     Setting(
         "dtype",
         "choice",

@@ -26,6 +26,14 @@ def path(value: object) -> Path:
     return Path(text(value)).expanduser().absolute()
 
 
+def words(value: object) -> tuple[str, ...]:
+    """Several texts: a TOML list, or one text with commas between."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise ValueError("it takes one text or several, with commas between.")
+    return tuple(part.strip() for part in parts)
+
+
 def flag(value: object) -> bool:
     """Yes or no."""
     if isinstance(value, bool):
