@@ -20,7 +20,7 @@ from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.runner import Launched, Runner
 from mlx_manager.engine.scheduler import Scheduler
 from mlx_manager.engine.sequence import SamplingParams, Sequence
-from mlx_manager.ir import FinishReason, Priority
+from mlx_manager.ir import FinishReason, PrefixReport, Priority
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ class EngineCounters:
 class _Request:
     sequences: list[Sequence]
     is_first_token_out: bool = field(default=False)
+    is_admitted: bool = field(default=False)
 
     @property
     def usage(self) -> RequestUsage:
@@ -124,7 +125,10 @@ class Engine:
             ageing_s=config.priority_ageing_s,
             has_prefix_cache=config.has_prefix_cache,
             checkpoints=None if config.num_checkpoints is None else CheckpointBook(config.num_checkpoints),
+            on_admit=self._tell_admitted,
         )
+        self.on_admitted: Callable[[str, PrefixReport], None] = lambda request_id, report: None
+        """Told each request once, inside a step and before its forward pass: work on it begins. Set by the owner."""
         self.counters = EngineCounters()
         self.grammars = GrammarMasks()
         self._requests: dict[str, _Request] = {}
@@ -276,6 +280,12 @@ class Engine:
             step_s=now_s - max(launched_s, self._last_read_s),
         )
         self._last_read_s = now_s
+
+    def _tell_admitted(self, seq: Sequence, report: PrefixReport) -> None:
+        request = self._requests[seq.request_id]
+        if not request.is_admitted:
+            request.is_admitted = True
+            self.on_admitted(seq.request_id, report)
 
     def _sequence(self, request: EngineRequest, choice: int) -> Sequence:
         return Sequence(

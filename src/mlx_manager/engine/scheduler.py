@@ -10,6 +10,7 @@ only; its sequence has `num_sampling` above 0 and its `source_row` says where.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
@@ -17,8 +18,10 @@ from mlx_manager.engine.blocks import BLOCK_SIZE, BlockPool, OutOfBlocks, num_bl
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
+from mlx_manager.engine.prefix_miss import Lookup, PrefixMemory, explain
 from mlx_manager.engine.queue import WaitingQueue
 from mlx_manager.engine.sequence import Sequence, Status
+from mlx_manager.ir import PrefixReport
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Scheduler:
     """Owns every sequence, the block pool and the prefix index. `pacer` bounds the prefill of each step.
 
     With `has_prefix_cache` false nothing is shared or kept (for runners that keep their caches elsewhere).
+    `on_admit` is told each sequence when it is admitted for the first time, and what the prefix cache had of it.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Scheduler:
         ageing_s: float,
         has_prefix_cache: bool = True,
         checkpoints: CheckpointBook | None = None,
+        on_admit: Callable[[Sequence, PrefixReport], None] = lambda seq, report: None,
     ) -> None:
         self.prefix = PrefixIndex()
         self.blocks = BlockPool(num_blocks, on_evict=self.prefix.forget)
@@ -62,6 +67,8 @@ class Scheduler:
         self._pacer = pacer
         self._max_batch_size = max_batch_size
         self._has_prefix_cache = has_prefix_cache
+        self._on_admit = on_admit
+        self._memory = PrefixMemory()
         self._checkpoints = checkpoints
         """Where the model has recurrent layers; None where it has none."""
         self._computing: dict[bytes, int] = {}
@@ -253,11 +260,20 @@ class Scheduler:
         if not seq.has_started:
             seq.num_cached_tokens = seq.num_computed_tokens
             seq.has_started = True
+            self._tell_admitted(seq)
         seq.status = Status.RUNNING
         self.running.append(seq)
         for key in seq.block_keys[len(hits) : (seq.num_tokens - 1) // BLOCK_SIZE]:
             self._computing.setdefault(key, seq.seq_id)
         return True
+
+    def _tell_admitted(self, seq: Sequence) -> None:
+        prompt = seq.token_ids[: seq.num_prompt_tokens]
+        lookup = Lookup(seq.num_cached_tokens, seq.num_found_blocks, self._has_prefix_cache)
+        report = explain(prompt, lookup, self._memory)
+        if self._has_prefix_cache:
+            self._memory.begin(seq.seq_id, prompt)
+        self._on_admit(seq, report)
 
     def _find_prefix(self, seq: Sequence) -> list[int]:
         """The full blocks that the cache holds of `seq`, leaving at least its last token to compute."""
@@ -270,6 +286,7 @@ class Scheduler:
             if block is None:
                 break
             hits.append(block)
+        seq.num_found_blocks = len(hits)
         if self._checkpoints is not None:
             del hits[self._checkpoints.deepest(seq.block_keys[: len(hits)]) :]
         return hits
@@ -418,6 +435,8 @@ class Scheduler:
         elif self._has_prefix_cache:
             self._enter_full_blocks(seq)
             num_known = min(seq.num_computed_tokens, len(seq.token_ids))
+            if seq.block_table:
+                self._memory.end(seq.seq_id, seq.token_ids[:num_known], seq.num_prompt_tokens)
             index, num_in_last = divmod(num_known, BLOCK_SIZE)
             if num_in_last and index < len(seq.block_table) and self.blocks.num_references(seq.block_table[index]) == 1:
                 parent = seq.block_keys[index - 1] if index else ROOT_KEY

@@ -77,6 +77,8 @@ class Sequence:
     """Whether the sequence was admitted at some time; a preempted one waits again."""
     num_cached_tokens: int = 0
     """Prompt tokens found in the prefix cache when the sequence was first admitted."""
+    num_found_blocks: int = 0
+    """Leading full blocks that the prefix cache held at the last look, with or without a state to go on from."""
     pending_checkpoints: list[tuple[int, int]] = field(default_factory=list)
     """(blocks, checkpoint): copies of the state behind that many full blocks, made by steps already launched, whose
     tokens the host does not know all yet."""
