@@ -69,6 +69,7 @@ class WorkerMain:
         self._channel.send(LoadProgress(stage, fraction))
 
     def _serve(self, serving: Serving) -> None:
+        serving.publish = self._channel.send
         while True:
             # Waits only when there is nothing to do; otherwise takes what has arrived and goes on.
             command = self._channel.poll(0.0 if serving.has_work else None)

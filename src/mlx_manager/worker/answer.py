@@ -13,6 +13,7 @@ from mlx_manager.ir import (
     PartDelta,
     PartEnd,
     PartStart,
+    PrefixReport,
     PromptReady,
     TokenLogprob,
     TopLogprob,
@@ -25,9 +26,11 @@ from mlx_manager.parsing import StopMatcher
 class AnswerBuilder:
     """Turns the engine's token events of one request into `ir` events, all choices of it."""
 
-    def __init__(self, request: GenerationRequest, num_prompt_tokens: int, vocabulary: Vocabulary, echo: str) -> None:
-        self.request_id = request.request_id
-        self._num_prompt_tokens = num_prompt_tokens
+    def __init__(
+        self, request: GenerationRequest, prompt_token_ids: tuple[int, ...], vocabulary: Vocabulary, echo: str
+    ) -> None:
+        self.request = request
+        self.prompt_token_ids = prompt_token_ids
         self._echo = echo
         self._choices = [_Choice(index, request, vocabulary) for index in range(request.num_choices)]
 
@@ -36,9 +39,9 @@ class AnswerBuilder:
         """Whether every choice has ended."""
         return all(choice.is_ended for choice in self._choices)
 
-    def begin(self) -> list[Event]:
+    def begin(self, report: PrefixReport) -> list[Event]:
         """The events before the first token."""
-        events: list[Event] = [PromptReady(self._num_prompt_tokens)]
+        events: list[Event] = [PromptReady(len(self.prompt_token_ids), report)]
         if self._echo:
             for choice in self._choices:
                 events += choice.begin_part()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ import mlx.core as mx
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke
 from mlx_manager.engine.grammar import Constraint
+from mlx_manager.engine.prefix_miss import place
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import EngineStats, RequestEvents, RequestFailed, StepDone
-from mlx_manager.ir import Event, GenerationRequest, Sampling, TextPrompt
+from mlx_manager.ir import Event, GenerationRequest, PrefixReason, PrefixReport, Sampling, TextPrompt
 from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.prompt import PromptBuilder
@@ -47,7 +49,9 @@ class Serving:
         self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
         self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
-        self._pending: dict[str, list[Event]] = {}
+        self.publish: Callable[[StepDone], None] = _drop
+        """Sends what cannot wait for the end of a step. Set by the worker's main thread before the first request."""
+        engine.on_admitted = self._begin
         self._finish_times_s: deque[float] = deque(maxlen=64)
 
     @property
@@ -56,7 +60,7 @@ class Serving:
         return self._engine.has_work or bool(self._compiling)
 
     def submit(self, request: GenerationRequest) -> RequestFailed | None:
-        """Take a request; its first events come with the next step. Returns its failure when it is refused."""
+        """Take a request; its first events are published once it is admitted. Returns its failure when refused."""
         try:
             self._submit(request)
         except MlxManagerError as error:
@@ -67,13 +71,12 @@ class Serving:
         """Forget a request before the next step."""
         self._compiling.pop(request_id, None)
         self._answers.pop(request_id, None)
-        self._pending.pop(request_id, None)
         self._engine.forget(request_id, is_aborted=True)
 
     def step(self) -> tuple[StepDone, list[RequestFailed]]:
         """Run one step of the engine and report what it brought."""
         failures = self._start_compiled()
-        deltas, self._pending = self._pending, {}
+        deltas: dict[str, list[Event]] = {}
         for event in self._engine.step():
             answer = self._answers.get(event.request_id)
             if answer is None:
@@ -133,7 +136,7 @@ class Serving:
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
         )
-        answer = AnswerBuilder(request, len(prompt), self._vocabulary, self._echo_text(request, prompt))
+        answer = AnswerBuilder(request, prompt, self._vocabulary, self._echo_text(request, prompt))
         if request.sampling.grammar is None:
             self._start(tokenized, answer)
         else:
@@ -143,7 +146,14 @@ class Serving:
     def _start(self, request: EngineRequest, answer: AnswerBuilder, constraint: Constraint | None = None) -> None:
         self._engine.add(request, constraint)
         self._answers[request.request_id] = answer
-        self._pending[request.request_id] = answer.begin()
+
+    def _begin(self, request_id: str, report: PrefixReport) -> None:
+        """Work on a request begins: say so now, because its first token may be a long prefill away."""
+        answer = self._answers[request_id]
+        if report.reason is PrefixReason.TEXT:
+            num_tokens = self._prompts.num_template_tokens(answer.request.prompt, answer.prompt_token_ids)
+            report = place(report, num_tokens)
+        self.publish(StepDone((RequestEvents(request_id, tuple(answer.begin(report))),), self.stats()))
 
     def _start_compiled(self) -> list[RequestFailed]:
         """Start the requests whose grammars are ready; with nothing else to do, wait a moment for one."""
@@ -240,6 +250,10 @@ class Serving:
             return request.prompt.text
         decoder = self._vocabulary.decoder()
         return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
+
+
+def _drop(_: StepDone) -> None:
+    """Before anybody listens nothing is admitted."""
 
 
 @dataclass(frozen=True)
