@@ -53,6 +53,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     num_cached_tokens: int
     """Prompt tokens whose keys and values were found in the prefix cache."""
     num_completion_tokens: int
+    num_reasoning_tokens: int = 0
+    """Completion tokens that were spent on thinking."""
 
 
 class PromptReady(msgspec.Struct, frozen=True, tag="prompt_ready"):
@@ -84,6 +86,8 @@ class PartEnd(msgspec.Struct, frozen=True, tag="part_end"):
     """The open part is complete."""
 
     choice: int
+    is_withdrawn: bool = False
+    """What looked like a tool call turned out to be none: its text follows as text, and the part does not count."""
 
 
 class ChoiceEnd(msgspec.Struct, frozen=True, tag="choice_end"):

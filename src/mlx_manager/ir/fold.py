@@ -11,6 +11,7 @@ from mlx_manager.ir.events import (
     Finished,
     FinishReason,
     PartDelta,
+    PartEnd,
     PartKind,
     PartStart,
     TokenLogprob,
@@ -63,6 +64,8 @@ async def fold(events: AsyncIterator[Event], num_choices: int) -> Answer:
             case PartDelta(choice, text, logprobs):
                 choices[choice].parts[-1].text += text
                 choices[choice].logprobs.extend(logprobs)
+            case PartEnd(choice, is_withdrawn=True):
+                choices[choice].parts.pop()
             case ChoiceEnd(choice, reason, stop_sequence):
                 choices[choice].finish_reason = reason
                 choices[choice].stop_sequence = stop_sequence

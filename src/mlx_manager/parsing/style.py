@@ -1,0 +1,185 @@
+"""How a model writes its answers: which reasoning format, which tool-call format. Data, named by `models.families`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlx_manager.ir import PartKind, Tool
+from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
+from mlx_manager.parsing.emitter import Emitter
+
+
+@dataclass(frozen=True)
+class ReasoningFormat:
+    """Reasoning between two markers."""
+
+    begin: str = "<think>"
+    end: str = "</think>"
+    is_implicit: bool = False
+    """The model reasons from the first token on and writes no begin marker (some templates have it in the prompt)."""
+    is_anywhere: bool = False
+    """The begin marker means reasoning in the middle of a text too; otherwise only where no text has come yet."""
+
+    def starts_inside(self, prompt: str) -> bool:
+        """Whether an answer to the rendered `prompt` begins as reasoning."""
+        ending = prompt.rstrip()
+        if ending.endswith(self.begin.rstrip()):
+            return True
+        return self.is_implicit and not ending.endswith(self.end.rstrip())
+
+
+class ToolFormat(ABC):
+    """How calls are written: read from text as it comes, and told as a grammar."""
+
+    name: ClassVar[str]
+    """What the documentation and the tests call it."""
+    begins: tuple[str, ...]
+    """Markers, any of which begins one call or a group of calls."""
+    begins_bare: ClassVar[str] = ""
+    """Characters, any of which may begin a call where no text has come yet."""
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Every marker that may be one special token: a decoder must not drop these."""
+        return self.begins
+
+    @abstractmethod
+    def read_calls(self, begin: str, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
+        """Read what follows `begin`, "" for a bare call. Raises `Malformed` where it is no call."""
+
+    @abstractmethod
+    def lark(
+        self,
+        tools: tuple[Tool, ...],
+        *,
+        parallel: bool,
+        required: bool,
+        special_ids: Mapping[str, int] = {},
+    ) -> str:
+        """A grammar in llguidance's Lark that matches well-formed calls of `tools`, and nothing beside them.
+
+        Without `required` any text may be the answer instead, or come before the calls. `special_ids`: the ids of those
+        of `markers` that are special tokens of the tokenizer; all others are spelled as text.
+        """
+
+
+class AnswerStyle(ABC):
+    """How one model's answers are read."""
+
+    @property
+    @abstractmethod
+    def markers(self) -> tuple[str, ...]:
+        """Every marker that may be one special token: a decoder must not drop these."""
+
+    @property
+    @abstractmethod
+    def tool_format(self) -> ToolFormat | None:
+        """How calls are written, None for a model that makes none."""
+
+    @abstractmethod
+    def starts_in_reasoning(self, prompt: str) -> bool:
+        """Whether an answer to the rendered `prompt` begins as reasoning, because the template opened it."""
+
+    @abstractmethod
+    def read(
+        self, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...], *, starts_in_reasoning: bool
+    ) -> Reading[None]:
+        """Read a whole answer. Raises nothing: what is malformed goes out as text."""
+
+
+@dataclass(frozen=True)
+class MarkedStyle(AnswerStyle):
+    """Text with marked reasoning and marked calls in it; either may be absent."""
+
+    reasoning: ReasoningFormat | None = None
+    tools: ToolFormat | None = None
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """See `AnswerStyle`."""
+        reasoning = (self.reasoning.begin, self.reasoning.end) if self.reasoning else ()
+        return (*reasoning, *(self.tools.markers if self.tools else ()))
+
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """See `AnswerStyle`."""
+        return self.tools
+
+    def starts_in_reasoning(self, prompt: str) -> bool:
+        """See `AnswerStyle`."""
+        return self.reasoning is not None and self.reasoning.starts_inside(prompt)
+
+    def read(
+        self, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...], *, starts_in_reasoning: bool
+    ) -> Reading[None]:
+        """See `AnswerStyle`."""
+        return _MarkedReader(self, cursor, out, tools).read(starts_in_reasoning)
+
+
+class _MarkedReader:
+    def __init__(self, style: MarkedStyle, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> None:
+        self._reasoning = style.reasoning
+        self._format = style.tools if tools else None
+        self._cursor = cursor
+        self._out = out
+        self._tools = tools
+        self._begins = self._format.begins if self._format else ()
+
+    def read(self, starts_in_reasoning: bool) -> Reading[None]:
+        if starts_in_reasoning and self._reasoning:
+            self._out.marker()
+            yield from self._read_reasoning(self._reasoning)
+        think = (self._reasoning.begin, self._reasoning.end) if self._reasoning else ()
+        while True:
+            if self._format and self._format.begins_bare and self._out.is_at_beginning:
+                yield from self._cursor.skip_whitespace_into(self._out.text)
+                first = yield from self._cursor.peek()
+                if first and first in self._format.begins_bare:
+                    yield from self._read_calls(self._format, "", PartKind.TEXT)
+                    continue
+            stop = yield from self._cursor.until((*think, *self._begins), self._out.text)
+            if not stop:
+                return
+            if self._format and stop in self._begins:
+                yield from self._read_calls(self._format, stop, PartKind.TEXT)
+            elif self._reasoning:
+                yield from self._read_think_marker(self._reasoning, stop)
+
+    def _read_think_marker(self, reasoning: ReasoningFormat, stop: str) -> Reading[None]:
+        """Where text has come already, a model that writes a marker most likely writes about markers."""
+        if not self._out.is_at_beginning and not reasoning.is_anywhere:
+            self._out.text(stop)
+            return
+        self._out.marker()
+        if stop == reasoning.begin:
+            yield from self._read_reasoning(reasoning)
+
+    def _read_reasoning(self, reasoning: ReasoningFormat) -> Reading[None]:
+        """Up to the end marker, or to a call: models forget to close before they call."""
+        is_begin_possible = True
+        while True:
+            stops = (reasoning.end, *self._begins, *((reasoning.begin,) if is_begin_possible else ()))
+            stop = yield from self._cursor.until(stops, self._out.reasoning)
+            if stop == reasoning.end or not stop:
+                self._out.marker()
+                return
+            if stop == reasoning.begin and self._out.is_at_beginning:
+                is_begin_possible = False  # the model repeats the marker that the template had written
+            elif self._format and stop in self._begins:
+                if (yield from self._read_calls(self._format, stop, PartKind.REASONING)):
+                    return
+            else:
+                self._out.reasoning(stop)
+
+    def _read_calls(self, tool_format: ToolFormat, begin: str, kind: PartKind) -> Reading[bool]:
+        self._cursor.mark()
+        try:
+            yield from tool_format.read_calls(begin, self._cursor, self._out, self._tools)
+        except Malformed:
+            self._out.hand_back(begin + self._cursor.unmark(), kind)
+            return False
+        self._cursor.unmark()
+        return True
