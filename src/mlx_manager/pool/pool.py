@@ -74,6 +74,10 @@ class ModelPool:
         finally:
             slot.num_leases -= 1
 
+    def entry(self, name: str) -> ModelEntry:
+        """The model `name`, loaded or not. Raises `ModelNotFound`."""
+        return self._slot(name).entry
+
     def statuses(self) -> list[ModelStatus]:
         """Every model that can be served, and those in memory that are no longer found, by name."""
         entries = {entry.name: entry for entry in self._find_models()}
