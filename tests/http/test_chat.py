@@ -109,6 +109,7 @@ def test_usage_is_the_last_chunk_when_asked_for(served: Served) -> None:
         "completion_tokens": 4,
         "total_tokens": 11,
         "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -80,9 +80,6 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     (COMPLETIONS, {"logprobs": True}, "logprobs", "integer"),
 ]
 REFUSED_IN_MESSAGES: list[tuple[dict[str, Any], str]] = [
-    ({"role": "tool", "content": "4", "tool_call_id": "c"}, "messages[0].role"),
-    ({"role": "function", "content": "4", "name": "f"}, "messages[0].role"),
-    ({"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}, "messages[0].tool_calls"),
     ({"role": "assistant", "content": None, "audio": {"id": "a"}}, "messages[0].audio"),
     ({"role": "assistant", "content": "a", "prefix": True}, "messages[0].prefix"),
     (

@@ -10,7 +10,6 @@ import pytest
 
 from mlx_manager.ir import (
     ChatPrompt,
-    GenerationRequest,
     Grammar,
     GrammarKind,
     Message,
@@ -18,6 +17,10 @@ from mlx_manager.ir import (
     Role,
     TextContent,
     TextPrompt,
+    Thinking,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
 )
 from mlx_manager.protocols.openai import PARAMETERS, ChatRequest, CompletionRequest, Endpoint, Parameter, Support
 from tests.http.scripted_server import Served
@@ -46,10 +49,30 @@ def grammar(kind: str, param: str, text: str = "") -> Grammar:
 
 OF_SCHEMA = grammar("json_schema", "response_format.json_schema.schema", json.dumps(SCHEMA))
 GUIDED = grammar("json_schema", "guided_json", json.dumps(SCHEMA))
-Read = Callable[[GenerationRequest], object]
+Read = Callable[[Any], object]
 CHAT, COMPLETIONS = Endpoint.CHAT, Endpoint.COMPLETIONS
 
 # parameter, endpoint, what is sent, how the backend's request is read, what must be there
+TOOLS = {"tools": [{"type": "function", "function": {"name": name}} for name in ("f", "g")]}
+FUNCTIONS = {"functions": [{"name": "f", "description": "Does f", "parameters": SCHEMA}]}
+ALLOWED = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]}
+REQUIRED, NONE = ToolChoiceMode.REQUIRED, ToolChoiceMode.NONE
+
+
+def described(name: str, **more: Any) -> dict[str, Any]:
+    """A request with one tool."""
+    return {"tools": [{"type": "function", "function": {"name": name} | more}]}
+
+
+def thinks(is_enabled: bool, effort: str | None = None) -> Thinking:
+    return Thinking(is_enabled=is_enabled, effort=effort)
+
+
+def chosen(choice: object, **sent: Any) -> tuple[str, Endpoint, dict[str, Any], Read, object]:
+    """A case of `tool_choice`."""
+    return "tool_choice", CHAT, TOOLS | sent, lambda r: r.prompt.tool_choice, choice
+
+
 ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
     ("model", CHAT, {}, lambda r: r.model, "m"),
     (
@@ -58,6 +81,45 @@ ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
         {},
         lambda r: r.prompt,
         ChatPrompt(messages=(SAID_HI,)),
+    ),
+    ("tools", CHAT, TOOLS, lambda r: r.prompt.tools, (Tool(name="f"), Tool(name="g"))),
+    (
+        "tools",
+        CHAT,
+        described("f", description="Does f", parameters=SCHEMA, strict=True),
+        lambda r: r.prompt.tools,
+        (Tool(name="f", description="Does f", parameters=json.dumps(SCHEMA, ensure_ascii=False), strict=True),),
+    ),
+    ("functions", CHAT, FUNCTIONS, lambda r: r.prompt.tools[0].parameters, json.dumps(SCHEMA, ensure_ascii=False)),
+    ("functions", CHAT, FUNCTIONS, lambda r: r.prompt.parallel_tool_calls, False),
+    chosen(ToolChoice(), tool_choice="auto"),
+    chosen(ToolChoice(mode=NONE), tool_choice="none"),
+    chosen(ToolChoice(mode=REQUIRED), tool_choice="required"),
+    chosen(ToolChoice(mode=REQUIRED, names=("g",)), tool_choice={"type": "function", "function": {"name": "g"}}),
+    chosen(ToolChoice(names=("g",)), tool_choice={"type": "allowed_tools", "allowed_tools": ALLOWED}),
+    chosen(
+        ToolChoice(mode=REQUIRED, names=("g",)),
+        tool_choice={"type": "allowed_tools", "allowed_tools": ALLOWED | {"mode": "required"}},
+    ),
+    ("function_call", CHAT, FUNCTIONS | {"function_call": "none"}, lambda r: r.prompt.tool_choice.mode, NONE),
+    (
+        "function_call",
+        CHAT,
+        FUNCTIONS | {"function_call": {"name": "f"}},
+        lambda r: r.prompt.tool_choice,
+        ToolChoice(mode=REQUIRED, names=("f",)),
+    ),
+    ("parallel_tool_calls", CHAT, {"parallel_tool_calls": False}, lambda r: r.prompt.parallel_tool_calls, False),
+    ("reasoning_effort", CHAT, {"reasoning_effort": "low"}, lambda r: r.prompt.thinking, thinks(True, "low")),
+    ("reasoning_effort", CHAT, {"reasoning_effort": "none"}, lambda r: r.prompt.thinking, thinks(False)),
+    ("enable_thinking", CHAT, {"enable_thinking": False}, lambda r: r.prompt.thinking, thinks(False)),
+    ("thinking_budget", CHAT, {"thinking_budget": 9}, lambda r: r.prompt.thinking, Thinking(budget_tokens=9)),
+    (
+        "chat_template_kwargs",
+        CHAT,
+        {"chat_template_kwargs": {"enable_thinking": False, "x": [1, None]}},
+        lambda r: r.prompt.template_kwargs,
+        {"enable_thinking": False, "x": [1, None]},
     ),
     ("n", CHAT, {"n": 3, "model": "m3"}, lambda r: r.num_choices, 3),
     ("logprobs", CHAT, {"logprobs": True}, lambda r: (r.sampling.logprobs, r.sampling.top_logprobs), (True, 0)),
@@ -154,13 +216,9 @@ HARMLESS_VALUES: dict[str, Any] = {
     "num_draft_tokens": 3,
     "request_id": "r",
     "keep_alive": "5m",
-    "parallel_tool_calls": True,
-    "reasoning_effort": "low",
     "verbosity": "low",
 }
 OTHERWISE_REFUSED: dict[str, Any] = {
-    "tools": [{"type": "function", "function": {"name": "f"}}],
-    "tool_choice": "required",
     "modalities": ["text", "audio"],
 }
 REFUSED_VALUE = "something"

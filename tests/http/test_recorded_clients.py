@@ -1,26 +1,25 @@
 """Requests that real clients really sent (prose replaced by filler), replayed byte for byte in shape.
 
-`recorded/` holds one request a file. Those with tools or images are refused by name until these are served.
+`recorded/` holds one request a file. Those with images are refused by name until these are served.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_manager.backends.scripted import script_of
-from mlx_manager.ir import ChatPrompt
+from mlx_manager.ir import ChatPrompt, Message
 from tests.http.scripted_server import HELLO, Serve
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
 REFUSED = {
     "node-sdks--all--09": "messages[0].content[1].type",
-    "openai-agents--chat-and-responses--01": "tools",
     "python-sdks--sdk_all--09": "echo",
-    "python-sdks--sdk_all--28": "tool_choice",
 }
 
 
@@ -45,8 +44,20 @@ def test_recorded_request(serve: Serve, file: Path) -> None:
         prompt = served.last_request().prompt
         assert isinstance(prompt, ChatPrompt)
         assert len(prompt.messages) == len(body["messages"])
+        assert [tool.name for tool in prompt.tools] == [tool["function"]["name"] for tool in body.get("tools", ())]
+        assert _calls_of(prompt.messages) == [
+            (call["id"], call["function"]["name"], json.loads(call["function"]["arguments"]))
+            for message in body["messages"]
+            for call in message.get("tool_calls", ())
+        ]
         form = "text/event-stream" if body.get("stream") else "application/json"
         assert answer.headers["content-type"].startswith(form)
+
+
+def _calls_of(messages: Sequence[Message]) -> list[tuple[str, str, Any]]:
+    return [
+        (call.call_id, call.name, json.loads(call.arguments)) for message in messages for call in message.tool_calls
+    ]
 
 
 def test_there_is_something_to_replay() -> None:

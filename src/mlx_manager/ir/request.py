@@ -68,7 +68,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     description: str = ""
-    parameters: str = "{}"
+    parameters: str = '{"type": "object", "properties": {}}'
     strict: bool = False
     """Whether every call of it must match `parameters`, enforced token by token."""
 

@@ -30,6 +30,12 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
+class CompletionTokensDetails(msgspec.Struct, frozen=True):
+    """What the answer's tokens were used for."""
+
+    reasoning_tokens: int
+
+
 class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
     """What the answer cost."""
 
@@ -37,6 +43,7 @@ class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class TopLogprobObject(msgspec.Struct, frozen=True):
@@ -63,12 +70,31 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
 
+class FunctionObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which function to call with what. In a chunk, what it adds to the text of the arguments."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool call, or what a chunk adds to the call at `index`; its first chunk has its id, type and name."""
+
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: FunctionObject
+
+
 class ChatMessageObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The assistant's message, or with everything optional, what a chunk adds to it."""
 
     role: str | None = None
     content: str | msgspec.UnsetType | None = msgspec.UNSET
     reasoning_content: str | None = None
+    tool_calls: list[ToolCallObject] | None = None
+    function_call: FunctionObject | None = None
+    """The form before `tool_calls`, for requests in that form."""
     refusal: msgspec.UnsetType | None = msgspec.UNSET
 
 

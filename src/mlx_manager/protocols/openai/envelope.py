@@ -14,6 +14,7 @@ from mlx_manager.protocols.openai.answers import (
     ChatChoice,
     ChatChunkChoice,
     CompletionChoice,
+    CompletionTokensDetails,
     PromptTokensDetails,
     UsageObject,
     encode_error,
@@ -39,6 +40,8 @@ class Envelope:
     created: int
     model: str
     system_fingerprint: str
+    has_functions: bool = False
+    """Whether tool calls are to be sent in the form before `tool_calls`, in which the request named its functions."""
 
     def body(
         self,
@@ -81,6 +84,7 @@ def render_usage(usage: Usage) -> UsageObject:
         completion_tokens=usage.num_completion_tokens,
         total_tokens=usage.num_prompt_tokens + usage.num_completion_tokens,
         prompt_tokens_details=PromptTokensDetails(usage.num_cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(usage.num_reasoning_tokens),
     )
 
 

@@ -78,6 +78,15 @@ _SERVED = (
     Parameter("echo", Support.SERVED, "request.echo", endpoints=_COMPLETIONS),
     Parameter("continue_final_message", Support.SERVED, "request.prompt", endpoints=_CHAT),
     Parameter("add_generation_prompt", Support.SERVED, "request.prompt", endpoints=_CHAT),
+    Parameter("tools", Support.SERVED, "prompt.tools", endpoints=_CHAT),
+    Parameter("tool_choice", Support.SERVED, "prompt.tool_choice", endpoints=_CHAT),
+    Parameter("parallel_tool_calls", Support.SERVED, "prompt.parallel_tool_calls", endpoints=_CHAT),
+    Parameter("functions", Support.SERVED, "prompt.tools: the form before tools", endpoints=_CHAT),
+    Parameter("function_call", Support.SERVED, "prompt.tool_choice: the form before tool_choice", endpoints=_CHAT),
+    Parameter("reasoning_effort", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
+    Parameter("enable_thinking", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
+    Parameter("thinking_budget", Support.SERVED, "prompt.thinking: the most tokens of it", endpoints=_CHAT),
+    Parameter("chat_template_kwargs", Support.SERVED, "prompt.template_kwargs", endpoints=_CHAT),
 )
 
 _HARMLESS = (
@@ -95,22 +104,15 @@ _HARMLESS = (
     Parameter("num_draft_tokens", Support.HARMLESS, "only speeds an answer up"),
     Parameter("request_id", Support.HARMLESS, "send the header X-Request-Id instead"),
     Parameter("keep_alive", Support.HARMLESS, "says how long to keep the model in memory"),
-    Parameter("parallel_tool_calls", Support.HARMLESS, "means nothing without tools", endpoints=_CHAT),
-    Parameter("reasoning_effort", Support.IGNORED, "a hint to models that reason", endpoints=_CHAT),
     Parameter("verbosity", Support.IGNORED, "a hint to models trained on it", endpoints=_CHAT),
 )
 
-_TOOLS_LATER = "Tool calls are not served yet: leave it out."
 _OTHER_CONSTRAINT = "Send response_format, guided_json, guided_regex or guided_grammar instead."
 _NO_SAMPLER = "That sampler is not served: leave it out; temperature, top_p, top_k and min_p are."
 _TEXT_ONLY = "Answers are text only: leave it out."
 _FIXED_TEMPLATE = "The model's own chat template is used as it is: leave it out."
 
 _REFUSED = (
-    Parameter("tools", Support.REFUSED, _TOOLS_LATER, ([],), _CHAT),
-    Parameter("tool_choice", Support.REFUSED, _TOOLS_LATER, ("none", "auto"), _CHAT),
-    Parameter("functions", Support.REFUSED, _TOOLS_LATER, ([],), _CHAT),
-    Parameter("function_call", Support.REFUSED, _TOOLS_LATER, ("none", "auto"), _CHAT),
     Parameter("guided_choice", Support.REFUSED, _OTHER_CONSTRAINT),
     Parameter("structured_outputs", Support.REFUSED, _OTHER_CONSTRAINT),
     Parameter("json_schema", Support.REFUSED, _OTHER_CONSTRAINT),
@@ -121,7 +123,6 @@ _REFUSED = (
     Parameter("moderation", Support.REFUSED, "Nothing is moderated here: leave it out.", endpoints=_CHAT),
     Parameter("documents", Support.REFUSED, "Put the documents into a message.", ([],), _CHAT),
     Parameter("chat_template", Support.REFUSED, _FIXED_TEMPLATE, endpoints=_CHAT),
-    Parameter("chat_template_kwargs", Support.REFUSED, _FIXED_TEMPLATE, ({},), _CHAT),
     Parameter("echo", Support.REFUSED, "Echo is served on /v1/completions only: leave it out.", (False,), _CHAT),
     Parameter("add_special_tokens", Support.REFUSED, _FIXED_TEMPLATE, (False,), _CHAT),
     Parameter("add_special_tokens", Support.REFUSED, "Send token ids as the prompt instead.", (True,), _COMPLETIONS),
@@ -157,11 +158,16 @@ def screen(endpoint: Endpoint, parameters: Mapping[str, Any]) -> tuple[str, ...]
 
     Returns the names of those ignored, which the answer's header is to carry. Raises `UnsupportedParameter`.
     """
+    return screen_rows(_ROWS[endpoint], parameters)
+
+
+def screen_rows(rows: Mapping[str, Parameter], parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The same by rows of another table."""
     ignored: list[str] = []
     for name, value in parameters.items():
         if value is None:
             continue
-        row = _ROWS[endpoint].get(name)
+        row = rows.get(name)
         if row is None or row.support is Support.IGNORED:
             ignored.append(name)
         elif row.support is Support.REFUSED and value not in row.neutral:

@@ -7,25 +7,21 @@ from dataclasses import dataclass
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
-    Content,
     GenerationRequest,
-    Message,
     Priority,
     Prompt,
-    Role,
     Sampling,
-    TextContent,
     TextPrompt,
     TokenPrompt,
+    ToolChoiceMode,
 )
+from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.grammar import parse_grammar
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
 from mlx_manager.protocols.openai.wire import (
     MAX_STOPS,
-    ChatMessage,
     ChatRequest,
     CompletionRequest,
-    ContentPart,
     parse_wire,
 )
 
@@ -42,6 +38,8 @@ class Call:
     include_usage: bool
     ignored: tuple[str, ...]
     """Parameters accepted without effect, to be named in the answer's header."""
+    has_functions: bool = False
+    """Whether the tools came as `functions`, so that calls are answered in that form."""
 
     @property
     def model(self) -> str:
@@ -61,11 +59,9 @@ def parse_chat(body: bytes, *, answer_id: str, priority_header: str | None = Non
     logprobs = bool(wire.logprobs)
     if wire.top_logprobs and not logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: send logprobs: true with it.", param="top_logprobs")
-    prompt = ChatPrompt(
-        messages=tuple(_parse_message(message, f"messages[{i}]") for i, message in enumerate(wire.messages)),
-        continue_final_message=_continues_final_message(wire),
-    )
     sampling = _parse_sampling(wire, logprobs=logprobs, top_logprobs=wire.top_logprobs or 0)
+    prompt = parse_conversation(wire)
+    _check_calls(prompt, sampling)
     return _call(wire, (prompt,), sampling, answer_id=answer_id, priority_header=priority_header, ignored=ignored)
 
 
@@ -81,6 +77,18 @@ def parse_completion(body: bytes, *, answer_id: str, priority_header: str | None
     sampling = _parse_sampling(wire, logprobs=wire.logprobs is not None, top_logprobs=wire.logprobs or 0)
     prompts = _parse_prompts(wire)
     return _call(wire, prompts, sampling, answer_id=answer_id, priority_header=priority_header, ignored=ignored)
+
+
+def _check_calls(prompt: ChatPrompt, sampling: Sampling) -> None:
+    """Raises `InvalidRequest` where what is said about tool calls and about the rest of the answer cannot both hold."""
+    is_required = prompt.tool_choice.mode is ToolChoiceMode.REQUIRED
+    if is_required and sampling.grammar is not None:
+        name = sampling.grammar.param.split(".")[0]
+        raise InvalidRequest(
+            f"tool_choice asks for a tool call, and {name} for a text: send one of them.", param="tool_choice"
+        )
+    if sampling.ignore_eos and (is_required or any(tool.strict for tool in prompt.tools)):
+        raise InvalidRequest("ignore_eos would go on behind the end of a tool call: leave it out.", param="ignore_eos")
 
 
 def _call(
@@ -106,7 +114,13 @@ def _call(
         for index, prompt in enumerate(prompts)
     )
     include_usage = wire.stream_options is not None and bool(wire.stream_options.include_usage)
-    return Call(requests=requests, stream=bool(wire.stream), include_usage=include_usage, ignored=ignored)
+    return Call(
+        requests=requests,
+        stream=bool(wire.stream),
+        include_usage=include_usage,
+        ignored=ignored,
+        has_functions=isinstance(wire, ChatRequest) and bool(wire.functions),
+    )
 
 
 def _parse_sampling(wire: ChatRequest | CompletionRequest, *, logprobs: bool, top_logprobs: int) -> Sampling:
@@ -165,64 +179,3 @@ def _parse_prompts(wire: CompletionRequest) -> tuple[Prompt, ...]:
     if token_lists:
         return tuple(TokenPrompt(token_ids=tuple(token_ids)) for token_ids in token_lists)
     return (TokenPrompt(token_ids=tuple(entry for entry in wire.prompt if isinstance(entry, int))),)
-
-
-_ROLES = {"system": Role.SYSTEM, "developer": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
-_REFUSED_IN_MESSAGES = ("tool_calls", "function_call", "audio", "prefix")
-"""Fields of a message that would change the prompt; null, empty and false ones are the same as none."""
-
-
-def _parse_message(message: ChatMessage, at: str) -> Message:
-    if message.role in ("tool", "function"):
-        raise UnsupportedParameter(
-            f"{at}.role {message.role!r} is not supported: tool calls are not served yet.", param=f"{at}.role"
-        )
-    role = _ROLES.get(message.role)
-    if role is None:
-        raise InvalidRequest(
-            f"{at}.role cannot be {message.role[:40]!r}: send one of {', '.join(_ROLES)}.", param=f"{at}.role"
-        )
-    for name in _REFUSED_IN_MESSAGES:
-        if (message.model_extra or {}).get(name):
-            raise UnsupportedParameter(f"{at}.{name} is not supported: leave it out.", param=f"{at}.{name}")
-    if message.content is None and role is not Role.ASSISTANT:
-        raise InvalidRequest(f"{at}.content is required: send a string or a list of text parts.", param=f"{at}.content")
-    return Message(role=role, content=_parse_content(message.content, f"{at}.content"), name=message.name)
-
-
-def _parse_content(content: str | list[ContentPart] | None, at: str) -> tuple[Content, ...]:
-    if content is None or isinstance(content, str):
-        return (TextContent(content),) if content else ()
-    return tuple(_parse_part(part, f"{at}[{index}]") for index, part in enumerate(content))
-
-
-def _parse_part(part: ContentPart, at: str) -> Content:
-    if part.type == "text":
-        if part.text is None:
-            raise InvalidRequest(f"{at}.text is required: send a string.", param=f"{at}.text")
-        return TextContent(part.text)
-    if part.type == "refusal":
-        return TextContent(part.refusal or "")
-    if part.type in ("image_url", "input_audio", "file", "video_url", "audio_url"):
-        raise UnsupportedParameter(
-            f"{at} is of type {part.type}, which is not supported: send parts of type text only.", param=f"{at}.type"
-        )
-    raise InvalidRequest(f"{at}.type cannot be {part.type[:40]!r}: send parts of type text.", param=f"{at}.type")
-
-
-def _continues_final_message(wire: ChatRequest) -> bool:
-    """Whether the last message is one to go on with, rather than a turn to answer."""
-    wants_start = wire.add_generation_prompt
-    if wire.continue_final_message and wants_start:
-        raise InvalidRequest(
-            "continue_final_message and add_generation_prompt exclude each other: send one of them.",
-            param="continue_final_message",
-        )
-    if not wire.continue_final_message and wants_start is not False:
-        return False
-    param = "continue_final_message" if wire.continue_final_message else "add_generation_prompt"
-    if wire.messages[-1].role != "assistant":
-        raise InvalidRequest(
-            f"{param} asks to go on with the last message, which must then be the assistant's.", param=param
-        )
-    return True

@@ -14,6 +14,7 @@ from mlx_manager.errors import InvalidRequest
 MAX_CHOICES = 16
 MAX_PROMPTS = 128
 MAX_STOPS = 4
+MAX_TOOLS = 512
 MAX_TOP_LOGPROBS = 20
 MAX_COMPLETION_LOGPROBS = 5
 _INT64 = 2**63
@@ -27,11 +28,11 @@ def _whole(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
 
-class ContentPart(_Wire):
+class ContentPart(Wire):
     """One part of a message's content. Only text is served; the others are refused by their type."""
 
     type: str
@@ -51,21 +52,91 @@ Content = Annotated[
 ]
 
 
-class ChatMessage(_Wire):
+class SentFunction(Wire):
+    """The function of a tool call that comes back. `arguments` is JSON text."""
+
+    name: str = Field(min_length=1)
+    arguments: str = ""
+
+
+class SentToolCall(Wire):
+    """A tool call that the assistant made earlier, as it comes back."""
+
+    id: str = Field(min_length=1)
+    type: Literal["function"] = "function"
+    function: SentFunction
+
+
+class ChatMessage(Wire):
     """One turn as it is sent."""
 
     role: str
     content: Content = None
     name: str | None = None
+    tool_calls: list[SentToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: SentFunction | None = None
+    """The form before `tool_calls`."""
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    """Another name for `reasoning_content`."""
 
 
-class StreamOptions(_Wire):
+class FunctionDefinition(Wire):
+    """A function that may be called."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolDefinition(Wire):
+    """An entry of `tools`."""
+
+    type: str
+    function: FunctionDefinition | None = None
+
+
+class FunctionName(Wire):
+    """A function by its name."""
+
+    name: str
+
+
+class ToolReference(Wire):
+    """A tool by its name."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class AllowedTools(Wire):
+    """Those of the tools that may be called in this answer."""
+
+    mode: Literal["auto", "required"]
+    tools: list[ToolReference] = Field(min_length=1)
+
+
+class NamedToolChoice(Wire):
+    """A `tool_choice` that is no word."""
+
+    type: Literal["function", "allowed_tools"]
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+def _form_of_choice(sent: object) -> str:
+    return "<word>" if isinstance(sent, str) else "<named>"
+
+
+class StreamOptions(Wire):
     """How a stream is to be sent."""
 
     include_usage: bool | None = None
 
 
-class JsonSchemaFormat(_Wire):
+class JsonSchemaFormat(Wire):
     """`response_format.json_schema`. It is enforced whether `strict` or not."""
 
     name: str | None = None
@@ -74,14 +145,14 @@ class JsonSchemaFormat(_Wire):
     strict: bool | None = None
 
 
-class ResponseFormat(_Wire):
+class ResponseFormat(Wire):
     """The form that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
 
-class _Request(_Wire):
+class _Request(Wire):
     """What both endpoints take. `None` is the same as not sent."""
 
     model: str = Field(min_length=1)
@@ -122,6 +193,29 @@ class ChatRequest(_Request):
     """The body of POST /v1/chat/completions."""
 
     messages: list[ChatMessage] = Field(min_length=1)
+    tools: list[ToolDefinition] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: (
+        Annotated[
+            Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[NamedToolChoice, Tag("<named>")],
+            Discriminator(_form_of_choice),
+        ]
+        | None
+    ) = None
+    parallel_tool_calls: bool | None = None
+    functions: list[FunctionDefinition] | None = Field(None, max_length=MAX_TOOLS)
+    """The form before `tools`."""
+    function_call: (
+        Annotated[
+            Annotated[Literal["none", "auto"], Tag("<word>")] | Annotated[FunctionName, Tag("<named>")],
+            Discriminator(_form_of_choice),
+        ]
+        | None
+    ) = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    enable_thinking: bool | None = None
+    thinking_budget: Whole | None = Field(None, ge=0, lt=_INT64)
+    """The most tokens of thinking."""
+    chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     continue_final_message: bool | None = None
@@ -156,7 +250,7 @@ class CompletionRequest(_Request):
     echo: bool | None = None
 
 
-RequestModel = TypeVar("RequestModel", bound=_Request)
+RequestModel = TypeVar("RequestModel", bound=Wire)
 
 
 def parse_wire(schema: type[RequestModel], body: bytes) -> RequestModel:

@@ -1,0 +1,202 @@
+"""A conversation of the OpenAI dialect as `ir.ChatPrompt`: its messages, and how the answer to them is to be begun."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mlx_manager.errors import InvalidRequest, UnsupportedParameter
+from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thinking, ToolCall
+from mlx_manager.protocols.openai.tools import parse_tool_choice, parse_tools
+from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart, SentFunction
+
+_ROLES = {
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.TOOL,
+    "function": Role.TOOL,
+}
+_REFUSED_IN_MESSAGES = ("audio", "prefix")
+"""Fields of a message that would change the prompt; null, empty and false ones are the same as none."""
+_NOT_FOR_TEMPLATES = (
+    "add_generation_prompt",
+    "chat_template",
+    "continue_final_message",
+    "conversation",
+    "documents",
+    "messages",
+    "return_dict",
+    "tokenize",
+    "tools",
+)
+"""Names that the renderer of templates uses itself."""
+
+
+def parse_conversation(wire: ChatRequest) -> ChatPrompt:
+    """The prompt of a chat request. Raises `InvalidRequest`."""
+    tools = parse_tools(wire)
+    return ChatPrompt(
+        messages=_parse_messages(wire.messages),
+        continue_final_message=_continues_final_message(wire),
+        tools=tools,
+        tool_choice=parse_tool_choice(wire, tools),
+        # the older form has room for one call only
+        parallel_tool_calls=wire.parallel_tool_calls is not False and not wire.functions,
+        thinking=_parse_thinking(wire),
+        template_kwargs=_parse_template_kwargs(wire),
+    )
+
+
+@dataclass
+class _Calls:
+    """The tool calls of the messages so far."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    """By id."""
+    last_function_id: str | None = None
+    """Of the last call in the form before `tool_calls`, which has no ids of its own."""
+
+
+def _parse_messages(sent: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    calls = _Calls()
+    return tuple(_parse_message(message, f"messages[{index}]", calls) for index, message in enumerate(sent))
+
+
+def _parse_message(message: ChatMessage, at: str, calls: _Calls) -> Message:
+    role = _ROLES.get(message.role)
+    if role is None:
+        raise InvalidRequest(
+            f"{at}.role cannot be {message.role[:40]!r}: send one of {', '.join(_ROLES)}.", param=f"{at}.role"
+        )
+    for name in _REFUSED_IN_MESSAGES:
+        if (message.model_extra or {}).get(name):
+            raise UnsupportedParameter(f"{at}.{name} is not supported: leave it out.", param=f"{at}.{name}")
+    if message.content is None and role is not Role.ASSISTANT:
+        raise InvalidRequest(f"{at}.content is required: send a string or a list of text parts.", param=f"{at}.content")
+    content = _parse_content(message.content, f"{at}.content")
+    if role is Role.TOOL:
+        return _parse_answered_call(message, content, at, calls)
+    if role is not Role.ASSISTANT:
+        for name, value in (("tool_calls", message.tool_calls), ("function_call", message.function_call)):
+            if value:
+                raise InvalidRequest(
+                    f"{at}.{name} belongs to the assistant, and the role is {message.role}: leave it out.",
+                    param=f"{at}.{name}",
+                )
+        return Message(role=role, content=content, name=message.name)
+    return Message(
+        role=role,
+        content=content,
+        name=message.name,
+        reasoning=message.reasoning_content or message.reasoning or "",
+        tool_calls=_parse_calls(message, at, calls),
+    )
+
+
+def _parse_calls(message: ChatMessage, at: str, calls: _Calls) -> tuple[ToolCall, ...]:
+    if message.function_call is not None:
+        if message.tool_calls:
+            raise InvalidRequest(
+                f"{at}.function_call and tool_calls exclude each other: send one of them.", param=f"{at}.function_call"
+            )
+        calls.last_function_id = f"call_{len(calls.names)}"
+        sent = [(calls.last_function_id, message.function_call, f"{at}.function_call")]
+    else:
+        sent = [
+            (call.id, call.function, f"{at}.tool_calls[{index}].function")
+            for index, call in enumerate(message.tool_calls or ())
+        ]
+    parsed = []
+    for call_id, function, function_at in sent:
+        calls.names[call_id] = function.name
+        arguments = _parse_arguments(function, f"{function_at}.arguments")
+        parsed.append(ToolCall(call_id=call_id, name=function.name, arguments=arguments))
+    return tuple(parsed)
+
+
+def _parse_arguments(function: SentFunction, at: str) -> str:
+    """The text as it was sent; some clients send none for a call without arguments."""
+    if not function.arguments.strip():
+        return "{}"
+    try:
+        arguments = json.loads(function.arguments)
+    except ValueError as error:
+        raise InvalidRequest(f"{at} is not JSON: {error}. Send the text of a JSON object.", param=at) from None
+    if not isinstance(arguments, dict):
+        raise InvalidRequest(f"{at} is JSON, but not an object: send the text of a JSON object.", param=at)
+    return function.arguments
+
+
+def _parse_answered_call(message: ChatMessage, content: tuple[Content, ...], at: str, calls: _Calls) -> Message:
+    call_id, param = message.tool_call_id, f"{at}.tool_call_id"
+    if message.role == "function":
+        call_id, param = calls.last_function_id, f"{at}.role"
+    if call_id is None or call_id not in calls.names:
+        known = ", ".join(repr(known_id) for known_id in calls.names) or "none"
+        asked = "is required" if call_id is None else f"cannot be {call_id[:80]!r}"
+        raise InvalidRequest(
+            f"{param} {asked}: name a tool call of an assistant message before it (there: {known}).", param=param
+        )
+    return Message(role=Role.TOOL, content=content, name=message.name or calls.names[call_id], tool_call_id=call_id)
+
+
+def _parse_content(content: str | list[ContentPart] | None, at: str) -> tuple[Content, ...]:
+    if content is None or isinstance(content, str):
+        return (TextContent(content),) if content else ()
+    return tuple(_parse_part(part, f"{at}[{index}]") for index, part in enumerate(content))
+
+
+def _parse_part(part: ContentPart, at: str) -> Content:
+    if part.type == "text":
+        if part.text is None:
+            raise InvalidRequest(f"{at}.text is required: send a string.", param=f"{at}.text")
+        return TextContent(part.text)
+    if part.type == "refusal":
+        return TextContent(part.refusal or "")
+    if part.type in ("image_url", "input_audio", "file", "video_url", "audio_url"):
+        raise UnsupportedParameter(
+            f"{at} is of type {part.type}, which is not supported: send parts of type text only.", param=f"{at}.type"
+        )
+    raise InvalidRequest(f"{at}.type cannot be {part.type[:40]!r}: send parts of type text.", param=f"{at}.type")
+
+
+def _parse_thinking(wire: ChatRequest) -> Thinking:
+    """An effort asks for thinking, but for the effort "none"; what `enable_thinking` says comes first."""
+    is_enabled = wire.enable_thinking
+    effort = wire.reasoning_effort
+    if is_enabled is None and effort is not None:
+        is_enabled = effort != "none"
+    return Thinking(
+        is_enabled=is_enabled, effort=None if effort == "none" else effort, budget_tokens=wire.thinking_budget
+    )
+
+
+def _parse_template_kwargs(wire: ChatRequest) -> dict[str, object]:
+    kwargs = wire.chat_template_kwargs or {}
+    for name in kwargs:
+        if name in _NOT_FOR_TEMPLATES:
+            at = f"chat_template_kwargs.{name}"
+            raise InvalidRequest(f"{at} is made from the request itself: leave it out.", param=at)
+    return kwargs
+
+
+def _continues_final_message(wire: ChatRequest) -> bool:
+    """Whether the last message is one to go on with, rather than a turn to answer."""
+    wants_start = wire.add_generation_prompt
+    if wire.continue_final_message and wants_start:
+        raise InvalidRequest(
+            "continue_final_message and add_generation_prompt exclude each other: send one of them.",
+            param="continue_final_message",
+        )
+    if not wire.continue_final_message and wants_start is not False:
+        return False
+    param = "continue_final_message" if wire.continue_final_message else "add_generation_prompt"
+    if wire.messages[-1].role != "assistant" or wire.messages[-1].tool_calls or wire.messages[-1].function_call:
+        raise InvalidRequest(
+            f"{param} asks to go on with the last message, which must then be the assistant's, without tool calls.",
+            param=param,
+        )
+    return True
