@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from mlx_manager.app import create_app
+from mlx_manager.catalog import MODEL_SETTINGS
 from mlx_manager.catalog.settings import SETTINGS, load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
@@ -65,9 +66,20 @@ def settings_table() -> str:
     rows = ["| setting | type | default | variable | what it does |", "| --- | --- | --- | --- | --- |"]
     for row in SETTINGS:
         kind = ", ".join(row.choices) if row.choices else row.type
-        default = "–" if row.default is None else str(row.default).lower() if row.type == "flag" else str(row.default)
+        default = (
+            "–" if row.default in (None, ()) else str(row.default).lower() if row.type == "flag" else str(row.default)
+        )
         rows.append(f"| `{row.name}` | {kind} | {default} | `{row.env}` | {row.help} |")
     return _ENVIRONMENT_ORDER + "\n\n" + "\n".join(rows)
+
+
+def model_settings_table() -> str:
+    """The table that settings of single models are read through."""
+    rows = ["| setting | type | what it does | takes effect |", "| --- | --- | --- | --- |"]
+    for row in MODEL_SETTINGS:
+        kind = ", ".join(row.choices) if row.choices else row.type
+        rows.append(f"| `{row.name}` | {kind} | {row.help} | {'with the next load' if row.needs_load else 'at once'} |")
+    return "\n".join(rows)
 
 
 def routes() -> str:
@@ -102,6 +114,7 @@ def module_map() -> str:
 PARTS = (
     Part("cli.md", "commands", commands),
     Part("settings.md", "settings", settings_table),
+    Part("settings.md", "model settings", model_settings_table),
     Part("routes.md", "routes", routes),
     Part("routes.md", "parameters", parameters),
     Part("structure.md", "modules", module_map),

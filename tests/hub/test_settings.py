@@ -8,7 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlx_manager.catalog import SETTINGS, LoadOptions, Settings, SettingsError, load_settings, unknown_variables
+from mlx_manager.catalog import (
+    SETTINGS,
+    LoadOptions,
+    MemoryAmount,
+    Settings,
+    SettingsError,
+    load_settings,
+    unknown_variables,
+)
 
 GOOD: Mapping[str, tuple[str, object]] = {
     "home": ("/srv/models", Path("/srv/models")),
@@ -21,6 +29,12 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "use_spare": ("no", False),
     "hf_token": ("hf_abc", "hf_abc"),
     "scan_folders": ("lmstudio, /srv/models", ("lmstudio", "/srv/models")),
+    "memory_budget": ("12GiB", MemoryAmount(num_bytes=12 * 1024**3)),
+    "memory_floor": ("7.5%", MemoryAmount(share=0.075)),
+    "eviction": ("LFU", "lfu"),
+    "drain_timeout": ("0", 0.0),
+    "model_ttl": ("600", 600.0),
+    "preload": ("one, org/two", ("one", "org/two")),
     "dtype": ("bfloat16", "bfloat16"),
     "kv_budget": ("4GB", 4_000_000_000),
     "max_batch_size": ("8", 8),
@@ -42,6 +56,12 @@ BAD: Mapping[str, tuple[str, ...]] = {
     "use_spare": ("maybe", "2"),
     "hf_token": (" ",),
     "scan_folders": (" ", "lmstudio,,ollama"),
+    "memory_budget": ("101%", "much", "-1", "3 pies"),
+    "memory_floor": ("x%",),
+    "eviction": ("fifo",),
+    "drain_timeout": ("-1", "nan"),
+    "model_ttl": ("-1",),
+    "preload": (" ", "a,,b"),
     "dtype": ("int8",),
     "kv_budget": ("1KiB", "2Gi", "GiB"),
     "max_batch_size": ("0", "-1", "two"),
@@ -68,7 +88,7 @@ def test_the_table_covers_every_setting_once() -> None:
     load = {field.name for field in msgspec.structs.fields(LoadOptions)}
     # where a worker keeps its verdicts follows from home
     assert {row.field for row in SETTINGS if row.is_load} == load - {"state_folder"}
-    own = {field.name for field in msgspec.structs.fields(Settings)} - {"load"}
+    own = {field.name for field in msgspec.structs.fields(Settings)} - {"load", "models"}
     assert {row.field for row in SETTINGS if not row.is_load} == own
     names = [row.name for row in SETTINGS]
     assert len(set(names)) == len(names)

@@ -14,10 +14,14 @@ from types import MappingProxyType
 
 import msgspec
 
+from mlx_manager.catalog.memory import MemoryAmount, memory_amount
 from mlx_manager.catalog.model import LoadOptions
-from mlx_manager.catalog.values import choice, flag, number, path, size_bytes, text, whole, words
+from mlx_manager.catalog.overrides import DTYPES, ModelOverrides, OverrideError, override
+from mlx_manager.catalog.values import choice, flag, number, optional_words, path, size_bytes, text, whole, words
 
 CONFIG_FILE = "config.toml"
+MODELS_TABLE = "models"
+"""The table of config.toml that holds one table per model."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +43,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """For gated and private models of the model hub; None leaves it to HF_TOKEN and to what `hf auth login` stored."""
     scan_folders: tuple[str, ...] | None
     """Folders of other programs whose models are listed too: paths, or the words lmstudio and ollama."""
+    memory_budget: MemoryAmount
+    """For all models together; a share is one of what the device recommends."""
+    memory_floor: MemoryAmount
+    """When the system has less available, idle models go; a share is one of the system's memory."""
+    eviction: str
+    """lru, lfu or none."""
+    drain_timeout_s: float
+    model_ttl_s: float
+    """Idle time after which a model is unloaded; 0: never."""
+    preload: tuple[str, ...]
     load: LoadOptions
+    models: Mapping[str, ModelOverrides]
+    """By name: what `[models."NAME"]` says. The names need not exist."""
 
 
 class SettingsError(Exception):
@@ -53,7 +69,7 @@ class Setting:
     name: str
     type: str
     """For people: what kind of value it takes."""
-    default: str | int | float | bool | None
+    default: str | int | float | bool | tuple[str, ...] | None
     unit: str
     help: str
     parse: Callable[[object], object]
@@ -74,7 +90,7 @@ class Setting:
         return f"--{self.name.replace('_', '-')}"
 
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
+EVICTIONS = ("lru", "lfu", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOAD = LoadOptions()
 
@@ -103,6 +119,53 @@ SETTINGS: tuple[Setting, ...] = (
         words,
         "scan_folders",
     ),
+    Setting(
+        "memory_budget",
+        "size or share",
+        "75%",
+        "bytes",
+        "Memory for all models together; a share is one of what the device recommends.",
+        memory_amount,
+        "memory_budget",
+    ),
+    Setting(
+        "memory_floor",
+        "size or share",
+        "5%",
+        "bytes",
+        "When the system has less memory available, idle models are unloaded.",
+        memory_amount,
+        "memory_floor",
+    ),
+    Setting(
+        "eviction",
+        "choice",
+        "lru",
+        "",
+        "Which idle model goes when another needs its memory: the least recently or the least often used.",
+        choice(*EVICTIONS),
+        "eviction",
+        choices=EVICTIONS,
+    ),
+    Setting(
+        "drain_timeout",
+        "seconds",
+        30.0,
+        "s",
+        "Longest wait for the requests of a model that has to go.",
+        number(0.0),
+        "drain_timeout_s",
+    ),
+    Setting(
+        "model_ttl",
+        "seconds",
+        0.0,
+        "s",
+        "Idle time after which a model is unloaded; 0 keeps it.",
+        number(0.0),
+        "model_ttl_s",
+    ),
+    Setting("preload", "list", (), "", "Models to load at the start, as far as they fit.", optional_words, "preload"),
     Setting(
         "dtype",
         "choice",
@@ -206,7 +269,8 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
     load = LoadOptions(**{row.field: chosen[row.name] for row in SETTINGS if row.is_load})  # type: ignore[arg-type]
     own = {row.field: chosen[row.name] for row in SETTINGS if not row.is_load}
     _check_together(load)
-    return Settings(load=load, **own)  # type: ignore[arg-type]
+    models = _read_models(config.get(MODELS_TABLE, {}), str(config_file))
+    return Settings(load=load, models=models, **own)  # type: ignore[arg-type]
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -254,9 +318,30 @@ def _read_config(file: Path) -> dict[str, object]:
     for key in config:
         if key == "home":
             raise SettingsError(f"home cannot be set in {file}, which lies inside it. Set MLX_MANAGER_HOME or --home.")
-        if key not in _ROWS:
+        if key not in _ROWS and key != MODELS_TABLE:
             raise SettingsError(f"There is no setting {key!r} (in {file}). {_nearest(key)}")
     return config
+
+
+def _read_models(tables: object, config_name: str) -> dict[str, ModelOverrides]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise SettingsError(f'{MODELS_TABLE} in {config_name} holds tables, one per model: [{MODELS_TABLE}."NAME"].')
+    models: dict[str, ModelOverrides] = {}
+    claimed: dict[str, str] = {}
+    for name, table in tables.items():
+        try:
+            models[name] = override(ModelOverrides(), table)
+        except OverrideError as error:
+            raise SettingsError(f'{error} (in [{MODELS_TABLE}."{name}"] of {config_name})') from None
+        for alias in models[name].aliases:
+            other = claimed.setdefault(alias, name)
+            if other != name or alias in tables:
+                holder = "a model of its own there" if alias in tables else f"an alias of {other!r} too"
+                raise SettingsError(
+                    f"The alias {alias!r} of {name!r} is {holder} (in {config_name}). A name leads to one model: "
+                    "choose another alias."
+                )
+    return models
 
 
 def _nearest(name: str, *, as_env: bool = False) -> str:

@@ -34,6 +34,11 @@ def words(value: object) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts)
 
 
+def optional_words(value: object) -> tuple[str, ...]:
+    """As `words`, or an empty list."""
+    return () if isinstance(value, list | tuple) and not value else words(value)
+
+
 def flag(value: object) -> bool:
     """Yes or no."""
     if isinstance(value, bool):
@@ -71,18 +76,21 @@ def whole(least: int, most: int | None = None) -> Callable[[object], int]:
     return parse
 
 
-def number(least: float) -> Callable[[object], float]:
-    """A finite number of at least `least`."""
+def number(least: float, most: float | None = None) -> Callable[[object], float]:
+    """A finite number between `least` and `most`, both included."""
+    expected = (
+        f"it takes a number from {least} to {most}." if most is not None else f"it takes a number of {least} or more."
+    )
 
     def parse(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError(f"it takes a number of {least} or more.")
+            raise ValueError(expected)
         try:
             parsed = float(value)
         except ValueError:
-            raise ValueError(f"it takes a number of {least} or more.") from None
-        if not math.isfinite(parsed) or parsed < least:
-            raise ValueError(f"it takes a number of {least} or more.")
+            raise ValueError(expected) from None
+        if not math.isfinite(parsed) or parsed < least or (most is not None and parsed > most):
+            raise ValueError(expected)
         return parsed
 
     return parse

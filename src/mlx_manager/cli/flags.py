@@ -10,7 +10,16 @@ import typer
 
 from mlx_manager.catalog import SETTINGS, Setting
 
-_METAVARS = {"integer": "N", "bytes": "SIZE", "seconds": "SECONDS", "path": "PATH", "text": "TEXT", "choice": "WORD"}
+_METAVARS = {
+    "integer": "N",
+    "bytes": "SIZE",
+    "size or share": "SIZE|SHARE",
+    "seconds": "SECONDS",
+    "path": "PATH",
+    "text": "TEXT",
+    "list": "NAMES",
+    "choice": "WORD",
+}
 
 
 def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -50,6 +59,8 @@ def _metavar(row: Setting) -> str:
 
 def _help(row: Setting) -> str:
     default = (
-        "" if row.default is None else f" [default: {str(row.default).lower() if row.type == 'flag' else row.default}]"
+        ""
+        if row.default in (None, ())
+        else f" [default: {str(row.default).lower() if row.type == 'flag' else row.default}]"
     )
     return f"{row.help}{default}"

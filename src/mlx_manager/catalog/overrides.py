@@ -1,0 +1,131 @@
+"""Settings of one model, which win over the server's: a second table, for `[models."NAME"]` in config.toml and for the
+admin routes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
+
+from mlx_manager.catalog.model import LoadOptions
+from mlx_manager.catalog.values import choice, flag, number, size_bytes, text, whole, words
+
+PRIORITIES = ("high", "normal", "low")
+
+
+class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for one model alone. None leaves it to the server's settings, or to the model's own files."""
+
+    aliases: tuple[str, ...] = ()
+    pinned: bool = False
+    ttl_s: float | None = None
+    """0: it stays however long it is idle, whatever the server's setting says."""
+    priority: str | None = None
+    system_prompt: str | None = None
+    dtype: str | None = None
+    kv_budget_bytes: int | None = None
+    max_context: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    max_tokens: int | None = None
+
+    def load_options(self, base: LoadOptions) -> LoadOptions:
+        """`base` with what this says about loading."""
+        own = {"dtype": self.dtype, "kv_budget_bytes": self.kv_budget_bytes, "max_context": self.max_context}
+        return msgspec.structs.replace(base, **{name: value for name, value in own.items() if value is not None})
+
+
+class OverrideError(ValueError):
+    """A setting of a model cannot be used; `name` is its name, the message says what would be right."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class ModelSetting:
+    """One row of the table."""
+
+    name: str
+    type: str
+    """For people: what kind of value it takes."""
+    help: str
+    parse: Callable[[object], object]
+    """Raises `ValueError` that says what would be right."""
+    field: str
+    """Of `ModelOverrides`."""
+    choices: tuple[str, ...] = ()
+    needs_load: bool = False
+    """Whether a model in memory has to be loaded again before it holds."""
+
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+MODEL_SETTINGS: tuple[ModelSetting, ...] = (
+    ModelSetting("aliases", "list", "Other names that it answers to.", words, "aliases"),
+    ModelSetting("pinned", "flag", "It is never evicted.", flag, "pinned"),
+    ModelSetting("ttl", "seconds", "Idle time after which it is unloaded; 0 keeps it.", number(0.0), "ttl_s"),
+    ModelSetting(
+        "priority",
+        "choice",
+        "Priority of its requests that ask for none but normal.",
+        choice(*PRIORITIES),
+        "priority",
+        choices=PRIORITIES,
+    ),
+    ModelSetting(
+        "system_prompt",
+        "text",
+        "System message of conversations that have none.",
+        text,
+        "system_prompt",
+    ),
+    ModelSetting("dtype", "choice", "Type to compute in.", choice(*DTYPES), "dtype", choices=DTYPES, needs_load=True),
+    ModelSetting(
+        "kv_budget",
+        "bytes",
+        "Most memory for the keys and values of its requests.",
+        size_bytes(1024**2),
+        "kv_budget_bytes",
+        needs_load=True,
+    ),
+    ModelSetting("max_context", "integer", "Lowers its context limit.", whole(1), "max_context", needs_load=True),
+    ModelSetting("temperature", "number", "Where a request names none.", number(0.0, 2.0), "temperature"),
+    ModelSetting("top_p", "number", "Where a request names none.", number(0.0, 1.0), "top_p"),
+    ModelSetting("top_k", "integer", "Where a request names none.", whole(0), "top_k"),
+    ModelSetting("min_p", "number", "Where a request names none.", number(0.0, 1.0), "min_p"),
+    ModelSetting(
+        "repetition_penalty", "number", "Where a request names none.", number(0.01, 10.0), "repetition_penalty"
+    ),
+    ModelSetting("max_tokens", "integer", "Completion length where a request names none.", whole(1), "max_tokens"),
+)
+
+_ROWS = MappingProxyType({row.name: row for row in MODEL_SETTINGS})
+
+
+def override(base: ModelOverrides, values: Mapping[str, object]) -> ModelOverrides:
+    """`base` with `values`, by setting name, as TOML or JSON has them. Raises `OverrideError`."""
+    parsed: dict[str, object] = {}
+    for name, value in values.items():
+        row = _ROWS.get(name)
+        if row is None:
+            close = difflib.get_close_matches(name, _ROWS, n=1, cutoff=0.5)
+            hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(_ROWS)}."
+            raise OverrideError(name, f"A model has no setting {name!r}. {hint}")
+        try:
+            parsed[row.field] = row.parse(value)
+        except ValueError as error:
+            raise OverrideError(name, f"{name} cannot be {value!r}: {error}") from None
+    return msgspec.structs.replace(base, **parsed)
+
+
+def settings_that_need_a_load(names: Mapping[str, object]) -> tuple[str, ...]:
+    """Those of `names` that a model in memory does not follow before it is loaded again."""
+    return tuple(row.name for row in MODEL_SETTINGS if row.needs_load and row.name in names)
