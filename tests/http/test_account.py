@@ -14,7 +14,7 @@ import pytest
 from mlx_manager.backends.scripted import Pause, ScriptedBackend, Step, script_of
 from mlx_manager.errors import InvalidRequest, MlxManagerError, ShuttingDown, Unavailable, WorkerDied
 from mlx_manager.gateway import Gateway, RequestRecord
-from mlx_manager.ir import Answer, GenerationRequest, PartDelta, PartKind, PartStart, TextPrompt, fold
+from mlx_manager.ir import Answer, GenerationRequest, PartDelta, PartKind, PartStart, PromptReady, TextPrompt, fold
 from tests.http.scripted_server import HELLO, TEXT, Serve
 from tests.http.test_errors import CHAT, COMPLETIONS, complete_body
 from tests.http.test_streams import DEAD, ENDLESS, post
@@ -113,6 +113,12 @@ async def test_nobody_else_is_asked_once_an_answer_has_begun() -> None:
     answer, record = await answer_by(begun, script_of(HELLO))
     assert isinstance(answer, WorkerDied)
     assert record.target == "backend 0"
+
+
+async def test_a_prompt_that_is_ready_is_no_answer_yet() -> None:
+    answer, record = await answer_by((PromptReady(7), WorkerDied("dead")), script_of(HELLO))
+    assert isinstance(answer, Answer)
+    assert (record.status, record.target) == (200, "backend 1")
 
 
 async def test_a_wrong_request_is_not_tried_elsewhere() -> None:

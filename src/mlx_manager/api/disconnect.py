@@ -17,7 +17,13 @@ class UntilDisconnect:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
+        self._task: asyncio.Task[object] | None = None
         self.is_gone = False
+
+    @property
+    def is_cut_off_by_us(self) -> bool:
+        """Whether the code inside is being cancelled although the client is still there: the server stops."""
+        return not self.is_gone and self._task is not None and self._task.cancelling() > self._num_cancellations
 
     async def __aenter__(self) -> UntilDisconnect:
         task = asyncio.current_task()
@@ -31,7 +37,7 @@ class UntilDisconnect:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         self._watcher.cancel()
-        if not self.is_gone:
+        if not self.is_gone or self._task is None:
             return False
         is_only_ours = self._task.uncancel() <= self._num_cancellations
         return is_only_ours and exc_type is asyncio.CancelledError
@@ -40,4 +46,5 @@ class UntilDisconnect:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.is_gone = True
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()

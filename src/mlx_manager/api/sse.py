@@ -20,8 +20,9 @@ class EventStream(Response):
 
     The headers wait for the first frame, at most `start_wait_s`: an error raised before is raised on, for the exception
     handlers to answer with its own status. Once the headers are out, an error becomes `error_frame(error)` and ends the
-    stream; so does the server's end. After `keepalive_s` of silence a comment goes out. A client that goes has `frames`
-    cancelled at once.
+    stream; so does the server's end. After `keepalive_s` of silence a comment goes out. A `client` that goes has
+    `frames` cancelled at once. `late_headers` are asked for when the headers go out; one that comes up only afterwards
+    is said in a comment before the next frame.
     """
 
     media_type = "text/event-stream"
@@ -30,15 +31,19 @@ class EventStream(Response):
         self,
         frames: AsyncGenerator[bytes, None],
         *,
+        client: UntilDisconnect,
         error_frame: Callable[[Exception], bytes],
         keepalive_s: float,
         start_wait_s: float,
         headers: Mapping[str, str],
+        late_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
         self._frames = frames
+        self._client = client
+        self._late_headers = late_headers
         self._error_frame = error_frame
         self._keepalive_s = keepalive_s
         self._start_wait_s = min(start_wait_s, keepalive_s)
@@ -50,8 +55,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
-        wire = _Wire(send, self.raw_headers)
-        async with UntilDisconnect(receive) as client, aclosing(self._frames) as frames:
+        wire = _Wire(send, self.raw_headers, self._late_headers)
+        async with self._client as client, aclosing(self._frames) as frames:
             keeper = asyncio.create_task(self._keep_alive(wire))
             try:
                 async for frame in frames:
@@ -88,9 +93,13 @@ class EventStream(Response):
 class _Wire:
     """The sending side of one answer; two tasks write to it."""
 
-    def __init__(self, send: Send, raw_headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(
+        self, send: Send, raw_headers: list[tuple[bytes, bytes]], late_headers: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._send = send
         self._raw_headers = raw_headers
+        self._late_headers = late_headers
+        self._sent_late: Mapping[str, str] = {}
         self._loop = asyncio.get_running_loop()
         # the server waits inside `send` when the client reads slowly: nobody may overtake there
         self._turn = asyncio.Lock()
@@ -106,7 +115,7 @@ class _Wire:
         """Send `chunk`, after the headers."""
         async with self._turn:
             await self._start()
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._send({"type": "http.response.body", "body": self._missed_headers() + chunk, "more_body": True})
             self._last_write_s = self._loop.time()
 
     async def end(self) -> None:
@@ -121,5 +130,15 @@ class _Wire:
 
     async def _start(self) -> None:
         if not self.has_started:
-            await self._send({"type": "http.response.start", "status": 200, "headers": self._raw_headers})
+            self._sent_late = self._late_headers()
+            late = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._sent_late.items()]
+            headers = [*self._raw_headers, *late]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
             self.has_started = True
+
+    def _missed_headers(self) -> bytes:
+        """What would have been a header, had it been known when the headers went out: as a comment, once."""
+        late = self._late_headers()
+        missed = [f": {name}: {value}\n\n" for name, value in late.items() if self._sent_late.get(name) != value]
+        self._sent_late = late
+        return "".join(missed).encode()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 import msgspec
 
-from mlx_manager.errors import MlxManagerError
-from mlx_manager.ir import Event, Finished, GenerationRequest, PartDelta, PromptReady
+from mlx_manager.errors import MlxManagerError, ShuttingDown
+from mlx_manager.ir import Event, Finished, GenerationRequest, PartDelta, PrefixReason, PromptReady
 
 CLIENT_CLOSED_STATUS = 499
 """Not sent to anybody: the client had gone."""
@@ -36,6 +37,10 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     num_prompt_tokens: int | None = None
     num_cached_tokens: int | None = None
     num_completion_tokens: int | None = None
+    prefix_reason: PrefixReason | None = None
+    """Why no more than `num_cached_tokens` of the prompt was found in the prefix cache."""
+    num_agreed_tokens: int | None = None
+    """Leading tokens of the prompt that the closest earlier conversation shares."""
 
 
 def log_record(record: RequestRecord) -> None:
@@ -47,14 +52,19 @@ _logger = logging.getLogger("mlx_manager.requests")
 
 
 class Stopwatch:
-    """Collects the account of one request while its events pass by."""
+    """Collects the account of one request while its events pass by.
 
-    def __init__(self, request: GenerationRequest, http_request_id: str) -> None:
+    `is_cut_off` says, when neither an answer nor an error ended the request, whether it was the server that ended it.
+    """
+
+    def __init__(self, request: GenerationRequest, http_request_id: str, is_cut_off: Callable[[], bool]) -> None:
         self._request = request
+        self._is_cut_off = is_cut_off
         self._http_request_id = http_request_id
         self._arrived_s = time.monotonic()
         self._queue_s: float | None = None
         self._ttft_s: float | None = None
+        self._prompt: PromptReady | None = None
         self._finished: Finished | None = None
         self.target: str | None = None
         """Set by the gateway before each attempt."""
@@ -67,6 +77,7 @@ class Stopwatch:
                     self._ttft_s = self._elapsed_s()
             case PromptReady():
                 self._queue_s = self._elapsed_s()
+                self._prompt = event
             case Finished():
                 self._finished = event
             case _:
@@ -74,9 +85,11 @@ class Stopwatch:
 
     def record(self, error: BaseException | None) -> RequestRecord:
         """The finished account. `error` is what ended the request early; anything but an error of ours counts as
-        an internal one, and neither an error nor a finished answer means that the client closed the stream."""
+        an internal one, and neither an error nor a finished answer means that somebody closed the stream."""
         status, code = self._outcome(error)
         usage = self._finished.usage if self._finished else None
+        prompt = self._prompt
+        prefix = prompt.prefix if prompt else None
         return RequestRecord(
             request_id=self._http_request_id,
             answer_id=self._request.request_id,
@@ -89,19 +102,28 @@ class Stopwatch:
             queue_s=self._queue_s,
             ttft_s=self._ttft_s,
             duration_s=self._elapsed_s(),
-            num_prompt_tokens=usage.num_prompt_tokens if usage else None,
-            num_cached_tokens=usage.num_cached_tokens if usage else None,
+            num_prompt_tokens=usage.num_prompt_tokens if usage else prompt.num_prompt_tokens if prompt else None,
+            num_cached_tokens=usage.num_cached_tokens if usage else prefix.num_matched_tokens if prefix else None,
             num_completion_tokens=usage.num_completion_tokens if usage else None,
+            prefix_reason=prefix.reason if prefix else None,
+            num_agreed_tokens=prefix.num_agreed_tokens if prefix else None,
         )
 
     def _outcome(self, error: BaseException | None) -> tuple[int, str | None]:
         if self._finished:
             return 200, None
-        if isinstance(error, MlxManagerError):
-            return error.status, error.code
-        if isinstance(error, Exception):
-            return MlxManagerError.status, MlxManagerError.code
-        return CLIENT_CLOSED_STATUS, "client_closed"
+        return outcome_of(error, self._is_cut_off)
 
     def _elapsed_s(self) -> float:
         return round(time.monotonic() - self._arrived_s, 6)
+
+
+def outcome_of(error: BaseException | None, is_cut_off: Callable[[], bool]) -> tuple[int, str]:
+    """Status and code of a request that `error` ended, or that somebody closed."""
+    if isinstance(error, MlxManagerError):
+        return error.status, error.code
+    if isinstance(error, Exception):
+        return MlxManagerError.status, MlxManagerError.code
+    if is_cut_off():
+        return ShuttingDown.status, ShuttingDown.code
+    return CLIENT_CLOSED_STATUS, "client_closed"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 
 from mlx_manager.backends import Backend
 from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
 from mlx_manager.gateway.account import RequestRecord, Stopwatch, log_record
-from mlx_manager.ir import Event, Finished, GenerationRequest
+from mlx_manager.gateway.vectors import VectorWatch
+from mlx_manager.ir import EmbeddingRequest, Event, Finished, GenerationRequest, PromptReady, RerankRequest, Vectors
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,14 @@ class Gateway:
         """Take no new requests; those that run go on."""
         self._is_closing = True
 
-    async def generate(self, request: GenerationRequest, *, http_request_id: str) -> AsyncGenerator[Event, None]:
-        """The events of the answer. Closing the stream early aborts the work. Raises `MlxManagerError`."""
-        stopwatch = Stopwatch(request, http_request_id)
+    async def generate(
+        self, request: GenerationRequest, *, http_request_id: str, is_cut_off: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[Event, None]:
+        """The events of the answer. Closing the stream early aborts the work. Raises `MlxManagerError`.
+
+        `is_cut_off` tells a stream that the stopping server closed early from one whose client did.
+        """
+        stopwatch = Stopwatch(request, http_request_id, is_cut_off)
         ended_by: BaseException | None = None
         try:
             self.admit()
@@ -50,6 +56,27 @@ class Gateway:
             raise
         finally:
             self._account(stopwatch.record(ended_by))
+
+    async def embed(
+        self,
+        request: EmbeddingRequest | RerankRequest,
+        *,
+        http_request_id: str,
+        is_cut_off: Callable[[], bool] = lambda: False,
+    ) -> Vectors:
+        """The vectors or scores of `request`, from the first backend that has them. Raises `MlxManagerError`."""
+        watch = VectorWatch(request, http_request_id, is_cut_off)
+        vectors: Vectors | None = None
+        ended_by: BaseException | None = None
+        try:
+            self.admit()
+            vectors = await self._embed(request, watch)
+            return vectors
+        except BaseException as error:
+            ended_by = error
+            raise
+        finally:
+            self._account(watch.record(vectors, ended_by))
 
     def admit(self) -> None:
         """Raises `ShuttingDown` when no new request may begin."""
@@ -78,16 +105,27 @@ class Gateway:
             raise
 
     async def _attempt(self, targets: tuple[Target, ...], stopwatch: Stopwatch) -> AsyncGenerator[Event, None]:
-        """The events of the first target that begins to answer. Once one has begun, its failure is the answer's."""
+        """The events of the first target that begins to answer. Once one has begun, its failure is the answer's.
+
+        A prompt that is ready is no beginning: nothing of it has gone out.
+        """
         for index, target in enumerate(targets):
             stopwatch.target = target.backend.name
             has_begun = False
             try:
                 async with aclosing(target.backend.generate(target.request)) as events:
                     async for event in events:
-                        has_begun = True
+                        has_begun = has_begun or not isinstance(event, PromptReady)
                         yield event
                 return
             except (Unavailable, QueueFull, GenerationFailed):
                 if has_begun or index == len(targets) - 1:
                     raise
+
+    async def _embed(self, request: EmbeddingRequest | RerankRequest, watch: VectorWatch) -> Vectors:
+        for backend in self._backends[:-1]:
+            watch.target = backend.name
+            with suppress(Unavailable, QueueFull, GenerationFailed):
+                return await backend.embed(request)
+        watch.target = self._backends[-1].name
+        return await self._backends[-1].embed(request)

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.disconnect import UntilDisconnect
 from mlx_manager.api.errors import internal_error
+from mlx_manager.api.prefix_header import PrefixNotes
 from mlx_manager.api.sse import EventStream
 from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, RequestIdDep
 from mlx_manager.errors import MlxManagerError
@@ -59,28 +60,44 @@ class Exchange:
             body = await read_json_body(self.request, self.http.max_body_bytes)
             priority = self.request.headers.get("x-priority")
             call = dialect.parse(body, answer_id=answer_id, priority_header=priority)
+        client = UntilDisconnect(self.request.receive)
+        notes = PrefixNotes(self.request.headers.get("x-debug", ""))
         envelope = Envelope(answer_id, int(time.time()), call.model, self.http.fingerprint)
         if call.stream:
-            return self._streamed(call, dialect.encoder(envelope, include_usage=call.include_usage))
-        return await self._folded(call, lambda folded: dialect.render(folded, envelope))
+            encoder = dialect.encoder(envelope, include_usage=call.include_usage)
+            return self._streamed(call, client, notes, encoder)
+        return await self._folded(call, client, notes, lambda folded: dialect.render(folded, envelope))
 
-    def _streamed(self, call: Call, encoder: Encoder) -> Response:
+    def _streamed(self, call: Call, client: UntilDisconnect, notes: PrefixNotes, encoder: Encoder) -> Response:
         return EventStream(
-            _encoded(self._events(call), encoder),
+            _encoded(self._events(call, client, notes), encoder),
+            client=client,
             error_frame=self._error_frame,
             keepalive_s=self.http.keepalive_s,
             start_wait_s=self.http.start_wait_s,
             headers=_headers(call),
+            late_headers=notes.headers,
         )
 
-    async def _folded(self, call: Call, render: Callable[[Answer], Body]) -> Response:
-        async with UntilDisconnect(self.request.receive), aclosing(self._events(call)) as events:
+    async def _folded(
+        self, call: Call, client: UntilDisconnect, notes: PrefixNotes, render: Callable[[Answer], Body]
+    ) -> Response:
+        async with client, aclosing(self._events(call, client, notes)) as events:
             folded = await fold(events, call.num_choices * len(call.requests))
-            return Response(encode_json(render(folded)), media_type="application/json", headers=_headers(call))
+            headers = _headers(call) | notes.headers()
+            return Response(encode_json(render(folded)), media_type="application/json", headers=headers)
         return Response(status_code=499)  # nobody is there to read it
 
-    def _events(self, call: Call) -> AsyncGenerator[Event, None]:
-        streams = [self.gateway.generate(request, http_request_id=self.request_id) for request in call.requests]
+    def _events(self, call: Call, client: UntilDisconnect, notes: PrefixNotes) -> AsyncGenerator[Event, None]:
+        streams = [
+            notes.noted(
+                index,
+                self.gateway.generate(
+                    request, http_request_id=self.request_id, is_cut_off=lambda: client.is_cut_off_by_us
+                ),
+            )
+            for index, request in enumerate(call.requests)
+        ]
         return merge(streams, call.num_choices)
 
     def _error_frame(self, error: Exception) -> bytes:
