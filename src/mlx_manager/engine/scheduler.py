@@ -67,7 +67,7 @@ class Scheduler:
         self._pacer = pacer
         self._max_batch_size = max_batch_size
         self._has_prefix_cache = has_prefix_cache
-        self._on_admit = on_admit
+        self.on_admit = on_admit
         self._memory = PrefixMemory()
         self._checkpoints = checkpoints
         """Where the model has recurrent layers; None where it has none."""
@@ -273,7 +273,7 @@ class Scheduler:
         report = explain(prompt, lookup, self._memory)
         if self._has_prefix_cache:
             self._memory.begin(seq.seq_id, prompt)
-        self._on_admit(seq, report)
+        self.on_admit(seq, report)
 
     def _find_prefix(self, seq: Sequence) -> list[int]:
         """The full blocks that the cache holds of `seq`, leaving at least its last token to compute."""
