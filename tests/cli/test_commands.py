@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_manager.catalog import SETTINGS
+from mlx_manager.worker.verdicts import StoredVerdict, VerdictStore
 from tests.cli.server_process import run
 from tests.hub.gguf_writer import tiny_llama
 
@@ -123,6 +125,33 @@ def test_the_doctor_looks_at_everything(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "mlx " in findings["versions"]["text"]
     assert "SmolLM2-135M-Instruct" in findings["models"]["text"]
+
+
+def test_the_doctor_says_how_each_model_was_found_to_be_served(tmp_path: Path) -> None:
+    source = tiny_llama().write(tmp_path / "tiny.gguf")
+    for name in ("agreed", "differed", "new"):
+        assert run(tmp_path, "import", str(source), "--name", name).returncode == 0
+    store = VerdictStore(tmp_path / "state" / "verdicts")
+    for key, name, is_paged, reason in (
+        ("1", "differed", True, "as it once was"),
+        ("2", "agreed", True, "the same as the library's"),
+        ("3", "differed", False, "other logits"),
+        ("4", "gone", True, "no longer here"),
+    ):
+        store.put(key, StoredVerdict(model=name, is_paged=is_paged, attention="gather_mm", reason=reason))
+        os.utime(tmp_path / "state" / "verdicts" / f"{key}.json", (int(key), int(key)))
+    (tmp_path / "state" / "verdicts" / "5.json").write_text('{"is_paged": true, "attention": "", "reason": "nameless"}')
+    (tmp_path / "state" / "verdicts" / "6.json").write_text("{")
+    done = run(tmp_path, "doctor", "--port", "0", "--json")
+    findings = [finding for finding in json.loads(done.stdout) if finding["name"] == "attention"]
+    assert {(finding["model"], finding["state"], finding["text"]) for finding in findings if finding["model"]} == {
+        ("agreed", "ok", "agreed: paged, gather_mm at its last check (the same as the library's)"),
+        ("differed", "warning", "differed: sequential at its last check (other logits)"),
+        ("new", "ok", "new: no check is kept; it is chosen and checked when the model is loaded"),
+    }
+    (broken,) = (finding for finding in findings if finding["model"] is None)
+    assert "6.json cannot be read" in broken["text"]
+    assert "Remove it" in broken["fix"]
 
 
 def test_the_doctor_names_each_problem_and_what_to_do(tmp_path: Path) -> None:

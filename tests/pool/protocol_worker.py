@@ -127,7 +127,7 @@ def load(channel: WorkerChannel, folder: Path) -> None:
         kv_budget_bytes=0,
         load_s=0.1,
     )
-    channel.send(Loaded(report))
+    channel.send(Loaded(report, EngineStats()))
 
 
 def end_with_gateway() -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ import msgspec
 import psutil
 
 from mlx_manager import __version__
-from mlx_manager.catalog import Settings, SettingsError, load_settings, render_size, unknown_variables
+from mlx_manager.catalog import ModelKind, Settings, SettingsError, load_settings, render_size, unknown_variables
 from mlx_manager.cli.watching import base_url, fetch_json, is_ours
 from mlx_manager.hub import STARTER_NAME, Inventory
 from mlx_manager.hub.starter import find_installed_gguf
@@ -38,6 +38,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["ok", "warning", "problem"]
     text: str
     fix: str = ""
+    model: str | None = None
+    """Which model it is about, where it is about one."""
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker keeps of its check of a model, as far as it is shown here."""
 
+    model: str
     is_paged: bool
     attention: str
     reason: str
@@ -177,7 +180,9 @@ def _check_server(settings: Settings) -> Iterator[Finding]:
     spare_finding = Finding(name="spare", state="ok", text=spare)
     if is_ours(base):
         yield Finding(name="port", state="ok", text=f"MLX Manager runs on {base}")
-        yield from _check_serving(base)
+        served = list(_check_serving(base))
+        yield from served
+        yield from _check_verdicts(settings.home, {finding.model for finding in served})
         yield spare_finding
         return
     taken = _try_port(settings.host, settings.port)
@@ -185,36 +190,58 @@ def _check_server(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="port", state="ok", text=f"{settings.host} port {settings.port} is free")
     else:
         yield Finding(name="port", state="problem", text=taken, fix="Choose another address with --host and --port.")
-    yield _check_verdicts(settings.home)
+    yield from _check_verdicts(settings.home)
     yield spare_finding
 
 
-def _check_verdicts(home: Path) -> Finding:
-    """The last verdict of a load-time check, as its worker wrote it; its file does not say of which model."""
-    files = list((home / "state" / "verdicts").glob("*.json"))
-    if not files:
-        text = "chosen and checked for each model when it is first loaded; none has been"
-        return Finding(name="attention", state="ok", text=text)
-    newest = max(files, key=lambda file: file.stat().st_mtime)
-    try:
-        verdict = msgspec.json.decode(newest.read_bytes(), type=Verdict)
-    except (OSError, msgspec.DecodeError) as error:
-        text, fix = f"{newest} cannot be read: {error}", "Remove it: the next load checks again."
-        return Finding(name="attention", state="warning", text=text, fix=fix)
-    how = f"paged, {verdict.attention}" if verdict.is_paged else "unbatched"
-    return Finding(name="attention", state="ok", text=f"at the last check of a model: {how} ({verdict.reason})")
-
-
 def _check_serving(base: str) -> Iterator[Finding]:
+    """How a running server serves the models that it has loaded."""
     for model in (fetch_json(f"{base}/v1/models") or {}).get("data", []):
         serving = model.get("serving")
         if serving:
-            text = (
-                f"{model['id']}: {serving['path']}, {serving['attention']} in {serving['dtype']} ({serving['reason']})"
-            )
-            state: Literal["ok", "warning"] = "ok" if serving["path"] == "paged" else "warning"
-            fix = "" if state == "ok" else "This model runs without batching; the reason is above."
-            yield Finding(name="attention", state=state, text=text, fix=fix)
+            how = f"{serving['path']}, {serving['attention']} in {serving['dtype']}"
+            yield _serving_finding(model["id"], how, serving["reason"], is_batched=serving["path"] != "sequential")
+
+
+def _check_verdicts(home: Path, served: Collection[str] = ()) -> Iterator[Finding]:
+    """What the load-time checks found, as workers kept it, of each model that is here and not among the `served`."""
+    newest: dict[str, Verdict] = {}
+    files = (home / "state" / "verdicts").glob("*.json")
+    for file in sorted(files, key=lambda file: file.stat().st_mtime):
+        try:
+            verdict = msgspec.json.decode(file.read_bytes(), type=Verdict)
+        except msgspec.ValidationError:
+            # of a version that did not write the model's name: the next load checks again
+            continue
+        except (OSError, msgspec.DecodeError) as error:
+            text, fix = f"{file} cannot be read: {error}", "Remove it: the next load checks again."
+            yield Finding(name="attention", state="warning", text=text, fix=fix)
+            continue
+        newest[verdict.model] = verdict
+    generating = (ModelKind.TEXT, ModelKind.VISION)
+    entries = [entry for entry in Inventory(home).entries() if entry.kind in generating]
+    names = [entry.name for entry in entries if entry.name not in served]
+    for name in names:
+        verdict = newest.get(name)
+        if verdict is None:
+            text = f"{name}: no check is kept; it is chosen and checked when the model is loaded"
+            yield Finding(name="attention", state="ok", text=text, model=name)
+        else:
+            how = f"paged, {verdict.attention}" if verdict.is_paged else "sequential"
+            yield _serving_finding(name, f"{how} at its last check", verdict.reason, is_batched=verdict.is_paged)
+    if not names and not served:
+        text = "chosen and checked for each model when it is loaded; there is none yet"
+        yield Finding(name="attention", state="ok", text=text)
+
+
+def _serving_finding(name: str, how: str, reason: str, *, is_batched: bool) -> Finding:
+    return Finding(
+        name="attention",
+        state="ok" if is_batched else "warning",
+        text=f"{name}: {how} ({reason})",
+        fix="" if is_batched else "This model runs without batching; the reason is above.",
+        model=name,
+    )
 
 
 def _try_port(host: str, port: int) -> str | None:

@@ -39,11 +39,15 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
     request_id: str
 
 
+class Trim(msgspec.Struct, frozen=True, tag="trim"):
+    """Memory is short: give idle caches back, the KV arena above all. Answered by `Trimmed`; no effect while busy."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """End the process now."""
 
 
-ToWorker = Load | Generate | Embed | Abort | Stop
+ToWorker = Load | Generate | Embed | Abort | Trim | Stop
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -55,6 +59,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     blas: str | None
     """The BLAS library preloaded on a CPU backend; None where none was."""
     versions: dict[str, str]
+    recommended_bytes: int = 0
+    """The working set that the device recommends: Metal's own figure, on a CPU the system's memory. 0: not known."""
 
 
 class LoadProgress(msgspec.Struct, frozen=True, tag="load_progress"):
@@ -85,6 +91,8 @@ class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
     """The model can answer."""
 
     report: ServingReport
+    stats: EngineStats
+    """The engine's books before its first step."""
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
@@ -142,7 +150,13 @@ class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
     stats: EngineStats
 
 
-FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | Embedded | RequestFailed
+class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
+    """What could be given back is; the books afterwards."""
+
+    stats: EngineStats
+
+
+FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | Embedded | RequestFailed | Trimmed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

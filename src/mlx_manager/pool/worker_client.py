@@ -56,7 +56,7 @@ class WorkerClient:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.stats: EngineStats | None = None
-        """The engine's books after its last step."""
+        """The engine's books after its last step; None before the load."""
         self.hello: Hello | None = None
         self._hello_arrived: asyncio.Future[Hello | ErrorInfo] = loop.create_future()
         self._load_ended: asyncio.Future[ServingReport | ErrorInfo] = loop.create_future()
@@ -92,6 +92,17 @@ class WorkerClient:
         """Requests it is answering."""
         return len(self._in_flight) + len(self._embedding)
 
+    async def wait_hello(self, label: str) -> Hello:
+        """What it says once its imports are done. `label` is the model that it is going to load.
+
+        Raises `ModelLoadFailed` when it dies before, and `ShuttingDown` when it is stopped.
+        """
+        self._process.label = label
+        hello = await asyncio.shield(self._hello_arrived)
+        if isinstance(hello, ErrorInfo):
+            raise self._load_error(hello)
+        return hello
+
     async def load(
         self,
         entry: ModelEntry,
@@ -106,12 +117,9 @@ class WorkerClient:
         later, before the requests in flight learn of it.
         Raises `ModelLoadFailed` when the worker says so or dies of it, and `ShuttingDown` when it is stopped meanwhile.
         """
-        self._process.label = entry.name
         self._on_progress = on_progress
         self._on_death = on_death
-        hello = await asyncio.shield(self._hello_arrived)
-        if isinstance(hello, ErrorInfo):
-            raise self._load_error(hello)
+        await self.wait_hello(entry.name)
         self._channel.send(Load(entry, options))
         report = await asyncio.shield(self._load_ended)
         if isinstance(report, ErrorInfo):
@@ -199,7 +207,8 @@ class WorkerClient:
             case Hello():
                 self.hello = message
                 _settle(self._hello_arrived, message)
-            case Loaded(report):
+            case Loaded(report, stats):
+                self.stats = stats
                 _settle(self._load_ended, report)
             case LoadFailed(error):
                 _settle(self._load_ended, error)

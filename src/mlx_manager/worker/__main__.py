@@ -61,7 +61,7 @@ class WorkerMain:
             reason = ModelLoadFailed(f"loading {command.model.name} failed: {type(error).__name__}: {error}")
             self._channel.send(LoadFailed(reason.as_info()))
             return 1
-        self._channel.send(Loaded(report))
+        self._channel.send(Loaded(report, serving.stats()))
         self._serve(serving)
         return 0
 

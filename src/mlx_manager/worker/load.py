@@ -102,7 +102,7 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
     attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
     runner = paged_runner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
     if verdict is None:
-        verdict = _check(loaded, runner)
+        verdict = _check(loaded, runner, entry.name)
         if store:
             store.put(key, verdict)
     if not verdict.is_paged:
@@ -118,7 +118,7 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
     )
 
 
-def _check(loaded: LoadedModel, runner: PagedRunner) -> StoredVerdict:
+def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict:
     """Time the candidate attentions, then compare the fastest with the library's cache."""
     timings = ""
     if any(layer.num_kv_heads for layer in runner.attention.arena.layers):
@@ -129,6 +129,7 @@ def _check(loaded: LoadedModel, runner: PagedRunner) -> StoredVerdict:
         timings = f" (decode attention per layer: {each})"
     verdict = check_paged(loaded.model, runner, loaded.vocabulary_size)
     return StoredVerdict(
+        model=name,
         is_paged=verdict.is_equal,
         attention=runner.attention.decode_attention.value,
         reason=f"{verdict.reason}{timings}",

@@ -17,6 +17,8 @@ _NAME_LENGTH = 32
 class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is to be served, as it was found out once."""
 
+    model: str
+    """Its name at the time, for people."""
     is_paged: bool
     attention: str
     reason: str
