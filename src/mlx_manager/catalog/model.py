@@ -34,6 +34,12 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     max_context: int | None
     """Longest context the config promises, in tokens; None when it does not say."""
     kind: ModelKind = ModelKind.TEXT
+    num_parameters: int | None = None
+    """Quantized ones counted as what they stand for; None where the files do not say."""
+    has_tools: bool = False
+    """Its chat template shows tools to the model."""
+    has_thinking: bool = False
+    """Its chat template knows a part of an answer in which the model thinks."""
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):

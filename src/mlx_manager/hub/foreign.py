@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class ForeignModel(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def how_to_serve(self) -> str:
         """The command that makes it a model of ours."""
-        return f"mlx-manager import {self.path} --name {self.suggested_name}"
+        return shlex.join(("mlx-manager", "import", self.path, "--name", self.suggested_name))
 
 
 def resolve_folders(names: Sequence[str]) -> tuple[Path, ...]:

@@ -8,6 +8,13 @@ from pathlib import Path
 
 from mlx_manager.catalog import ModelEntry
 from mlx_manager.errors import InvalidRequest
+from mlx_manager.hub.characteristics import (
+    check_complete,
+    count_parameters,
+    has_thinking,
+    has_tools,
+    read_chat_template,
+)
 from mlx_manager.hub.kind import find_kind
 
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -25,9 +32,16 @@ def read_entry(folder: Path, name: str) -> ModelEntry:
         raise InvalidRequest(f"{config_file} cannot be read: {error}. Download the model again.") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise InvalidRequest(f"{config_file} is not the config of a model: it names no model_type.")
-    size_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if config.get("is_encoder_decoder"):
+        raise InvalidRequest(
+            f"{folder} holds an encoder with a decoder ({config['model_type']}): those are not served."
+        )
+    check_complete(folder)
+    # in the shared cache files are links, which may lead nowhere
+    size_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
     if not size_bytes:
         raise InvalidRequest(f"{folder} holds no weights: it has no *.safetensors. Download the model again.")
+    template = read_chat_template(folder)
     return ModelEntry(
         name=name,
         path=str(folder),
@@ -37,6 +51,9 @@ def read_entry(folder: Path, name: str) -> ModelEntry:
         quantization=describe_quantization(config),
         max_context=find_max_context(config),
         kind=find_kind(folder, name, config),
+        num_parameters=count_parameters(folder, config),
+        has_tools=has_tools(template),
+        has_thinking=has_thinking(template),
     )
 
 
