@@ -18,8 +18,9 @@ COMMAND = [sys.executable, "-m", "mlx_manager.cli"]
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """This process's environment with no settings of ours but these."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLX_MANAGER_")}
-    return clean | {"MLX_MANAGER_HOME": str(home)} | variables
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLX_MANAGER_", "HF_"))}
+    # the cache of the hub is this machine's, unless it is moved along with home
+    return clean | {"MLX_MANAGER_HOME": str(home), "HF_HOME": str(home / "huggingface")} | variables
 
 
 def run(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -51,8 +51,8 @@ def test_a_gguf_is_imported_and_listed(tmp_path: Path) -> None:
     assert run(tmp_path, "import", str(source), "--name", "org/other").returncode == 0
     listed = run(tmp_path, "models")
     header, first, second = listed.stdout.splitlines()
-    assert header.split() == ["name", "architecture", "quantization", "size", "context", "path"]
-    assert first.split()[:3] == ["My-tiny-1", "llama", "fp32"]
+    assert header.split() == ["name", "architecture", "kind", "parameters", "quantization", "size", "context", "path"]
+    assert first.split()[:5] == ["My-tiny-1", "llama", "text", "78.6K", "fp32"]
     assert second.split()[0] == "org/other"
     entries = json.loads(run(tmp_path, "models", "--json").stdout)
     assert [(entry["name"], entry["max_context"]) for entry in entries] == [("My-tiny-1", 256), ("org/other", 256)]

@@ -218,6 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, path: str, token: str | None) -> None:
         """/ORG/NAME/resolve/REVISION/FILE"""
+        if path.count("/") < 4:
+            raise _Refused(404)
         org, name, _, _, *rest = path.split("/")
         repository = self._find(f"{org}/{name}", token)
         self._check_gate(repository, token)

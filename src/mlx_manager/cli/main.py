@@ -17,7 +17,11 @@ from mlx_manager.cli.doctor import doctor
 from mlx_manager.cli.fit import fit
 from mlx_manager.cli.import_gguf import import_model
 from mlx_manager.cli.models import models
+from mlx_manager.cli.pull import pull
+from mlx_manager.cli.rm import rm
+from mlx_manager.cli.search import search
 from mlx_manager.cli.serve import serve
+from mlx_manager.cli.show import show
 from mlx_manager.errors import MlxManagerError
 
 FAILED, MISUSED = 1, 2
@@ -32,7 +36,11 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command(name="import")(import_model)
+app.command()(search)
+app.command()(pull)
 app.command()(models)
+app.command()(show)
+app.command()(rm)
 app.command()(fit)
 app.command()(doctor)
 app.command()(bench)

@@ -217,7 +217,8 @@ class Downloads:
             errors = asyncio.create_task(process.stderr.read())
             async for raw in process.stdout:
                 last = msgspec.json.decode(raw, type=FetchLine)
-                run.note(last)
+                if last.path is None and last.error is None:
+                    run.note(last)
                 if last.total_bytes:
                     record.done_bytes, record.total_bytes = last.done_bytes, last.total_bytes
             complaint = (await errors).decode(errors="replace")
@@ -240,7 +241,7 @@ class Downloads:
         last_words = complaint.strip().splitlines()[-1:] or ["it said nothing"]
         record.state = DownloadState.FAILED
         record.error = last.error or DownloadFailed(f"The downloading process died: {last_words[0]}").as_info()
-        _logger.warning("the download of %s failed: %s", name, record.error.message)
+        _logger.info("the download of %s failed: %s", name, record.error.message)
 
     async def _stop(self, id_: str) -> None:
         """End the process of a download, if it has one, and wait until it is gone."""
