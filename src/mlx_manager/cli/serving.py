@@ -13,6 +13,7 @@ import msgspec
 
 from mlx_manager.app import build_server, create_app
 from mlx_manager.catalog import ModelEntry, Settings
+from mlx_manager.cli.disk import local_inventory
 from mlx_manager.cli.progress import ProgressLines
 from mlx_manager.cli.watching import Announcement, base_url, is_ours
 from mlx_manager.errors import InvalidRequest, Unavailable
@@ -55,7 +56,7 @@ def choose_model(settings: Settings) -> ModelEntry:
     entries = inventory.entries()
     names = {entry.name for entry in entries}
     if settings.model is not None and not (settings.model == STARTER_NAME and STARTER_NAME not in names):
-        return inventory.find(settings.model)
+        return local_inventory(settings).find(settings.model)
     if settings.model is None and entries:
         newest = max(entries, key=lambda entry: (entry.created_unix_s, entry.name))
         if len(entries) > 1:
