@@ -69,7 +69,8 @@ def probe_caches(model: nn.Module) -> ModelCaches:
     layout = CacheLayout(model)
     probes = [AttentionProbe(window) for window in layout.windows]
     states = layout.new_states()
-    mx.eval(model(mx.array([[0]]), cache=layout.assemble(list(probes), states)))
+    # Shapes and types are known without computing anything.
+    model(mx.array([[0]]), cache=layout.assemble(list(probes), states))
     # A layer that stores nothing (pruned, as in Nemotron-NAS) takes no room.
     nothing = LayerShape(0, 0, 0, mx.float32)
     layers = [

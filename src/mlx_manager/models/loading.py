@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,13 +67,16 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
     """
     path = Path(entry.path)
     report("reading the weights", 0.05)
-    try:
-        model, config = load_model(path, lazy=True)
-        tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
-    except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {error}") from error
-    model, dtype = _with_dtype(model, options.dtype)
-    _evaluate(model, report)
+    # The tokenizer is half a second of work without any MLX call: it is read while the weights are computed.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tokenizer") as beside:
+        try:
+            model, config = _read_model(path)
+            reading = beside.submit(load_tokenizer, path, eos_token_ids=config.get("eos_token_id"))
+            model, dtype = with_dtype(model, options.dtype)
+            _evaluate(model, report)
+            tokenizer = reading.result()
+        except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
+            raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {error}") from error
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
     adapt(model, str(config.get("model_type", "")))
     text_config = config.get("text_config", config)
@@ -86,7 +93,21 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
     )
 
 
-def _with_dtype(model: nn.Module, wanted: str) -> tuple[nn.Module, str]:
+def _read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model with its weights still to be computed, and its config. Raises `ImportError` and what mlx-lm raises."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            model, config = load_model(path, lazy=True)
+    except SystemExit as error:
+        # mlx-lm's olmo prints which package it needs and ends the interpreter.
+        reason = said.getvalue().strip() or f"its code ended the interpreter with {error.code!r}"
+        raise ImportError(reason) from error
+    sys.stdout.write(said.getvalue())
+    return model, config
+
+
+def with_dtype(model: nn.Module, wanted: str) -> tuple[nn.Module, str]:
     """Bring the weights to `wanted`. On a CPU `auto` means float32, dequantized when that fits into memory.
 
     MLX's CPU backend computes half precision and quantized products many times slower than float32 with a BLAS.

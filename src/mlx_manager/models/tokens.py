@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, SPMStreamingDetokenizer, TokenizerWrapper
 
@@ -33,14 +34,17 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._special_ids = frozenset(tokenizer.all_special_ids)
         detokenizer = tokenizer.detokenizer
-        self._bytes: list[bytes] | None = None
+        self._added_ids = frozenset(tokenizer.added_tokens_decoder)
+        self._spell: Callable[[str], bytes] | None = None
         if isinstance(detokenizer, BPEStreamingDetokenizer):
-            self._bytes = _byte_level_bytes(tokenizer)
+            self._spell = _ByteLevel().spell
         elif isinstance(detokenizer, SPMStreamingDetokenizer):
-            self._bytes = _sentencepiece_bytes(tokenizer)
+            self._spell = _spell_sentencepiece
+        # Spelled when first asked for: all at once would take a sixth of a second of every load.
+        self._bytes: list[bytes | None] = [None] * len(tokenizer)
 
     def __len__(self) -> int:
-        return len(self._tokenizer)
+        return len(self._bytes)
 
     def is_special(self, token_id: int) -> bool:
         """Whether a token is control only, and no part of any text."""
@@ -48,23 +52,38 @@ class Vocabulary:
 
     def bytes_of(self, token_id: int) -> bytes:
         """The UTF-8 bytes that a token stands for; it may be a part of a character."""
-        if self._bytes is None:
+        if self._spell is None:
             text: str = self._tokenizer.decode([token_id])
             return text.encode()
-        return self._bytes[token_id] if token_id < len(self._bytes) else b""
+        if token_id >= len(self._bytes):
+            return b""
+        spelled = self._bytes[token_id]
+        if spelled is None:
+            spelled = self._bytes[token_id] = self._spelled(token_id, self._spell)
+        return spelled
 
-    def decoder(self) -> TokenDecoder:
-        """A decoder for one answer."""
-        return _LibraryDecoder(self._tokenizer) if self._bytes is None else _ByteDecoder(self)
+    def decoder(self, spelled_ids: frozenset[int] = frozenset()) -> TokenDecoder:
+        """A decoder for one answer. Special tokens have no text in it, but for those in `spelled_ids`."""
+        return _LibraryDecoder(self._tokenizer) if self._spell is None else _ByteDecoder(self, spelled_ids)
+
+    def _spelled(self, token_id: int, spell: Callable[[str], bytes]) -> bytes:
+        token: str | None = self._tokenizer.convert_ids_to_tokens(token_id)
+        if token is None:
+            return b""
+        # Added tokens are spelled as they are.
+        return token.encode() if token_id in self._added_ids else spell(token)
 
 
 class _ByteDecoder:
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, spelled_ids: frozenset[int]) -> None:
         self._vocabulary = vocabulary
+        self._spelled_ids = spelled_ids
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token_id: int) -> str:
-        return "" if self._vocabulary.is_special(token_id) else self._utf8.decode(self._vocabulary.bytes_of(token_id))
+        if self._vocabulary.is_special(token_id) and token_id not in self._spelled_ids:
+            return ""
+        return self._utf8.decode(self._vocabulary.bytes_of(token_id))
 
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)
@@ -85,40 +104,21 @@ class _LibraryDecoder:
         return segment
 
 
-def _byte_level_bytes(tokenizer: TokenizerWrapper) -> list[bytes]:
-    """Byte-level BPE spells every byte as one printable character; added tokens are spelled as they are."""
-    decoder = _byte_by_character()
-    added = _added_tokens(tokenizer)
-    spelled = []
-    for token_id, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
-        if token is None:
-            spelled.append(b"")
-        elif token_id in added:
-            spelled.append(token.encode())
-        else:
-            spelled.append(b"".join(decoder.get(c, c.encode()) for c in token))
-    return spelled
+class _ByteLevel:
+    """Byte-level BPE spells every byte as one printable character."""
+
+    def __init__(self) -> None:
+        self._byte_by_character = _byte_by_character()
+
+    def spell(self, token: str) -> bytes:
+        return b"".join(self._byte_by_character.get(c, c.encode()) for c in token)
 
 
-def _sentencepiece_bytes(tokenizer: TokenizerWrapper) -> list[bytes]:
+def _spell_sentencepiece(token: str) -> bytes:
     """SentencePiece spells a space as U+2581 and a lone byte as <0xNN>."""
-    added = _added_tokens(tokenizer)
-    spelled = []
-    for token_id, token in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))):
-        if token is None:
-            spelled.append(b"")
-        elif token_id in added:
-            spelled.append(token.encode())
-        elif len(token) == 6 and token.startswith("<0x"):
-            spelled.append(bytes([int(token[3:5], 16)]))
-        else:
-            spelled.append(token.replace(_SPM_SPACE, " ").encode())
-    return spelled
-
-
-def _added_tokens(tokenizer: TokenizerWrapper) -> dict[int, Any]:
-    added: dict[int, Any] = tokenizer.added_tokens_decoder
-    return added
+    if len(token) == 6 and token.startswith("<0x"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace(_SPM_SPACE, " ").encode()
 
 
 def _byte_by_character() -> dict[str, bytes]:
