@@ -98,8 +98,9 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
         return _sequential(loaded, options, entry.name, f"its attention is not plain: {error}")
     num_blocks = _num_free_blocks(loaded, options)
     if caches.bytes_per_token:
-        num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name)
+        num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name, at_least=_NUM_CHECK_BLOCKS)
     attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
+    # What keeps nothing per token has an arena of no bytes, however many blocks it counts.
     runner = paged_runner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
     if verdict is None:
         verdict = _check(loaded, runner, entry.name)
@@ -149,12 +150,14 @@ def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: st
     )
 
 
-def _num_blocks(options: LoadOptions, num_bytes_per_token: int, name: str) -> int:
-    num_blocks = options.kv_budget_bytes // (BLOCK_SIZE * num_bytes_per_token)
-    if num_blocks < 1:
+def _num_blocks(options: LoadOptions, num_bytes_per_token: int, name: str, *, at_least: int = 1) -> int:
+    """Blocks that the KV budget holds. Raises `ModelLoadFailed` for fewer than `at_least`."""
+    block_bytes = BLOCK_SIZE * num_bytes_per_token
+    num_blocks = options.kv_budget_bytes // block_bytes
+    if num_blocks < at_least:
         raise ModelLoadFailed(
-            f"the KV budget of {options.kv_budget_bytes} bytes holds not even one block of {name}, "
-            f"which takes {BLOCK_SIZE * num_bytes_per_token}; raise kv_budget"
+            f"the KV budget of {options.kv_budget_bytes} bytes holds {num_blocks * BLOCK_SIZE} tokens of {name}, "
+            f"and it takes room for {at_least * BLOCK_SIZE}; raise kv_budget to at least {at_least * block_bytes}"
         )
     return num_blocks
 
