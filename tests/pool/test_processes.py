@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import aclosing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mlx_manager.backends.local import LocalBackend
 from mlx_manager.errors import ModelLoadFailed, WorkerDied
 from mlx_manager.ir import PartDelta
 from mlx_manager.pool import ModelState
+from mlx_manager.pool.socket_folder import SocketFolder
 from tests.pool.counting_pool import (
     answer,
     counting_pool,
@@ -117,6 +119,27 @@ async def test_a_killed_gateway_leaves_no_worker(tmp_path: Path) -> None:
         gateway.kill()
         gateway.communicate()
     await wait_for(lambda: not any(_runs(pid) for pid in pids))
+
+
+async def test_the_socket_folder_of_a_killed_gateway_is_removed_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = _start_gateway(tmp_path)
+    try:
+        assert gateway.stdout is not None
+        await asyncio.to_thread(gateway.stdout.readline)
+        (folder,) = tmp_path.glob("mlxm-*")
+        unknown = tmp_path / "mlxm-unknown"
+        unknown.mkdir(mode=0o700)
+        # Where this process makes its own folders; tempfile keeps it in a variable of the module.
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        SocketFolder().remove()
+        assert folder.is_dir()
+    finally:
+        gateway.kill()
+        gateway.communicate()
+    SocketFolder().remove()
+    assert list(tmp_path.glob("mlxm-*")) == [unknown]
 
 
 _GATEWAY = """

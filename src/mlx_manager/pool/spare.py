@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import shutil
-import tempfile
 from pathlib import Path
 
 import zmq
 
 from mlx_manager.errors import ShuttingDown
+from mlx_manager.pool.socket_folder import SocketFolder
 from mlx_manager.pool.worker_client import WorkerClient
 from mlx_manager.pool.worker_process import WorkerLaunch
 
 logger = logging.getLogger(__name__)
-
-MAX_SOCKET_PATH_BYTES = 100
-"""Unix socket paths hold 104 bytes on macOS and 108 on Linux, the closing zero included."""
 
 
 class WorkerSource:
@@ -94,23 +89,13 @@ class _Sockets:
 
     def __init__(self) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._folder = _private_folder()
-        self._numbers = itertools.count(1)
+        self._folder = SocketFolder()
 
     def new_path(self) -> Path:
         """A path no socket has had."""
-        return self._folder / f"{next(self._numbers)}"
+        return self._folder.new_path()
 
     def close(self) -> None:
         """Remove both; every socket must be closed before."""
         self.context.term()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _private_folder() -> Path:
-    """A new folder that only this user can enter, with a path short enough for sockets in it."""
-    folder = Path(tempfile.mkdtemp(prefix="mlxm-"))
-    if len(bytes(folder)) + len("/1000000") <= MAX_SOCKET_PATH_BYTES:
-        return folder
-    folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="mlxm-", dir="/tmp"))
+        self._folder.remove()
