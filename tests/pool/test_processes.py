@@ -128,7 +128,7 @@ async def test_the_socket_folder_of_a_killed_gateway_is_removed_and_no_other(
     try:
         assert gateway.stdout is not None
         await asyncio.to_thread(gateway.stdout.readline)
-        (folder,) = tmp_path.glob("mlxm-*")
+        (folder,) = _socket_folders(tmp_path)
         unknown = tmp_path / "mlxm-unknown"
         unknown.mkdir(mode=0o700)
         # Where this process makes its own folders; tempfile keeps it in a variable of the module.
@@ -139,7 +139,7 @@ async def test_the_socket_folder_of_a_killed_gateway_is_removed_and_no_other(
         gateway.kill()
         gateway.communicate()
     SocketFolder().remove()
-    assert list(tmp_path.glob("mlxm-*")) == [unknown]
+    assert _socket_folders(tmp_path) == [unknown]
 
 
 _GATEWAY = """
@@ -167,6 +167,10 @@ def _start_gateway(folder: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"TMPDIR": str(folder)}
     command = [sys.executable, "-c", _GATEWAY, str(repository), str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+
+
+def _socket_folders(parent: Path) -> list[Path]:
+    return list(parent.glob("mlxm-*"))
 
 
 def _runs(pid: int) -> bool:
