@@ -95,6 +95,10 @@ def test_each_reason() -> None:
     assert reason(base, base, 192) is PrefixReason.UNHASHED_TAIL
     assert reason(base, base[:98] + new, 96) is PrefixReason.TEXT, "what a copy would have saved is not the cause"
     memory = PrefixMemory()
+    memory.end(1, base, 100)
+    memory.end(2, base, 200)
+    assert explain(base[:100] + new, Lookup(100, 3), memory).reason is PrefixReason.ANSWER, "which came first"
+    memory = PrefixMemory()
     memory.begin(1, base)
     assert explain(base[:100] + new, Lookup(32, 1), memory).reason is PrefixReason.PENDING
 
@@ -122,7 +126,7 @@ def test_a_difference_in_the_templates_part_is_told_from_one_in_the_text() -> No
 def test_what_the_scheduler_reports_is_true(
     requests: list[tuple[tuple[int, ...], int, int]], num_blocks: int, num_checkpoints: int | None, has_cache: bool
 ) -> None:
-    driver = Driver(num_blocks, 4, 64, (False, has_cache), num_checkpoints if has_cache else None)
+    driver = Driver(num_blocks, 4, 64, (False, has_cache), num_checkpoints=num_checkpoints if has_cache else None)
     reports: dict[int, PrefixReport] = {}
     seen: list[list[int]] = []
 

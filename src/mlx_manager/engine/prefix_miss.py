@@ -83,7 +83,8 @@ class PrefixMemory:
     def closest(self, token_ids: AbstractSequence[int]) -> Agreement | None:
         """The sequence that agrees with the most of `token_ids`; None where nothing is remembered.
 
-        Of several that agree as far, one that has ended, then one that ends there, then the newest.
+        Of several that agree as far, one that has ended, then one that ends there, then one that differs in its answer
+        (later prompts hold the same answer as text), then the newest.
         """
         wanted = array("q", token_ids)
         best: Agreement | None = None
@@ -166,8 +167,10 @@ def _difference(closest: Agreement) -> PrefixReason:
     return PrefixReason.TEXT if is_in_prompt else PrefixReason.ANSWER
 
 
-def _rank(agreement: Agreement) -> tuple[int, bool, bool]:
-    return agreement.num_tokens, agreement.is_ended, agreement.num_tokens == agreement.num_earlier_tokens
+def _rank(agreement: Agreement) -> tuple[int, bool, bool, bool]:
+    num_tokens = agreement.num_tokens
+    ends_there = num_tokens == agreement.num_earlier_tokens
+    return num_tokens, agreement.is_ended, ends_there, num_tokens >= agreement.num_earlier_prompt_tokens
 
 
 def _common_length(left: array[int], right: array[int]) -> int:
