@@ -3,6 +3,7 @@
 from mlx_manager.api.edge import RequestEdge
 from mlx_manager.api.errors import EXCEPTION_HANDLERS
 from mlx_manager.api.health import router as health_router
+from mlx_manager.api.hub import router as hub_router
 from mlx_manager.api.openai import router as openai_router
 from mlx_manager.api.state import ApiState, HttpOptions, ModelDirectory
 
@@ -13,5 +14,6 @@ __all__ = [
     "ModelDirectory",
     "RequestEdge",
     "health_router",
+    "hub_router",
     "openai_router",
 ]

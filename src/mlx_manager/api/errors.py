@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +20,13 @@ class HostNotAllowed(MlxManagerError):
 
     status = 403
     code = "host_not_allowed"
+
+
+class CrossSite(MlxManagerError):
+    """The request was sent by a web page of another site."""
+
+    status = 403
+    code = "cross_site"
 
 
 class NoSuchPath(InvalidRequest):
@@ -62,6 +70,13 @@ async def _handle_our_error(request: Request, error: MlxManagerError) -> Respons
     return error_response(error)
 
 
+async def _handle_wrong_parameter(request: Request, error: RequestValidationError) -> Response:
+    """A parameter in the path or the query that FastAPI refused."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return error_response(InvalidRequest(f"{name}: {first['msg']}.", param=name))
+
+
 async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
     """The router's own refusals."""
     if error.status_code == 404:
@@ -89,5 +104,6 @@ def _no_such_path(request: Request) -> NoSuchPath:
 EXCEPTION_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     MlxManagerError: _handle_our_error,
     HTTPException: _handle_http_exception,
+    RequestValidationError: _handle_wrong_parameter,
 }
 """For the app; whatever else is raised is the edge's."""

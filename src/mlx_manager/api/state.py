@@ -9,7 +9,9 @@ from typing import Annotated, Protocol, TypedDict, cast
 
 from fastapi import Depends, Request
 
+from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Gateway
+from mlx_manager.hub.desk import HubDesk
 from mlx_manager.pool import ModelStatus
 
 
@@ -48,6 +50,8 @@ class ApiState(TypedDict):
 
     gateway: Gateway
     models: ModelDirectory
+    hub: HubDesk | None
+    """None on a server that has no models of its own."""
     http: HttpOptions
     started_s: float
     """On the monotonic clock."""
@@ -62,6 +66,13 @@ async def _gateway(request: Request) -> Gateway:
 
 async def _models(request: Request) -> ModelDirectory:
     return cast(ModelDirectory, request.state.models)
+
+
+async def _hub(request: Request) -> HubDesk:
+    hub = cast("HubDesk | None", request.state.hub)
+    if hub is None:
+        raise Unavailable("This server keeps no models, and so has nothing to do with the model hub.")
+    return hub
 
 
 async def _http_options(request: Request) -> HttpOptions:
@@ -81,6 +92,7 @@ REQUEST_ID_KEY = "mlx_manager.request_id"
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
+HubDep = Annotated[HubDesk, Depends(_hub)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

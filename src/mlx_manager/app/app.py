@@ -10,7 +10,15 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from mlx_manager import __version__
-from mlx_manager.api import EXCEPTION_HANDLERS, ApiState, HttpOptions, RequestEdge, health_router, openai_router
+from mlx_manager.api import (
+    EXCEPTION_HANDLERS,
+    ApiState,
+    HttpOptions,
+    RequestEdge,
+    health_router,
+    hub_router,
+    openai_router,
+)
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import Gateway
@@ -32,6 +40,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     )
     app.include_router(openai_router)
     app.include_router(health_router)
+    app.include_router(hub_router)
     return app
 
 
@@ -43,6 +52,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
             yield ApiState(
                 gateway=gateway,
                 models=built.models,
+                hub=built.hub,
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s
                 ),

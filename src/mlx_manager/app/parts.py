@@ -13,7 +13,10 @@ from mlx_manager.backends import Backend
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.hub import Inventory
-from mlx_manager.pool import ModelPool
+from mlx_manager.hub.access import default_access
+from mlx_manager.hub.desk import HubDesk
+from mlx_manager.hub.downloads import Downloads
+from mlx_manager.pool import ModelPool, runs_on_linux_cpu
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Parts:
 
     backends: Sequence[Backend]
     models: ModelDirectory
+    hub: HubDesk | None = None
+    """None where no models are kept."""
 
 
 PartsFactory = Callable[[Settings], AbstractAsyncContextManager[Parts]]
@@ -30,12 +35,18 @@ PartsFactory = Callable[[Settings], AbstractAsyncContextManager[Parts]]
 @asynccontextmanager
 async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     """The models on this machine. The default model loads in the background: this does not wait for it."""
-    inventory = Inventory(settings.home, also=(settings.model,) if settings.model else ())
+    access = default_access(settings.hf_token)
+    also = (settings.model,) if settings.model else ()
+    inventory = Inventory(settings.home, also, cache=access.cache_folder, scan=settings.scan_folders or ())
     default_model = inventory.find(settings.model).name if settings.model else None
     options = msgspec.structs.replace(settings.load, state_folder=str(settings.home / "state"))
     pool = ModelPool(inventory.entries, default_model=default_model, options=options, use_spare=settings.use_spare)
+    downloads = Downloads(access, state_file=settings.home / "state" / "downloads.json")
+    hub = HubDesk(access, inventory, downloads, options=options, is_cpu_backend=runs_on_linux_cpu())
     await pool.start()
+    await downloads.start()
     try:
-        yield Parts(backends=(LocalBackend(pool),), models=pool)
+        yield Parts(backends=(LocalBackend(pool),), models=pool, hub=hub)
     finally:
+        await downloads.close()
         await pool.close()

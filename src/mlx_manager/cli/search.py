@@ -41,9 +41,7 @@ def search(  # noqa: PLR0913
 ) -> None:
     """Search the model hub for models made for MLX."""
     # the hub's client takes most of a second
-    from mlx_manager.cli.disk import local_inventory  # noqa: PLC0415
-    from mlx_manager.hub.access import default_access  # noqa: PLC0415
-    from mlx_manager.hub.client import HubClient  # noqa: PLC0415
+    from mlx_manager.cli.disk import hub_desk  # noqa: PLC0415
     from mlx_manager.hub.search import SORTS, SearchQuery  # noqa: PLC0415
 
     _check_word("sort", sort, SORTS)
@@ -59,9 +57,8 @@ def search(  # noqa: PLR0913
         limit=limit,
         offset=offset,
     )
-    page = HubClient(default_access(settings.hf_token)).search(asked)
-    there = {entry.name for entry in local_inventory(settings).entries()}
-    hits = [msgspec.structs.replace(hit, is_on_disk=hit.id in there) for hit in page.hits]
+    page = hub_desk(settings).search_now(asked)
+    hits = page.hits
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(hits)).decode())
     elif hits:

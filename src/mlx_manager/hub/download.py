@@ -10,7 +10,7 @@ from mlx_manager.errors import ErrorInfo
 from mlx_manager.hub.access import HubAccess
 
 
-class DownloadRequest(msgspec.Struct, frozen=True, kw_only=True):
+class DownloadRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model to be fetched into the shared cache."""
 
     model: str
