@@ -182,7 +182,7 @@ def _check_server(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="port", state="ok", text=f"MLX Manager runs on {base}")
         served = list(_check_serving(base))
         yield from served
-        yield from _check_verdicts(settings.home, {finding.model for finding in served})
+        yield from _check_verdicts(settings.home, {finding.model for finding in served if finding.model})
         yield spare_finding
         return
     taken = _try_port(settings.host, settings.port)
@@ -222,13 +222,13 @@ def _check_verdicts(home: Path, served: Collection[str] = ()) -> Iterator[Findin
     entries = [entry for entry in Inventory(home).entries() if entry.kind in generating]
     names = [entry.name for entry in entries if entry.name not in served]
     for name in names:
-        verdict = newest.get(name)
-        if verdict is None:
+        kept = newest.get(name)
+        if kept is None:
             text = f"{name}: no check is kept; it is chosen and checked when the model is loaded"
             yield Finding(name="attention", state="ok", text=text, model=name)
         else:
-            how = f"paged, {verdict.attention}" if verdict.is_paged else "sequential"
-            yield _serving_finding(name, f"{how} at its last check", verdict.reason, is_batched=verdict.is_paged)
+            how = f"paged, {kept.attention}" if kept.is_paged else "sequential"
+            yield _serving_finding(name, f"{how} at its last check", kept.reason, is_batched=kept.is_paged)
     if not names and not served:
         text = "chosen and checked for each model when it is loaded; there is none yet"
         yield Finding(name="attention", state="ok", text=text)
