@@ -56,7 +56,7 @@ async def asking(hub: HubServer, home: Path) -> AsyncIterator[tuple[httpx.AsyncC
     async with app.router.lifespan_context(app) as state:
 
         async def with_state(scope: Any, receive: Any, send: Any) -> None:
-            await app({**scope, "state": dict(state)}, receive, send)
+            await app({**scope, "state": dict(state or {})}, receive, send)
 
         transport = httpx.ASGITransport(app=with_state)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
