@@ -11,6 +11,7 @@
     ├── QueueFull                   429 queue_full             `retry_after_s` is measured, not guessed
     ├── Unavailable                 503 unavailable            try again: nothing is wrong with the request
     │   ├── ModelLoadFailed         503 model_load_failed
+    │   ├── InsufficientMemory      503 insufficient_memory    no room can be made for the model
     │   ├── WorkerDied              503 worker_died
     │   ├── HubUnavailable          503 hub_unavailable        the model hub cannot be reached, or is busy
     │   └── ShuttingDown            503 shutting_down
@@ -124,6 +125,12 @@ class ModelLoadFailed(Unavailable):
     """The worker could not load the model."""
 
     code = "model_load_failed"
+
+
+class InsufficientMemory(Unavailable):
+    """No room can be made for the model; the message says what holds the memory."""
+
+    code = "insufficient_memory"
 
 
 class WorkerDied(Unavailable):

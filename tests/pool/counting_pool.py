@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from mlx_manager.backends.local import LocalBackend
-from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.catalog import LoadOptions, MemoryAmount, ModelEntry
+from mlx_manager.hub import Footprint
 from mlx_manager.ir import GenerationRequest, TextPrompt, fold
-from mlx_manager.pool import ModelPool, ModelStatus
+from mlx_manager.pool import ModelPool, ModelStatus, PoolOptions
 
+MODEL_BYTES = 100 * 1024**2
+KV_BYTES = 16 * 1024**2
 PROTOCOL_WORKER = (sys.executable, str(Path(__file__).parent / "protocol_worker.py"))
 
 
@@ -26,13 +30,19 @@ async def counting_pool(
     use_spare: bool = False,
     spare_delay_s: float = 0.0,
     command: tuple[str, ...] = PROTOCOL_WORKER,
+    names: Sequence[str] = ("counter", "other"),
+    **options: Any,
 ) -> AsyncIterator[ModelPool]:
-    """A started pool over model folders made in `folder`; closed on leaving."""
-    entries = [_model_folder(folder, name) for name in ("counter", "other")]
+    """A started pool over model folders made in `folder`; closed on leaving. `options` are those of `PoolOptions`.
+
+    Every model is predicted to take `MODEL_BYTES`; a file `weighs` in its folder says otherwise.
+    """
+    entries = [_model_folder(folder, name) for name in names]
     pool = ModelPool(
         lambda: entries,
         default_model=default_model,
-        options=LoadOptions(),
+        options=LoadOptions(kv_budget_bytes=KV_BYTES),
+        pool_options=PoolOptions(**{"predict": _predict, "backoff_s": 0.0, "measure": lambda pid: 0, **options}),
         use_spare=use_spare,
         spare_delay_s=spare_delay_s,
         command=command,
@@ -46,7 +56,8 @@ async def counting_pool(
 
 async def answer(pool: ModelPool, request_id: str, prompt: str, model: str = "counter") -> str:
     """The whole text that answers `prompt`."""
-    answered = await fold(LocalBackend(pool).generate(request(request_id, prompt, model)), 1)
+    async with aclosing(LocalBackend(pool).generate(request(request_id, prompt, model))) as events:
+        answered = await fold(events, 1)
     return answered.choices[0].parts[0].text
 
 
@@ -93,6 +104,30 @@ def workers_of(gateway: psutil.Process) -> list[psutil.Process]:
     """Worker processes that `gateway` has started itself and that run now; other children are none of the pool's."""
     running = [child for child in gateway.children() if child.status() != psutil.STATUS_ZOMBIE]
     return [child for child in running if "--socket" in child.cmdline()]
+
+
+def budget_for(num_models: int) -> MemoryAmount:
+    """A memory budget that so many models fit into."""
+    return MemoryAmount(num_bytes=num_models * MODEL_BYTES)
+
+
+def _predict(entry: ModelEntry, options: LoadOptions) -> Footprint:
+    weighs = Path(entry.path) / "weighs"
+    num_bytes = int(weighs.read_text()) if weighs.exists() else MODEL_BYTES
+    return Footprint(
+        weights_bytes=0,
+        kv_bytes_per_token=0,
+        sliding_bytes_per_token=0,
+        window_tokens=None,
+        state_bytes_per_sequence=0,
+        checkpoint_share=0.0,
+        activation_bytes=0,
+        activation_bytes_per_context_token=0,
+        process_bytes=num_bytes,
+        max_context=100,
+        dtype="float32",
+        is_known=True,
+    )
 
 
 def _model_folder(parent: Path, name: str) -> ModelEntry:

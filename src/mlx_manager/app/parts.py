@@ -16,7 +16,7 @@ from mlx_manager.hub import Inventory
 from mlx_manager.hub.access import default_access
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.hub.downloads import Downloads
-from mlx_manager.pool import ModelPool, runs_on_linux_cpu
+from mlx_manager.pool import EvictionPolicy, ModelPool, PoolOptions, runs_on_linux_cpu
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,22 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     inventory = Inventory(settings.home, also, cache=access.cache_folder, scan=settings.scan_folders or ())
     default_model = inventory.find(settings.model).name if settings.model else None
     options = msgspec.structs.replace(settings.load, state_folder=str(settings.home / "state"))
-    pool = ModelPool(inventory.entries, default_model=default_model, options=options, use_spare=settings.use_spare)
+    pool = ModelPool(
+        inventory.entries,
+        default_model=default_model,
+        options=options,
+        pool_options=PoolOptions(
+            memory_budget=settings.memory_budget,
+            memory_floor=settings.memory_floor,
+            policy=EvictionPolicy(settings.eviction),
+            drain_timeout_s=settings.drain_timeout_s,
+            ttl_s=settings.model_ttl_s,
+            preload=settings.preload,
+            models=settings.models,
+            state_file=settings.home / "state" / "pool.json",
+        ),
+        use_spare=settings.use_spare,
+    )
     downloads = Downloads(access, state_file=settings.home / "state" / "downloads.json")
     hub = HubDesk(access, inventory, downloads, options=options, is_cpu_backend=runs_on_linux_cpu())
     await pool.start()

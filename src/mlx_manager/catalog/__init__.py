@@ -2,7 +2,14 @@
 
 from mlx_manager.catalog.memory import MemoryAmount
 from mlx_manager.catalog.model import LoadOptions, ModelEntry, ModelKind
-from mlx_manager.catalog.overrides import MODEL_SETTINGS, ModelOverrides, ModelSetting, OverrideError, override
+from mlx_manager.catalog.overrides import (
+    MODEL_SETTINGS,
+    ModelOverrides,
+    ModelSetting,
+    OverrideError,
+    model_setting,
+    override,
+)
 from mlx_manager.catalog.settings import (
     SETTINGS,
     Setting,
@@ -27,6 +34,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "load_settings",
+    "model_setting",
     "override",
     "render_size",
     "unknown_variables",

@@ -110,22 +110,22 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
 _ROWS = MappingProxyType({row.name: row for row in MODEL_SETTINGS})
 
 
+def model_setting(name: str) -> ModelSetting:
+    """The row called `name`. Raises `OverrideError`."""
+    if name not in _ROWS:
+        close = difflib.get_close_matches(name, _ROWS, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(_ROWS)}."
+        raise OverrideError(name, f"A model has no setting {name!r}. {hint}")
+    return _ROWS[name]
+
+
 def override(base: ModelOverrides, values: Mapping[str, object]) -> ModelOverrides:
     """`base` with `values`, by setting name, as TOML or JSON has them. Raises `OverrideError`."""
     parsed: dict[str, object] = {}
     for name, value in values.items():
-        row = _ROWS.get(name)
-        if row is None:
-            close = difflib.get_close_matches(name, _ROWS, n=1, cutoff=0.5)
-            hint = f"Did you mean {close[0]}?" if close else f"There are: {', '.join(_ROWS)}."
-            raise OverrideError(name, f"A model has no setting {name!r}. {hint}")
+        row = model_setting(name)
         try:
             parsed[row.field] = row.parse(value)
         except ValueError as error:
             raise OverrideError(name, f"{name} cannot be {value!r}: {error}") from None
     return msgspec.structs.replace(base, **parsed)
-
-
-def settings_that_need_a_load(names: Mapping[str, object]) -> tuple[str, ...]:
-    """Those of `names` that a model in memory does not follow before it is loaded again."""
-    return tuple(row.name for row in MODEL_SETTINGS if row.needs_load and row.name in names)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.errors import ModelNotFound, ShuttingDown
+import psutil
+
+from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides
+from mlx_manager.errors import MlxManagerError, ModelNotFound, ShuttingDown
 from mlx_manager.pool.blas import worker_environment
+from mlx_manager.pool.keeper import MemoryKeeper
+from mlx_manager.pool.names import ModelNames
+from mlx_manager.pool.options import PoolOptions
+from mlx_manager.pool.room import MemoryRoom
+from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.slot import ModelSlot
 from mlx_manager.pool.spare import WorkerSource
-from mlx_manager.pool.status import ModelState, ModelStatus
+from mlx_manager.pool.status import Eviction, EvictionReason, ModelState, ModelStatus, PoolStats
 from mlx_manager.pool.worker_client import WorkerClient
 from mlx_manager.pool.worker_process import DEFAULT_COMMAND, WorkerLaunch
+
+logger = logging.getLogger(__name__)
 
 
 class ModelPool:
@@ -29,60 +40,94 @@ class ModelPool:
         *,
         default_model: str | None,
         options: LoadOptions,
+        pool_options: PoolOptions | None = None,
         use_spare: bool = True,
         spare_delay_s: float = 5.0,
         command: tuple[str, ...] = DEFAULT_COMMAND,
     ) -> None:
+        shared = pool_options or PoolOptions()
         self.default_model = default_model
         self._find_models = find_models
         self._options = options
+        self._shared = shared
+        self._names = ModelNames(shared.models, shared.state_file)
         launch = WorkerLaunch(command, worker_environment(os.environ))
         self._workers = WorkerSource(launch, use_spare=use_spare, spare_delay_s=spare_delay_s)
         self._slots: dict[str, ModelSlot] = {}
+        self._changed = Signal()
+        self._budget_bytes: int | None = shared.memory_budget.num_bytes
+        self._room = MemoryRoom(
+            self._slots,
+            self._find_budget,
+            self._changed,
+            load_options=lambda slot: slot.overrides.load_options(self._options),
+            predict=shared.predict,
+            policy=shared.policy,
+            drain_timeout_s=shared.drain_timeout_s,
+        )
+        self._keeper = MemoryKeeper(
+            self._slots,
+            self._room,
+            ttl_s=shared.ttl_s,
+            floor_bytes=shared.memory_floor.of(int(psutil.virtual_memory().total)),
+            period_s=shared.check_period_s,
+            measure=shared.measure,
+            available=shared.available,
+        )
+        self._background: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
     async def start(self) -> None:
-        """Begin to load the default model, or to start the spare worker where there is none, and return at once.
+        """Begin to load the default model and those to be preloaded, or to start the spare worker where there are
+        none, and return at once.
 
-        Raises `ModelNotFound` for a default model that is not among the models.
+        Raises `ModelNotFound` for a default model that is not among the models; of the others the log tells.
         """
+        self._warn_of_unknown_names()
         if self.default_model is not None:
             self._slot(self.default_model).begin_load()
         else:
             self._workers.replenish_later(delay_s=0.0)
+        if self._shared.preload:
+            self._spawn(self._preload(self._shared.preload))
+        self._keeper.start()
 
     async def close(self) -> None:
         """Stop all workers; requests in flight and loads under way end with `ShuttingDown`. Bounded in time."""
         self._is_closing = True
+        await self._keeper.close()
+        for task in self._background:
+            task.cancel()
         await self._workers.close()
         for slot in self._slots.values():
             await slot.wait_idle()
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[WorkerClient]:
-        """The worker that serves the model `name`, for as long as the context lasts; a cold model is loaded first.
+        """The worker that serves the model `name`, or that of the alias `name`, for as long as the context lasts; a
+        cold model is loaded first.
 
         The worker may die while it is leased; what it is asked then raises `WorkerDied`, and a new lease starts a new
-        one. Raises `ModelNotFound`, `ModelLoadFailed` or `ShuttingDown`.
+        one. Raises `ModelNotFound`, `ModelLoadFailed`, `InsufficientMemory` or `ShuttingDown`.
         """
         if self._is_closing:
             raise ShuttingDown("The server is stopping.")
-        slot = self._slot(name)
-        slot.num_leases += 1
-        try:
-            yield await slot.worker()
-        finally:
-            slot.num_leases -= 1
+        async with self._slot(name).lease() as worker:
+            yield worker
 
     def entry(self, name: str) -> ModelEntry:
         """The model `name`, loaded or not. Raises `ModelNotFound`."""
         return self._slot(name).entry
 
+    def overrides(self, name: str) -> ModelOverrides:
+        """What holds for the model `name` alone. Raises `ModelNotFound`."""
+        return self._slot(name).overrides
+
     def statuses(self) -> list[ModelStatus]:
         """Every model that can be served, and those in memory that are no longer found, by name."""
         entries = {entry.name: entry for entry in self._find_models()}
         by_name = {
-            name: ModelStatus(entry=entry, state=ModelState.COLD)
+            name: ModelStatus(entry=entry, state=ModelState.COLD, overrides=self._names.overrides(name))
             for name, entry in entries.items()
             if name not in self._slots
         }
@@ -91,17 +136,133 @@ class ModelPool:
                 by_name[name] = slot.status(is_closing=self._is_closing)
         return [by_name[name] for name in sorted(by_name)]
 
+    def progress(self, name: str) -> str | None:
+        """What a request to `name` waits for, in a line for people; None where it waits for no load."""
+        slot = self._slots.get(name) or self._slots.get(self._names.resolve(name, ()))
+        if slot is None:
+            return None
+        status = slot.status(is_closing=self._is_closing)
+        if status.state is not ModelState.LOADING:
+            return None
+        return f"loading {status.entry.name}: {status.stage} ({status.fraction:.0%})"
+
+    def begin_load(self, name: str) -> ModelStatus:
+        """Load the model in the background, unless it is in memory. Raises `ModelNotFound` or `ShuttingDown`."""
+        if self._is_closing:
+            raise ShuttingDown("The server is stopping.")
+        slot = self._slot(name)
+        if slot.is_cold:
+            slot.begin_load()
+        return slot.status(is_closing=False)
+
+    async def unload(self, name: str) -> ModelStatus:
+        """Unload the model: at once when nobody uses it, else in the background once its requests are answered.
+
+        After the drain timeout those that are left end with `ShuttingDown`. Raises `ModelNotFound`.
+        """
+        slot = self._slot(name)
+        if slot.is_idle:
+            await self._room.evict(slot, EvictionReason.ADMIN)
+        elif not slot.is_cold and not slot.is_draining:
+            slot.is_draining = True
+            self._spawn(self._drain(slot))
+        return slot.status(is_closing=self._is_closing)
+
+    def change(self, name: str, values: Mapping[str, object]) -> ModelStatus:
+        """Change settings of one model, by name; null goes back to what the config says. Kept beyond the server's end.
+
+        Raises `ModelNotFound` or `InvalidRequest`.
+        """
+        slot = self._slot(name)
+        self._names.change(slot.entry.name, values)
+        for other, its_slot in self._slots.items():
+            its_slot.overrides = self._names.overrides(other)
+        return slot.status(is_closing=self._is_closing)
+
+    def evictions(self) -> list[Eviction]:
+        """What was unloaded lately, the last first."""
+        return list(reversed(self._room.evictions))
+
+    def stats(self) -> PoolStats:
+        """The pool's books."""
+        slots = self._slots.values()
+        return PoolStats(
+            budget_bytes=self._budget_bytes,
+            planned_bytes=sum(slot.planned_bytes for slot in slots),
+            measured_bytes=sum(slot.measured_bytes for slot in slots),
+            system_available_bytes=self._shared.available(),
+            memory_floor_bytes=self._keeper.floor_bytes,
+            num_loads=sum(slot.num_loads for slot in slots),
+            num_failed_loads=sum(slot.num_failed_loads for slot in slots),
+            num_evictions=self._room.num_evictions,
+            num_refused=self._room.num_refused,
+        )
+
+    async def _find_budget(self) -> int:
+        if self._budget_bytes is None:
+            recommended = await self._workers.recommended_bytes("a model")
+            self._budget_bytes = self._shared.memory_budget.of(recommended)
+        return self._budget_bytes
+
+    async def _preload(self, names: Sequence[str]) -> None:
+        """One after the other, as long as nobody has to go for it."""
+        if self.default_model is not None:
+            await asyncio.wait((self._slot(self.default_model).begin_load(),))
+        for name in names:
+            try:
+                slot = self._slot(name)
+                if not slot.is_cold:
+                    continue
+                if not await self._room.fits(slot):
+                    logger.warning("'%s' is not preloaded: the memory budget leaves no room for it", name)
+                    continue
+            except MlxManagerError as error:
+                logger.warning("'%s' is not preloaded: %s", name, error.message)
+                continue
+            await asyncio.wait((slot.begin_load(),))
+
+    async def _drain(self, slot: ModelSlot) -> None:
+        async def until_idle() -> None:
+            while slot.is_draining and not slot.resident().is_idle:
+                await self._changed.wait()
+
+        try:
+            await asyncio.wait_for(until_idle(), self._shared.drain_timeout_s)
+        except TimeoutError:
+            logger.warning("'%s' is unloaded before its last requests were answered", slot.entry.name)
+        if slot.is_draining:
+            await self._room.evict(slot, EvictionReason.ADMIN)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _warn_of_unknown_names(self) -> None:
+        names = {entry.name for entry in self._find_models()}
+        for name in self._names.mentioned():
+            if name not in names:
+                logger.warning("There are settings for the model %r, which is not on this machine", name)
+            for alias in set(self._names.overrides(name).aliases) & names:
+                logger.warning("The alias %r of %r is the name of a model, which it leads to", alias, name)
+
     def _slot(self, name: str) -> ModelSlot:
         slot = self._slots.get(name)
         if slot is not None and not slot.is_cold:
             return slot
         entries = {entry.name: entry for entry in self._find_models()}
+        name = self._names.resolve(name, entries)
         entry = entries.get(name)
         if entry is None:
             raise ModelNotFound(
                 f"There is no model {name!r}. Models here: {', '.join(sorted(entries)) or 'none'}.", param="model"
             )
+        slot = self._slots.get(name)
+        if slot is not None and not slot.is_cold:
+            return slot
         if slot is None:
-            slot = self._slots[name] = ModelSlot(entry, self._options, self._workers)
+            slot = ModelSlot(entry, self._workers, self._room.admit, self._changed, backoff_s=self._shared.backoff_s)
+            slot.overrides = self._names.overrides(name)
+            self._slots[name] = slot
         slot.entry = entry
         return slot

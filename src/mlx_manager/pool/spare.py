@@ -6,6 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
+import psutil
 import zmq
 
 from mlx_manager.errors import ShuttingDown
@@ -30,6 +31,7 @@ class WorkerSource:
         self._workers: set[WorkerClient] = set()
         self._spare: WorkerClient | None = None
         self._replenishing: asyncio.Task[None] | None = None
+        self._recommended_bytes: int | None = None
         self._is_closed = False
 
     @property
@@ -44,6 +46,19 @@ class WorkerSource:
         """
         worker, self._spare = self.spare, None
         return worker or self._start_worker(label)
+
+    async def recommended_bytes(self, label: str) -> int:
+        """What the device of the workers recommends to use, asked once of the worker that the next `take` gives.
+
+        Raises as `take` does, and `ModelLoadFailed` for a worker that ends before it can say.
+        """
+        if self._recommended_bytes is None:
+            if self.spare is None:
+                self._spare = self._start_worker(label)
+            assert self._spare is not None
+            hello = await self._spare.wait_hello(label)
+            self._recommended_bytes = hello.recommended_bytes or int(psutil.virtual_memory().total)
+        return self._recommended_bytes
 
     def replenish_later(self, delay_s: float | None = None) -> None:
         """Start a spare after `delay_s`, unless one is there or on its way.

@@ -1,4 +1,4 @@
-"""What the pool says about a model, as plain values."""
+"""What the pool says about its models, as plain values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from mlx_manager.catalog import ModelEntry
+from mlx_manager.catalog import ModelEntry, ModelOverrides
 from mlx_manager.errors import ErrorInfo
 from mlx_manager.ipc import EngineStats, ServingReport
 
@@ -18,6 +18,7 @@ class ModelState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
+    """It goes once its requests are answered; new ones wait, and load it again."""
     FAILED = "failed"
 
 
@@ -36,3 +37,58 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_worker_deaths: int = 0
     error: ErrorInfo | None = None
     """Why it is FAILED."""
+    retry_in_s: float | None = None
+    """While FAILED: when a request will try again."""
+    overrides: ModelOverrides = ModelOverrides()
+    num_in_flight: int = 0
+    """Requests that it is answering."""
+    num_waiting: int = 0
+    """Requests that wait for it to be loaded."""
+    num_uses: int = 0
+    idle_s: float | None = None
+    """Since its last request; None while there is one, and out of memory."""
+    planned_bytes: int = 0
+    """What the budget counts for it."""
+    measured_bytes: int = 0
+    """What its process took when it was last looked at."""
+
+
+class EvictionReason(StrEnum):
+    """Why a model was unloaded, or its cache given back."""
+
+    ROOM = "room"
+    """Another model was to be loaded."""
+    TTL = "ttl"
+    PRESSURE = "pressure"
+    """The system ran short of memory."""
+    BUDGET = "budget"
+    """Workers took more than planned."""
+    ADMIN = "admin"
+
+
+class Eviction(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that was unloaded, or with `is_trim` only its idle cache given back."""
+
+    unix_s: float
+    model: str
+    reason: EvictionReason
+    for_model: str | None = None
+    freed_bytes: int
+    idle_s: float
+    is_trim: bool = False
+
+
+class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The pool's books."""
+
+    budget_bytes: int | None
+    """None until the first worker has said what its device recommends."""
+    planned_bytes: int
+    measured_bytes: int
+    system_available_bytes: int
+    memory_floor_bytes: int
+    num_loads: int
+    num_failed_loads: int
+    num_evictions: int
+    num_refused: int
+    """Loads for which no room could be made."""

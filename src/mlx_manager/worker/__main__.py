@@ -28,7 +28,7 @@ from mlx_manager.ipc import (
 )
 from mlx_manager.ipc.channel import WorkerChannel
 from mlx_manager.models.loading import Report
-from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe
+from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe, recommended_bytes
 from mlx_manager.worker.load import load
 from mlx_manager.worker.serving import Serving
 
@@ -46,7 +46,7 @@ class WorkerMain:
 
     def run(self) -> int:
         """Say hello, load what is asked for, serve it until told to stop. Returns the exit status."""
-        self._channel.send(Hello(os.getpid(), device_name(), preloaded_blas(), package_versions()))
+        self._channel.send(Hello(os.getpid(), device_name(), preloaded_blas(), package_versions(), recommended_bytes()))
         command = self._channel.poll(None)
         if not isinstance(command, Load):
             return 0

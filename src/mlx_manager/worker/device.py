@@ -40,6 +40,14 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def recommended_bytes() -> int:
+    """The working set that the device recommends; on a CPU the system's memory."""
+    recommended = mx.device_info().get("max_recommended_working_set_size")
+    if isinstance(recommended, int) and not is_cpu_backend():
+        return recommended
+    return int(psutil.virtual_memory().total)
+
+
 def probe() -> dict[str, Any]:
     """Facts about this machine as MLX sees it; multiplies one matrix to tell a fast BLAS from a slow one."""
     return {

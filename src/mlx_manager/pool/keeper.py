@@ -1,0 +1,85 @@
+"""Looks after memory while nobody asks: measures workers, unloads what is idle too long, and sheds under pressure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from mlx_manager.pool.memory import available_bytes, measure_process
+from mlx_manager.pool.room import MemoryRoom
+from mlx_manager.pool.slot import ModelSlot
+from mlx_manager.pool.status import EvictionReason
+
+logger = logging.getLogger(__name__)
+
+_TOLERANCE = 1.02
+"""A process a little above its plan is no reason to reserve more: measuring is that exact."""
+
+
+class MemoryKeeper:
+    """One check each `period_s`, from `start` to `close`. `measure` and `available` are the system's, but in tests."""
+
+    def __init__(
+        self,
+        slots: Mapping[str, ModelSlot],
+        room: MemoryRoom,
+        *,
+        ttl_s: float,
+        floor_bytes: int,
+        period_s: float,
+        measure: Callable[[int], int] = measure_process,
+        available: Callable[[], int] = available_bytes,
+    ) -> None:
+        self._slots = slots
+        self._room = room
+        self._ttl_s = ttl_s
+        self.floor_bytes = floor_bytes
+        self._period_s = period_s
+        self._measure = measure
+        self.available = available
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to check."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop checking."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def check(self) -> None:
+        """One round."""
+        await self._measure_workers()
+        await self._unload_idle()
+        await self._room.relieve()
+        if self.available() < self.floor_bytes:
+            await self._room.shed_one()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._period_s)
+            await self.check()
+
+    async def _measure_workers(self) -> None:
+        for slot in list(self._slots.values()):
+            worker = slot.worker
+            if worker is None:
+                continue
+            measured = await asyncio.to_thread(self._measure, worker.pid)
+            if worker is not slot.worker or slot.plan is None:
+                continue
+            reported = worker.stats.active_memory_bytes if worker.stats else 0
+            slot.measured_bytes = max(measured, reported)
+            excess = slot.measured_bytes - slot.plan.num_bytes
+            if slot.measured_bytes > slot.planned_bytes * _TOLERANCE:
+                logger.warning("The worker of '%s' takes %d bytes more than planned", slot.entry.name, excess)
+                slot.excess_bytes = excess
+
+    async def _unload_idle(self) -> None:
+        for slot in list(self._slots.values()):
+            ttl_s = self._ttl_s if slot.overrides.ttl_s is None else slot.overrides.ttl_s
+            if ttl_s and slot.is_idle and slot.idle_s >= ttl_s and not slot.overrides.pinned:
+                await self._room.evict(slot, EvictionReason.TTL)

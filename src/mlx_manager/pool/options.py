@@ -1,0 +1,34 @@
+"""How the pool shares memory among models, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlx_manager.catalog import MemoryAmount, ModelOverrides
+from mlx_manager.pool.evict import EvictionPolicy
+from mlx_manager.pool.memory import Predictor, available_bytes, measure_process, predict_here
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolOptions:
+    """The defaults are those of the settings."""
+
+    memory_budget: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=0.75))
+    memory_floor: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=0.05))
+    policy: EvictionPolicy = EvictionPolicy.LRU
+    drain_timeout_s: float = 30.0
+    ttl_s: float = 0.0
+    preload: tuple[str, ...] = ()
+    models: Mapping[str, ModelOverrides] = field(default_factory=dict)
+    state_file: Path | None = None
+    """Where changes that admins make are kept; None: nowhere."""
+    backoff_s: float = 1.0
+    """After a failed load; doubled with each failure in a row, up to a minute."""
+    check_period_s: float = 2.0
+    predict: Predictor = predict_here
+    measure: Callable[[int], int] = measure_process
+    """Bytes that a process takes."""
+    available: Callable[[], int] = available_bytes
+    """Bytes that the system can give out."""

@@ -1,0 +1,183 @@
+"""Makes room for models under the one memory budget: who may load, who has to go, and who is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from mlx_manager.catalog import LoadOptions, render_size
+from mlx_manager.errors import InsufficientMemory
+from mlx_manager.pool.evict import EvictionPolicy, eviction_order, plan_room
+from mlx_manager.pool.memory import MemoryPlan, Predictor
+from mlx_manager.pool.signal import Signal
+from mlx_manager.pool.slot import ModelSlot
+from mlx_manager.pool.status import Eviction, EvictionReason
+
+logger = logging.getLogger(__name__)
+
+_MAX_KEPT_EVICTIONS = 500
+_RETRY_NEVER_FITS_S = 60.0
+_RETRY_BUSY_S = 5.0
+
+
+class MemoryRoom:
+    """Admits one load after the other, in the order in which they were asked for.
+
+    `slots` are the pool's, live. `budget_bytes` is awaited for each load. Slots are written to only through what they
+    offer: `reserve`, `unload` and `is_draining`.
+    """
+
+    def __init__(
+        self,
+        slots: Mapping[str, ModelSlot],
+        budget_bytes: Callable[[], Awaitable[int]],
+        changed: Signal,
+        *,
+        load_options: Callable[[ModelSlot], LoadOptions],
+        predict: Predictor,
+        policy: EvictionPolicy,
+        drain_timeout_s: float,
+    ) -> None:
+        self.evictions: deque[Eviction] = deque(maxlen=_MAX_KEPT_EVICTIONS)
+        self.num_evictions = 0
+        self.num_refused = 0
+        self._slots = slots
+        self._budget_bytes = budget_bytes
+        self._changed = changed
+        self._load_options = load_options
+        self._predict = predict
+        self._policy = policy
+        self._drain_timeout_s = drain_timeout_s
+        self._turn = asyncio.Lock()
+
+    async def admit(self, slot: ModelSlot) -> LoadOptions:
+        """Make room for `slot` and reserve it; what it is to be loaded with. Raises `InsufficientMemory`, or
+        `InvalidRequest` for a folder that cannot be read.
+
+        Idle models go at once. Where that is not enough, busy ones take no new requests until those they have are
+        answered, for as long as the drain timeout; then they go on as before, and this load is refused.
+        """
+        async with self._turn:
+            budget_bytes = await self._budget_bytes()
+            options = self._load_options(slot)
+            footprint = await asyncio.to_thread(self._predict, slot.entry, options)
+            pinned_bytes = sum(other.planned_bytes for other in self._others(slot) if other.overrides.pinned)
+            room_bytes = budget_bytes - pinned_bytes - slot.excess_bytes
+            plan = MemoryPlan(options, footprint).within(room_bytes)
+            if plan.options.kv_budget_bytes < options.kv_budget_bytes:
+                logger.warning(
+                    "'%s' is loaded with a KV budget of %s instead of %s: the memory budget leaves no more",
+                    slot.entry.name,
+                    render_size(plan.options.kv_budget_bytes),
+                    render_size(options.kv_budget_bytes),
+                )
+            await self._make_room(slot, plan.num_bytes + slot.excess_bytes, budget_bytes)
+            slot.reserve(plan)
+            return plan.options
+
+    async def fits(self, slot: ModelSlot) -> bool:
+        """Whether `slot` could be loaded now with nobody going. Raises `InvalidRequest` as `admit` does."""
+        budget_bytes = await self._budget_bytes()
+        options = self._load_options(slot)
+        footprint = await asyncio.to_thread(self._predict, slot.entry, options)
+        held_bytes = sum(other.planned_bytes for other in self._others(slot))
+        return MemoryPlan(options, footprint).within(budget_bytes - held_bytes).num_bytes <= budget_bytes - held_bytes
+
+    async def relieve(self) -> None:
+        """Unload idle models while more is held than the budget allows: workers took more than planned."""
+        async with self._turn:
+            budget_bytes = await self._budget_bytes()
+            residents = [slot.resident() for slot in self._slots.values() if slot.planned_bytes]
+            short_bytes = sum(resident.num_bytes for resident in residents) - budget_bytes
+            for resident in eviction_order(residents, self._policy):
+                if short_bytes <= 0:
+                    return
+                if resident.is_idle:
+                    short_bytes -= resident.num_bytes
+                    await self.evict(self._slots[resident.name], EvictionReason.BUDGET)
+
+    async def shed_one(self) -> bool:
+        """Unload the idle model that is first to go, because the system runs short of memory; False: there is none."""
+        async with self._turn:
+            residents = [slot.resident() for slot in self._slots.values() if slot.planned_bytes]
+            victim = next((one for one in eviction_order(residents, self._policy) if one.is_idle), None)
+            if victim is not None:
+                await self.evict(self._slots[victim.name], EvictionReason.PRESSURE)
+            return victim is not None
+
+    async def evict(self, slot: ModelSlot, reason: EvictionReason, for_model: str | None = None) -> None:
+        """Unload `slot` and write it down; returns once its memory is given back."""
+        eviction = Eviction(
+            unix_s=time.time(),
+            model=slot.entry.name,
+            reason=reason,
+            for_model=for_model,
+            freed_bytes=slot.planned_bytes,
+            idle_s=round(slot.idle_s, 3),
+        )
+        logger.info("The model '%s' is unloaded (%s)", slot.entry.name, reason.value)
+        self.num_evictions += 1
+        self.evictions.append(eviction)
+        await slot.unload()
+
+    async def _make_room(self, slot: ModelSlot, needed_bytes: int, budget_bytes: int) -> None:
+        deadline_s = time.monotonic() + self._drain_timeout_s
+        draining: set[str] = set()
+        try:
+            while True:
+                others = self._others(slot)
+                plan = plan_room(needed_bytes, budget_bytes, [other.resident() for other in others], self._policy)
+                wait_s = deadline_s - time.monotonic()
+                if not plan.is_possible or (plan.drains and wait_s <= 0):
+                    self.num_refused += 1
+                    raise self._refusal(slot, needed_bytes, budget_bytes, others, is_busy=plan.is_possible)
+                if plan.drains:
+                    for name in plan.drains:
+                        draining.add(name)
+                        self._slots[name].is_draining = True
+                    slot.tell_progress(f"waiting for the requests of {', '.join(plan.drains)}")
+                    await self._changed.wait(wait_s)
+                    continue
+                if not plan.evictions:
+                    return
+                slot.tell_progress(f"unloading {', '.join(plan.evictions)}")
+                gone = [self.evict(self._slots[n], EvictionReason.ROOM, slot.entry.name) for n in plan.evictions]
+                await asyncio.gather(*gone)
+        finally:
+            for name in draining:
+                self._slots[name].is_draining = False
+            self._changed.notify()
+
+    def _others(self, slot: ModelSlot) -> list[ModelSlot]:
+        return [other for other in self._slots.values() if other is not slot and other.planned_bytes]
+
+    def _refusal(
+        self,
+        slot: ModelSlot,
+        needed_bytes: int,
+        budget_bytes: int,
+        others: Sequence[ModelSlot],
+        *,
+        is_busy: bool,
+    ) -> InsufficientMemory:
+        held = ", ".join(f"{other.entry.name} {render_size(other.planned_bytes)} ({_why(other)})" for other in others)
+        fix = "Lower its kv_budget or max_context, or raise memory_budget."
+        if is_busy:
+            fix = f"They were not idle within the drain_timeout of {self._drain_timeout_s:g} s: try again later."
+        elif needed_bytes <= budget_bytes:
+            fix = "Unload or unpin one of them, or raise memory_budget."
+        return InsufficientMemory(
+            f"The model '{slot.entry.name}' needs {render_size(needed_bytes)} of the memory budget of "
+            f"{render_size(budget_bytes)}; held by others: {held or 'nothing'}. {fix}",
+            retry_after_s=_RETRY_BUSY_S if is_busy else _RETRY_NEVER_FITS_S,
+        )
+
+
+def _why(slot: ModelSlot) -> str:
+    if slot.overrides.pinned:
+        return "pinned"
+    status = slot.status(is_closing=False)
+    return f"{status.num_in_flight} requests" if status.num_in_flight else status.state.value
