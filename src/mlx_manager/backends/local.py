@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from mlx_manager.ir import Event, GenerationRequest
+from mlx_manager.catalog import ModelKind
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
 from mlx_manager.pool import ModelPool
 
 
@@ -19,6 +21,39 @@ class LocalBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says; the lease is held until the stream ends or is closed."""
+        self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
         async with self._pool.lease(request.model) as worker, aclosing(worker.generate(request)) as events:
             async for event in events:
                 yield event
+
+    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """Answer `request` as `Backend` says."""
+        wanted = ModelKind.EMBEDDING if isinstance(request, EmbeddingRequest) else ModelKind.RERANKER
+        self._check_kind(request.model, wanted)
+        async with self._pool.lease(request.model) as worker:
+            return await worker.embed(request)
+
+    def _check_kind(self, name: str, *wanted: ModelKind) -> None:
+        """Refuse a request that the model is not made for, before it is loaded for nothing."""
+        kind = self._pool.entry(name).kind
+        if kind in wanted:
+            return
+        others = [status.entry.name for status in self._pool.statuses() if status.entry.kind in wanted]
+        raise InvalidRequest(
+            f"{name} is {_NOUNS[kind]} model and cannot {_VERBS[wanted[0]]}. Models here that can: "
+            f"{', '.join(others) or 'none'}.",
+            param="model",
+        )
+
+
+_NOUNS = {
+    ModelKind.TEXT: "a text",
+    ModelKind.VISION: "a vision",
+    ModelKind.EMBEDDING: "an embedding",
+    ModelKind.RERANKER: "a reranking",
+}
+_VERBS = {
+    ModelKind.TEXT: "generate text",
+    ModelKind.EMBEDDING: "embed texts",
+    ModelKind.RERANKER: "rank documents",
+}

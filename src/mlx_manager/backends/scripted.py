@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_manager.errors import MlxManagerError, ModelNotFound
+from mlx_manager.errors import InvalidRequest, MlxManagerError, ModelNotFound
 from mlx_manager.ir import (
     ChoiceEnd,
+    EmbeddingRequest,
     Event,
     Finished,
     FinishReason,
@@ -17,7 +18,9 @@ from mlx_manager.ir import (
     PartEnd,
     PartStart,
     PromptReady,
+    RerankRequest,
     Usage,
+    Vectors,
 )
 
 
@@ -28,8 +31,8 @@ class Pause:
     seconds: float
 
 
-Step = Event | Pause | MlxManagerError
-"""What a script is made of: an event to send, a pause, or an error to raise."""
+Step = Event | Vectors | Pause | MlxManagerError
+"""What a script is made of: an event or vectors to send, a pause, or an error to raise."""
 
 
 class ScriptedBackend:
@@ -41,20 +44,40 @@ class ScriptedBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Play the script of `request.model`. Raises `ModelNotFound`, and whatever errors the script holds."""
-        script = self._scripts.get(request.model)
-        if script is None:
-            raise ModelNotFound(
-                f"There is no model {request.model!r}. Models here: {', '.join(self._scripts) or 'none'}.",
-                param="model",
-            )
-        for step in script:
+        for step in self._script(request.model):
             match step:
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
                 case MlxManagerError():
                     raise step.with_traceback(None)
+                case Vectors():
+                    raise InvalidRequest(
+                        f"The script of {request.model!r} embeds; it generates nothing.", param="model"
+                    )
                 case _:
                     yield step
+
+    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """The first vectors in the script of `request.model`. Raises as `generate` does."""
+        for step in self._script(request.model):
+            match step:
+                case Pause(seconds):
+                    await asyncio.sleep(seconds)
+                case MlxManagerError():
+                    raise step.with_traceback(None)
+                case Vectors():
+                    return step
+                case _:
+                    break
+        raise InvalidRequest(f"The script of {request.model!r} embeds nothing.", param="model")
+
+    def _script(self, model: str) -> Sequence[Step]:
+        script = self._scripts.get(model)
+        if script is None:
+            raise ModelNotFound(
+                f"There is no model {model!r}. Models here: {', '.join(self._scripts) or 'none'}.", param="model"
+            )
+        return script
 
 
 def script_of(texts: Sequence[str], *, num_choices: int = 1, num_prompt_tokens: int = 7) -> tuple[Step, ...]:

@@ -12,12 +12,19 @@ from pathlib import Path
 import msgspec
 
 from mlx_manager.app import build_server, create_app
-from mlx_manager.catalog import ModelEntry, Settings
+from mlx_manager.catalog import ModelEntry, ModelKind, Settings
 from mlx_manager.cli.disk import local_inventory
 from mlx_manager.cli.progress import ProgressLines
 from mlx_manager.cli.watching import Announcement, base_url, is_ours
 from mlx_manager.errors import InvalidRequest, Unavailable
-from mlx_manager.hub import STARTER_NAME, Inventory, ensure_starter
+from mlx_manager.hub import (
+    EMBEDDING_NAME,
+    STARTER_NAME,
+    Inventory,
+    ensure_starter,
+    fetch_embedding_model,
+    link_embedding_model,
+)
 
 _BACKLOG = 2048
 _FIXES = {
@@ -31,6 +38,7 @@ def run_server(settings: Settings) -> None:
     _make_home(settings.home)
     with _bind(settings.host, settings.port) as listener:
         entry = choose_model(settings)
+        link_embedding_model(settings.home)
         settings = msgspec.structs.replace(settings, model=entry.path, port=listener.getsockname()[1])
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if settings.log_level != "debug":
@@ -53,7 +61,7 @@ def choose_model(settings: Settings) -> ModelEntry:
     The starter model is made, or downloaded, when it is asked for or nothing else is there.
     """
     inventory = Inventory(settings.home)
-    entries = inventory.entries()
+    entries = [entry for entry in inventory.entries() if entry.kind in (ModelKind.TEXT, ModelKind.VISION)]
     names = {entry.name for entry in entries}
     if settings.model is not None and not (settings.model == STARTER_NAME and STARTER_NAME not in names):
         return local_inventory(settings).find(settings.model)
@@ -63,7 +71,14 @@ def choose_model(settings: Settings) -> ModelEntry:
             print(f"Serving {newest.name}, the newest of {len(entries)} models; choose another with --model.")
         return newest
     with ProgressLines(f"Preparing the starter model {STARTER_NAME}") as progress:
-        return ensure_starter(settings.home, progress)
+        starter = ensure_starter(settings.home, progress)
+    with ProgressLines(f"Preparing the embedding model {EMBEDDING_NAME}") as progress:
+        try:
+            fetch_embedding_model(settings.home, progress)
+        except Unavailable as error:
+            # answers can be had without it
+            print(f"warning: {error.message}")
+    return starter
 
 
 def _make_home(home: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 
 from mlx_manager.backends import Backend
 from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
 from mlx_manager.gateway.account import RequestRecord, Stopwatch, log_record
-from mlx_manager.ir import Event, Finished, GenerationRequest, PromptReady
+from mlx_manager.gateway.vectors import VectorWatch
+from mlx_manager.ir import EmbeddingRequest, Event, Finished, GenerationRequest, PromptReady, RerankRequest, Vectors
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,27 @@ class Gateway:
         finally:
             self._account(stopwatch.record(ended_by))
 
+    async def embed(
+        self,
+        request: EmbeddingRequest | RerankRequest,
+        *,
+        http_request_id: str,
+        is_cut_off: Callable[[], bool] = lambda: False,
+    ) -> Vectors:
+        """The vectors or scores of `request`, from the first backend that has them. Raises `MlxManagerError`."""
+        watch = VectorWatch(request, http_request_id, is_cut_off)
+        vectors: Vectors | None = None
+        ended_by: BaseException | None = None
+        try:
+            self.admit()
+            vectors = await self._embed(request, watch)
+            return vectors
+        except BaseException as error:
+            ended_by = error
+            raise
+        finally:
+            self._account(watch.record(vectors, ended_by))
+
     def admit(self) -> None:
         """Raises `ShuttingDown` when no new request may begin."""
         if self._is_closing:
@@ -99,3 +121,11 @@ class Gateway:
             except (Unavailable, QueueFull, GenerationFailed):
                 if has_begun or index == len(targets) - 1:
                     raise
+
+    async def _embed(self, request: EmbeddingRequest | RerankRequest, watch: VectorWatch) -> Vectors:
+        for backend in self._backends[:-1]:
+            watch.target = backend.name
+            with suppress(Unavailable, QueueFull, GenerationFailed):
+                return await backend.embed(request)
+        watch.target = self._backends[-1].name
+        return await self._backends[-1].embed(request)

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.errors import GenerationFailed, MlxManagerError, ModelLoadFailed
+from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError, ModelLoadFailed
 from mlx_manager.ipc import (
     Abort,
+    Embed,
     Generate,
     Hello,
     Load,
@@ -27,14 +28,15 @@ from mlx_manager.ipc import (
     ToWorker,
 )
 from mlx_manager.ipc.channel import WorkerChannel
+from mlx_manager.ir import EmbeddingRequest, GenerationRequest, RerankRequest
 from mlx_manager.models.loading import Report
 from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe, recommended_bytes
 from mlx_manager.worker.load import load
-from mlx_manager.worker.serving import Serving
+from mlx_manager.worker.served import ServedModel
 
 _log = logging.getLogger("mlx_manager.worker")
 
-Loader = Callable[[ModelEntry, LoadOptions, Report], tuple[Serving, ServingReport]]
+Loader = Callable[[ModelEntry, LoadOptions, Report], tuple[ServedModel, ServingReport]]
 
 
 class WorkerMain:
@@ -68,7 +70,7 @@ class WorkerMain:
     def _report(self, stage: str, fraction: float) -> None:
         self._channel.send(LoadProgress(stage, fraction))
 
-    def _serve(self, serving: Serving) -> None:
+    def _serve(self, serving: ServedModel) -> None:
         serving.publish = self._channel.send
         while True:
             # Waits only when there is nothing to do; otherwise takes what has arrived and goes on.
@@ -85,25 +87,33 @@ class WorkerMain:
             elif num_aborts:
                 self._channel.send(StepDone((), serving.stats()))
 
-    def _take(self, command: ToWorker, serving: Serving) -> None:
+    def _take(self, command: ToWorker, serving: ServedModel) -> None:
         if isinstance(command, Abort):
             serving.abort(command.request_id)
-        elif isinstance(command, Generate):
+        elif isinstance(command, Generate | Embed):
+            request = command.request
             try:
-                failure = serving.submit(command.request)
+                is_for_it = isinstance(request, serving.request_type)
+                failure = serving.submit(request) if is_for_it else _refusal(request)
             except Exception as error:
                 # The request's edge: a tokenizer or template may raise anything, and only this request may suffer.
-                _log.exception("request %s failed before it began", command.request.request_id)
+                _log.exception("request %s failed before it began", request.request_id)
                 reason = GenerationFailed(f"the prompt could not be prepared: {type(error).__name__}")
-                failure = RequestFailed(command.request.request_id, reason.as_info())
+                failure = RequestFailed(request.request_id, reason.as_info())
             if failure is not None:
                 self._channel.send(failure)
 
-    def _step(self, serving: Serving) -> None:
-        done, failures = serving.step()
-        for failure in failures:
-            self._channel.send(failure)
+    def _step(self, serving: ServedModel) -> None:
+        done, messages = serving.step()
+        for message in messages:
+            self._channel.send(message)
         self._channel.send(done)
+
+
+def _refusal(request: GenerationRequest | EmbeddingRequest | RerankRequest) -> RequestFailed:
+    """The gateway asks no model for what its kind cannot do; this is for a folder that changed its kind."""
+    reason = InvalidRequest("The model is not made for this: ask one that is.", param="model")
+    return RequestFailed(request.request_id, reason.as_info())
 
 
 def _watch_gateway() -> None:

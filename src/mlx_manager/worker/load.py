@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
@@ -22,6 +22,8 @@ from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
+from mlx_manager.worker.embedding import load_embedding
+from mlx_manager.worker.served import ServedModel
 from mlx_manager.worker.serving import Serving
 from mlx_manager.worker.verdicts import StoredVerdict, VerdictStore, verdict_key
 
@@ -46,11 +48,13 @@ class _Path:
 
 def load(
     entry: ModelEntry, options: LoadOptions, report: Report, *, paged_runner: type[PagedRunner] = PagedRunner
-) -> tuple[Serving, ServingReport]:
+) -> tuple[ServedModel, ServingReport]:
     """Load `entry` and build what serves it. Raises `ModelLoadFailed`.
 
     `paged_runner` is another class only where a test plants a fault that the check has to find.
     """
+    if entry.kind in (ModelKind.EMBEDDING, ModelKind.RERANKER):
+        return load_embedding(entry, options, report)
     started_s = time.monotonic()
     loaded = load_text_model(entry, options, report)
     report("checking the paged path", 0.85)

@@ -37,6 +37,8 @@ class Serving:
     `max_context` is the longest prompt and completion together, in tokens.
     """
 
+    request_type = GenerationRequest
+
     def __init__(self, loaded: LoadedModel, engine: Engine, options: LoadOptions) -> None:
         self._engine = engine
         self._options = options

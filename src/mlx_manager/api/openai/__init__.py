@@ -2,11 +2,13 @@
 
 from fastapi import APIRouter
 
-from mlx_manager.api.openai import chat, completions, models
+from mlx_manager.api.openai import chat, completions, embeddings, models, rerank
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 router.include_router(chat.router)
 router.include_router(completions.router)
+router.include_router(embeddings.router)
+router.include_router(rerank.router)
 router.include_router(models.router)
 
 __all__ = ["router"]

@@ -75,7 +75,7 @@ class Exchange:
             error_frame=self._error_frame,
             keepalive_s=self.http.keepalive_s,
             start_wait_s=self.http.start_wait_s,
-            headers=_headers(call),
+            headers=ignored_headers(call.ignored),
             late_headers=notes.headers,
         )
 
@@ -84,7 +84,7 @@ class Exchange:
     ) -> Response:
         async with client, aclosing(self._events(call, client, notes)) as events:
             folded = await fold(events, call.num_choices * len(call.requests))
-            headers = _headers(call) | notes.headers()
+            headers = ignored_headers(call.ignored) | notes.headers()
             return Response(encode_json(render(folded)), media_type="application/json", headers=headers)
         return Response(status_code=499)  # nobody is there to read it
 
@@ -120,8 +120,9 @@ async def _encoded(events: AsyncGenerator[Event, None], encoder: Encoder) -> Asy
             yield encoder.encode(event)
 
 
-def _headers(call: Call) -> dict[str, str]:
-    if not call.ignored:
+def ignored_headers(ignored: tuple[str, ...]) -> dict[str, str]:
+    """The header that names the parameters that were accepted without effect, if there were any."""
+    if not ignored:
         return {}
-    names = [_NOT_IN_HEADERS.sub("?", name[:64]) for name in call.ignored[:_MAX_IGNORED_NAMES]]
+    names = [_NOT_IN_HEADERS.sub("?", name[:64]) for name in ignored[:_MAX_IGNORED_NAMES]]
     return {IGNORED_HEADER: ",".join(names)}

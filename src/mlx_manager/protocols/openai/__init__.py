@@ -11,18 +11,28 @@ from mlx_manager.protocols.openai.answers import (
 )
 from mlx_manager.protocols.openai.chat import ChatEncoder, render_chat
 from mlx_manager.protocols.openai.completions import CompletionEncoder, render_completion
+from mlx_manager.protocols.openai.embeddings import (
+    EMBEDDING_PARAMETERS,
+    EmbeddingsRequest,
+    parse_embeddings,
+    render_embeddings,
+)
 from mlx_manager.protocols.openai.envelope import Encoder, Envelope, error_frame
 from mlx_manager.protocols.openai.parameters import PARAMETERS, Endpoint, Parameter, Support
+from mlx_manager.protocols.openai.rerank import RERANK_PARAMETERS, RerankBody, parse_rerank, render_rerank
 from mlx_manager.protocols.openai.server import Call, parse_chat, parse_completion
 from mlx_manager.protocols.openai.wire import ChatRequest, CompletionRequest
 
 __all__ = [
+    "EMBEDDING_PARAMETERS",
     "PARAMETERS",
+    "RERANK_PARAMETERS",
     "Call",
     "ChatEncoder",
     "ChatRequest",
     "CompletionEncoder",
     "CompletionRequest",
+    "EmbeddingsRequest",
     "Encoder",
     "Endpoint",
     "Envelope",
@@ -30,6 +40,7 @@ __all__ = [
     "ModelList",
     "ModelObject",
     "Parameter",
+    "RerankBody",
     "ServingObject",
     "Support",
     "encode_error",
@@ -38,6 +49,10 @@ __all__ = [
     "error_frame",
     "parse_chat",
     "parse_completion",
+    "parse_embeddings",
+    "parse_rerank",
     "render_chat",
     "render_completion",
+    "render_embeddings",
+    "render_rerank",
 ]

@@ -1,0 +1,38 @@
+"""What the worker's main thread asks of a loaded model, whatever kind it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from mlx_manager.ipc import Embedded, EngineStats, RequestFailed, StepDone
+
+
+class ServedModel(Protocol):
+    """A model being served: requests in, answers out, one step at a time, all from the main thread."""
+
+    request_type: type[Any]
+    """The only requests that `submit` takes; others are refused before."""
+    publish: Callable[[StepDone], None]
+    """Sends what cannot wait for the end of a step. Set by the main thread."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has anything to do."""
+        ...
+
+    def submit(self, request: Any) -> RequestFailed | None:
+        """Take a request. Returns its failure when it is refused."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request before the next step."""
+        ...
+
+    def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, Sequence[RequestFailed | Embedded]]:
+        """Do a bounded piece of work and report what it brought. `take_in` takes in what arrives meanwhile."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """The books now."""
+        ...
