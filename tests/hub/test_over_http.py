@@ -73,7 +73,6 @@ async def until(client: httpx.AsyncClient, id_: str, holds: Callable[[dict[str, 
 
 
 async def test_a_model_is_found_downloaded_listed_and_deleted(hub: HubServer, tmp_path: Path) -> None:
-    hub.faults.slow_after["model.safetensors"] = 60_000
     async with asking(hub, tmp_path) as (client, models):
         found = (await client.get("/admin/hub/search", params={"query": "tiny"})).json()
         assert [(hit["id"], hit["is_on_disk"]) for hit in found["hits"]] == [("org/tiny", False)]
@@ -81,6 +80,7 @@ async def test_a_model_is_found_downloaded_listed_and_deleted(hub: HubServer, tm
         assert (shown["is_on_disk"], shown["entry"]["max_context"], shown["fit"]["verdict"]) == (False, 2048, "fits")
         assert shown["card"]["description"].startswith("# Tiny")
 
+        hub.faults.slow_after["model.safetensors"] = 60_000
         begun = await client.post("/admin/downloads", json={"model": "org/tiny"})
         assert begun.status_code == 202
         id_ = begun.json()["id"]
