@@ -1,7 +1,8 @@
 """A model and a KV arena in plain integers, for tests of the engine without MLX.
 
 The model has two layers. What a layer stores for a position depends on everything before it, as keys and values do, and
-is read back through the block table: one foreign, stale or missing slot changes every token behind it.
+is read back through the block table: one foreign, stale or missing slot changes every token behind it. With a window,
+it depends on the last so many positions only, and nothing before them may be read.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence as AbstractSequence
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
-from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE
 from mlx_manager.engine.sequence import SamplingParams
 
 POISON = 1_000_003
@@ -24,8 +25,11 @@ class HostArena:
     before any reading. Slots begin with junk, and a freed block keeps what was in it.
     """
 
-    def __init__(self, num_blocks: int, vocabulary: int, *, has_states: bool = False) -> None:
+    def __init__(
+        self, num_blocks: int, vocabulary: int, *, has_states: bool = False, window: int | None = None
+    ) -> None:
         self.vocabulary = vocabulary
+        self.window = window
         self.states: HostStates | None = HostStates() if has_states else None
         self._layers = [
             [[_mixed(layer, block, slot, 99) for slot in range(BLOCK_SIZE)] for block in range(num_blocks)]
@@ -34,7 +38,7 @@ class HostArena:
 
     def run(self, batch: Batch, previous: AbstractSequence[int | None]) -> list[int | None]:
         """The token of each sample; None where the logits were not finite. `previous` are the last step's tokens."""
-        _check_shape(batch)
+        _check_shape(batch, self.window)
         self._move(batch)
         inputs = [_input_tokens(segment, previous) for segment in batch.segments]
         first = [
@@ -53,7 +57,8 @@ class HostArena:
         """Whether `block_table` leads to exactly what the model stores for `token_ids`."""
         return all(
             self._layers[layer][block_table[position // BLOCK_SIZE]][position % BLOCK_SIZE] == content
-            for position, contents in enumerate(stored_contents(token_ids))
+            for position, contents in enumerate(stored_contents(token_ids, self.window))
+            if block_table[position // BLOCK_SIZE] != HOLE
             for layer, content in enumerate(contents)
         )
 
@@ -82,6 +87,11 @@ class HostArena:
     def _attended(self, layer: int, segment: Segment) -> list[int]:
         """What the positions of `segment` read. A decode row reads whole blocks, and a masked NaN is still a NaN."""
         stored = self._layers[layer]
+        if self.window is not None:
+            first = max(0, segment.start + 1 - self.window)
+            places = range(first, segment.end)
+            seen = [stored[segment.block_table[place // BLOCK_SIZE]][place % BLOCK_SIZE] for place in places]
+            return _window_sums(seen, first, self.window)[segment.start - first :]
         slots = [slot for block in segment.block_table for slot in stored[block]]
         if segment.num_tokens == 1 and _NOT_FINITE in slots:
             return [_NOT_FINITE]
@@ -125,8 +135,9 @@ class HostStates:
 class Oracle:
     """The answers of the same model to one prompt, computed without any blocks."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, window: int | None = None) -> None:
         self._vocabulary = vocabulary
+        self._window = window
         self._streams: dict[tuple[tuple[int, ...], SamplingParams], list[int]] = {}
 
     def tokens(self, prompt: tuple[int, ...], params: SamplingParams, num_output_tokens: int) -> list[int]:
@@ -134,7 +145,7 @@ class Oracle:
         stream = self._streams.setdefault((prompt, params), list(prompt))
         while len(stream) < len(prompt) + num_output_tokens:
             first = [_mixed(token, position, 7) for position, token in enumerate(stream)]
-            last = _folded(_folded(first))[-1]
+            last = _seen(_seen(first, self._window), self._window)[-1]
             stream.append(_token(last, params, len(stream) - len(prompt), self._vocabulary))
         return stream[: len(prompt) + num_output_tokens]
 
@@ -147,20 +158,25 @@ class Oracle:
         return answer[: ends[0] + 1] if ends else answer
 
 
-def stored_contents(token_ids: AbstractSequence[int]) -> list[tuple[int, int]]:
+def stored_contents(token_ids: AbstractSequence[int], window: int | None = None) -> list[tuple[int, int]]:
     """What both layers store for each position of `token_ids`."""
     first = [_mixed(token, position, 7) for position, token in enumerate(token_ids)]
-    return list(zip(first, _folded(first), strict=True))
+    return list(zip(first, _seen(first, window), strict=True))
 
 
-def _check_shape(batch: Batch) -> None:
+def _check_shape(batch: Batch, window: int | None) -> None:
     targets = [target for _, target in batch.copies]
     assert len(set(targets)) == len(targets), "two copies into one block"
     written: set[int] = set()
     for segment in batch.segments:
         assert len(segment.block_table) == -(-segment.end // BLOCK_SIZE), "the table ends where the segment does"
-        assert len(set(segment.block_table)) == len(segment.block_table), "a table holds a block twice"
-        assert all(0 <= block < batch.num_blocks for block in segment.block_table), "the arena has no such block"
+        num_read = len(segment.block_table) - (
+            0 if window is None else max(0, segment.start + 1 - window) // BLOCK_SIZE
+        )
+        assert HOLE not in segment.block_table[-num_read:], "a hole where the window is"
+        held = [block for block in segment.block_table if block != HOLE]
+        assert len(set(held)) == len(held), "a table holds a block twice"
+        assert all(0 <= block < batch.num_blocks for block in held), "the arena has no such block"
         own = set(segment.block_table[segment.start // BLOCK_SIZE :])
         assert not own & written, "two segments write one block"
         written |= own
@@ -190,6 +206,23 @@ def _folded(contents: AbstractSequence[int]) -> list[int]:
         state = _NOT_FINITE if _NOT_FINITE in (state, content) else (state * 6364136223846793005 + content) % _MODULUS
         folded.append(state)
     return folded
+
+
+def _seen(contents: AbstractSequence[int], window: int | None) -> list[int]:
+    return _folded(contents) if window is None else _window_sums(contents, 0, window)
+
+
+def _window_sums(contents: AbstractSequence[int], first: int, window: int) -> list[int]:
+    """For each position from `first` on a number that depends on it and those before it, of the last `window` known.
+
+    No value that is not finite is known here.
+    """
+    parts = [_mixed(content, place) for place, content in enumerate(contents, first)]
+    total, sums = 0, []
+    for index, part in enumerate(parts):
+        total += part - (parts[index - window] if index >= window else 0)
+        sums.append(total % _MODULUS)
+    return sums
 
 
 def _mixed(*numbers: int) -> int:

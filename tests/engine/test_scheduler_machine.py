@@ -18,6 +18,7 @@ from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, chain_keys
 from mlx_manager.engine.scheduler import Scheduler
 from mlx_manager.engine.sequence import SamplingParams, Sequence, Status
+from mlx_manager.engine.windows import Window
 from mlx_manager.ir import Priority
 from tests.engine.host_arena import HostArena, Oracle, stored_contents
 
@@ -44,7 +45,9 @@ class Driver:
         max_batch_size: int,
         max_step_tokens: int,
         modes: tuple[bool, bool],
+        *,
         num_checkpoints: int | None = None,
+        window: int | None = None,
     ) -> None:
         self.is_pipelined, self.has_prefix_cache = modes
         self.scheduler = Scheduler(
@@ -54,10 +57,12 @@ class Driver:
             ageing_s=AGEING_S,
             has_prefix_cache=self.has_prefix_cache,
             checkpoints=None if num_checkpoints is None else CheckpointBook(num_checkpoints),
+            window=None if window is None else Window(window, max_step_tokens),
         )
         self.num_checkpoints = num_checkpoints
-        self.arena = HostArena(num_blocks, VOCABULARY, has_states=num_checkpoints is not None)
-        self.oracle = Oracle(VOCABULARY)
+        self.window = window
+        self.arena = HostArena(num_blocks, VOCABULARY, has_states=num_checkpoints is not None, window=window)
+        self.oracle = Oracle(VOCABULARY, window)
         self.now_s = 0.0
         self.requests: list[list[Sequence]] = []
         self.ended: dict[int, str] = {}
@@ -70,7 +75,7 @@ class Driver:
         self, prompt: tuple[int, ...], max_output_tokens: int, params: tuple[SamplingParams, ...], **more: object
     ) -> None:
         """Queue a request with one choice for each of `params`, shortened to what the pool holds."""
-        capacity = self.scheduler.blocks.num_blocks * BLOCK_SIZE
+        capacity = 1 << 20 if self.scheduler.is_endless else self.scheduler.blocks.num_blocks * BLOCK_SIZE
         prompt = prompt[: capacity - 1]
         sequences = [
             Sequence(
@@ -172,7 +177,7 @@ class Driver:
         for seq in self._by_id.values():
             keys: list[bytes] = []
             chain_keys(seq.token_ids, keys)
-            contents = stored_contents(seq.token_ids)
+            contents = stored_contents(seq.token_ids, self.window)
             for index, parent in enumerate([ROOT_KEY, *keys]):
                 own = contents[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
                 block = self.scheduler.prefix.find(keys[index]) if index < len(keys) else None
@@ -200,16 +205,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_step_tokens=st.sampled_from((1, 8, 33, 64, 200)),
         modes=st.tuples(st.booleans(), st.sampled_from((True, True, True, False))),
         num_checkpoints=st.sampled_from((None, None, 0, 1, 3, 20)),
+        window=st.sampled_from((None, None, 1, 20, 40, 70)),
     )
     def start(
         self,
+        *,
         num_blocks: int,
         max_batch_size: int,
         max_step_tokens: int,
         modes: tuple[bool, bool],
         num_checkpoints: int | None,
+        window: int | None,
     ) -> None:
-        self.driver = Driver(num_blocks, max_batch_size, max_step_tokens, modes, num_checkpoints)
+        self.driver = Driver(
+            num_blocks, max_batch_size, max_step_tokens, modes, num_checkpoints=num_checkpoints, window=window
+        )
 
     @rule(
         prompt=prompts,

@@ -21,6 +21,7 @@ from mlx_manager.engine.batch import Batch, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.probe import ModelCaches, probe_caches
 from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.engine.windows import Window, longest_window
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub import Footprint, predict_footprint
 from mlx_manager.hub.footprint import BLOCK_TOKENS
@@ -52,6 +53,7 @@ FAMILIES = (
     "falcon_h1",
     "nemotron_h",
     "jamba",
+    "recurrent_gemma",
 )
 
 
@@ -138,6 +140,18 @@ def test_sliding_layers_are_told_apart_and_billed_in_full(tmp_path: Path) -> Non
     assert 0 < told.sliding_bytes_per_token < told.kv_bytes_per_token
     assert told.window_tokens == max(layer.window or 0 for layer in layers)
     assert told.cache_bytes(3, 1000) == 3 * 1024 * told.kv_bytes_per_token
+
+
+def test_windows_in_every_layer_are_billed_for_what_they_hold(tmp_path: Path) -> None:
+    model = build("recurrent_gemma")
+    entry = written(tmp_path / "recurrent_gemma", model, config_of("recurrent_gemma"))
+    told = predicted(entry, max_step_tokens=64)
+    window = longest_window(kept_by(model).layout.windows)
+    assert window is not None
+    held_tokens = Window(window, 64).max_held_blocks * BLOCK_SIZE
+    assert told.held_tokens == held_tokens
+    assert told.cache_bytes(2, 100_000) == told.cache_bytes(2, held_tokens) > told.cache_bytes(2, held_tokens // 2)
+    assert not any("whole length" in note for note in told.notes)
 
 
 def test_a_family_with_caches_of_its_own_is_called_a_guess(tmp_path: Path) -> None:

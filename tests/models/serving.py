@@ -76,6 +76,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             is_pipelined=is_pipelined,
             has_prefix_cache=path.name == "paged",
             num_checkpoints=path.num_checkpoints,
+            window=path.window,
         )
         return Engine(path.runner, engine_config)
 

@@ -11,7 +11,8 @@ from mlx_manager.engine.sequence import SamplingParams
 class Segment:
     """One sequence's share of a pass: consecutive positions, beginning at `start`.
 
-    The keys and values of positions 0 to `start - 1` are in the blocks of `block_table` already.
+    The keys and values of positions 0 to `start - 1` are in the blocks of `block_table` already, except behind every
+    layer's window, where the table has holes (see `windows`).
     """
 
     seq_id: int

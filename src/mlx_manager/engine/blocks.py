@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 BLOCK_SIZE = 32
 """Tokens per block."""
+HOLE = -1
+"""In a block table: this block was given back, because no layer will read it again (see `windows`)."""
 
 
 def num_blocks_for(num_tokens: int) -> int:

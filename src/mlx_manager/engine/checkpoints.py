@@ -57,6 +57,10 @@ class CheckpointBook:
                 return depth
         return 0
 
+    def has(self, key: bytes) -> bool:
+        """Whether there is a copy for `key`."""
+        return key in self._id_by_key
+
     def use(self, key: bytes) -> int:
         """The copy for `key`, which becomes the last to go. Raises `KeyError`."""
         self._id_by_key.move_to_end(key)

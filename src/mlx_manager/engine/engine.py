@@ -8,18 +8,20 @@ of the step is done, so there pipelining would only hold tokens back by a step.
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mlx_manager.engine.batch import Batch, Chosen
-from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.grammar import Constraint, GrammarMasks
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.runner import Launched, Runner
 from mlx_manager.engine.scheduler import Scheduler
 from mlx_manager.engine.sequence import SamplingParams, Sequence
+from mlx_manager.engine.windows import Window
 from mlx_manager.ir import FinishReason, PrefixReport, Priority
 
 
@@ -35,6 +37,8 @@ class EngineConfig:
     is_pipelined: bool = False
     num_checkpoints: int | None = None
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
+    window: int | None = None
+    """The longest window where every attention layer has one; None where one has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +129,7 @@ class Engine:
             ageing_s=config.priority_ageing_s,
             has_prefix_cache=config.has_prefix_cache,
             checkpoints=None if config.num_checkpoints is None else CheckpointBook(config.num_checkpoints),
+            window=None if config.window is None else Window(config.window, config.max_step_tokens),
             on_admit=self._tell_admitted,
         )
         self.on_admitted: Callable[[str, PrefixReport], None] = lambda request_id, report: None
@@ -156,8 +161,8 @@ class Engine:
 
     @property
     def capacity_tokens(self) -> int:
-        """Tokens that the KV cache holds when one sequence has it all."""
-        return self.scheduler.blocks.num_blocks * BLOCK_SIZE
+        """Tokens that one sequence can have when it has the whole KV cache; no bound where windows pass over them."""
+        return sys.maxsize if self.scheduler.is_endless else self.scheduler.blocks.num_blocks * BLOCK_SIZE
 
     def add(self, request: EngineRequest, constraint: Constraint | None = None) -> None:
         """Queue a request, each choice of which matches the `constraint`, if there is one.
@@ -165,7 +170,7 @@ class Engine:
         Raises `ValueError` when it could never run: check its length against `capacity_tokens`.
         """
         num_most = len(request.prompt_token_ids) + request.max_output_tokens
-        if num_blocks_for(num_most) > self.scheduler.blocks.num_blocks:
+        if num_most > self.capacity_tokens:
             raise ValueError(f"{num_most} tokens do not fit the {self.capacity_tokens} of the KV cache")
         if not request.prompt_token_ids or request.max_output_tokens < 1:
             raise ValueError("a request needs a prompt and room for at least one token")

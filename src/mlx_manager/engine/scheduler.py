@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
-from mlx_manager.engine.blocks import BLOCK_SIZE, BlockPool, OutOfBlocks, num_blocks_for
+from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, OutOfBlocks, num_blocks_for
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
 from mlx_manager.engine.prefix_miss import Lookup, PrefixMemory, explain
 from mlx_manager.engine.queue import WaitingQueue
 from mlx_manager.engine.sequence import Sequence, Status
+from mlx_manager.engine.windows import Window
 from mlx_manager.ir import PrefixReport
 
 
@@ -57,6 +58,7 @@ class Scheduler:
         ageing_s: float,
         has_prefix_cache: bool = True,
         checkpoints: CheckpointBook | None = None,
+        window: Window | None = None,
         on_admit: Callable[[Sequence, PrefixReport], None] = lambda seq, report: None,
     ) -> None:
         self.prefix = PrefixIndex()
@@ -73,6 +75,10 @@ class Scheduler:
         """Where the model has recurrent layers; None where it has none."""
         self._computing: dict[bytes, int] = {}
         """Keys of full prompt blocks that a running sequence is about to compute, and its id."""
+        self._window = window if has_prefix_cache else None
+        """Where every attention layer has a window; None where one has none, and all blocks are kept."""
+        self._unproven: set[int] = set()
+        """Blocks of prompts behind a window, given back before any token showed that what is in them is finite."""
         self._scrubs: list[int] = []
         self._ended: list[int] = []
 
@@ -83,6 +89,11 @@ class Scheduler:
         """Whether anything runs, waits, or has ended without the runner knowing yet."""
         return bool(self.running or self._ended or self._scrubs) or len(self.waiting) > 0
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether one sequence can be of any length, because its windows pass over what it holds."""
+        return self._window is not None and self._window.max_held_blocks <= self.blocks.num_blocks
+
     def add(self, seq: Sequence) -> None:
         """Queue a sequence; its `forks`, if any, follow it when its prompt is prefilled."""
         for fork in seq.forks:
@@ -92,6 +103,7 @@ class Scheduler:
     def schedule(self) -> Batch:
         """Put the next step together and book it as launched. An empty batch means that nothing can run now."""
         step = _Step()
+        self._give_back_passed_blocks()
         self._schedule_decodes(step)
         self._schedule_prefills(step)
         scrubs, self._scrubs = tuple(self._scrubs), []
@@ -142,7 +154,9 @@ class Scheduler:
         self.blocks.check_integrity()
         counts: dict[int, int] = {}
         for seq in [*self.running, *self.waiting]:
-            for block in seq.block_table:
+            if any((block == HOLE) != (index < seq.num_holes) for index, block in enumerate(seq.block_table)):
+                raise AssertionError(f"the holes of sequence {seq.seq_id} are not where it says")
+            for block in seq.block_table[seq.num_holes :]:
                 counts[block] = counts.get(block, 0) + 1
         for block in range(self.blocks.num_blocks):
             if self.blocks.num_references(block) != counts.get(block, 0):
@@ -231,29 +245,31 @@ class Scheduler:
         keys = seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]
         if not step.saved_keys.isdisjoint(keys):
             return True
-        for key in keys:
-            if self.prefix.find(key) is None:
-                return key in self._computing
-        return False
+        num_found = len(self._find_blocks(keys))
+        return num_found < len(keys) and keys[num_found] in self._computing
 
     def _admit(self, seq: Sequence, step: _Step) -> bool:
         """Move `seq` from the queue into the batch, on top of what the prefix cache holds of it. False: no room now."""
         hits = self._find_prefix(seq)
-        num_needed = num_blocks_for(seq.num_tokens) - len(hits)
-        num_unreferenced_hits = sum(1 for block in hits if self.blocks.num_references(block) == 0)
+        num_holes = hits.count(HOLE)
+        held = hits[num_holes:]
+        num_needed = self._num_missing_blocks(seq.num_tokens, hits, num_holes)
+        num_unreferenced_hits = sum(1 for block in held if self.blocks.num_references(block) == 0)
         # What running sequences still need for the tokens they have, and one block each to go on with, so that
         # admitting does not preempt at once.
-        num_reserved = sum(1 + running.num_missing_blocks for running in self.running)
+        num_reserved = sum(
+            1 + self._num_missing_blocks(other.num_tokens, other.block_table, other.num_holes) for other in self.running
+        )
         if self.running and num_needed + num_reserved > self.blocks.num_available - num_unreferenced_hits:
             return False
         if num_needed > self.blocks.num_available - num_unreferenced_hits:
             return False
         self.waiting.remove(seq)
-        for block in hits:
+        for block in held:
             self.blocks.acquire(block)
         if hits and self._checkpoints is not None:
             step.restores.append((seq.seq_id, self._checkpoints.use(seq.block_keys[len(hits) - 1])))
-        seq.block_table = hits
+        seq.block_table, seq.num_holes = hits, num_holes
         seq.num_entered_blocks = len(hits)
         seq.num_computed_tokens = len(hits) * BLOCK_SIZE
         self._copy_partial_hit(seq, step)
@@ -276,20 +292,44 @@ class Scheduler:
         self.on_admit(seq, report)
 
     def _find_prefix(self, seq: Sequence) -> list[int]:
-        """The full blocks that the cache holds of `seq`, leaving at least its last token to compute."""
+        """The full blocks that the cache holds of `seq`, leaving at least its last token to compute.
+
+        Behind the window of a model that has one everywhere, they are holes, whether they are still there or not.
+        """
         if not self._has_prefix_cache:
             return []
         chain_keys(seq.token_ids, seq.block_keys)
-        hits = []
-        for key in seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]:
+        keys = seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]
+        hits = self._find_blocks(keys)
+        seq.num_found_blocks = len(hits)
+        if self._checkpoints is None:
+            return hits
+        if self._window is not None:
+            return self._find_blocks(keys, self._checkpoints)
+        del hits[self._checkpoints.deepest(keys[: len(hits)]) :]
+        return hits
+
+    def _find_blocks(self, keys: list[bytes], checkpoints: CheckpointBook | None = None) -> list[int]:
+        """The blocks of the longest prefix of `keys` that can be read on behind; `checkpoints` asks for a state too."""
+        if self._window is not None:
+            may_resume = (
+                (lambda depth: True) if checkpoints is None else (lambda depth: checkpoints.has(keys[depth - 1]))
+            )
+            return self._window.resume([self.prefix.find(key) for key in keys], may_resume)
+        blocks = []
+        for key in keys:
             block = self.prefix.find(key)
             if block is None:
                 break
-            hits.append(block)
-        seq.num_found_blocks = len(hits)
-        if self._checkpoints is not None:
-            del hits[self._checkpoints.deepest(seq.block_keys[: len(hits)]) :]
-        return hits
+            blocks.append(block)
+        return blocks
+
+    def _num_missing_blocks(self, num_tokens: int, block_table: list[int], num_holes: int) -> int:
+        """Blocks that a sequence with this table still has to be given, at once, until `num_tokens` were computed."""
+        num_missing = max(0, num_blocks_for(num_tokens) - len(block_table))
+        if self._window is None:
+            return num_missing
+        return min(num_missing, max(0, self._window.max_held_blocks - (len(block_table) - num_holes)))
 
     def _copy_partial_hit(self, seq: Sequence, step: _Step) -> None:
         """Start the first block that was not found from one that begins alike, if there is one."""
@@ -299,12 +339,12 @@ class Scheduler:
         num_hits = len(seq.block_table)
         parent = seq.block_keys[num_hits - 1] if num_hits else ROOT_KEY
         wanted = seq.token_ids[num_hits * BLOCK_SIZE : seq.num_tokens - 1][:BLOCK_SIZE]
-        hit = self.prefix.find_partial(parent, wanted, exclude=step.written)
+        hit = self.prefix.find_partial(parent, wanted, exclude=step.written | self._unproven)
         if hit is None:
             return
         # Held while the copy's own block is allocated, so that it is not the one evicted for it.
         self.blocks.acquire(hit.block)
-        block = self.blocks.allocate() if self.blocks.num_available > 0 else None
+        block = self._allocate() if self.blocks.num_available > 0 else None
         self.blocks.release(hit.block, keep=True)
         if block is None:
             return
@@ -329,12 +369,37 @@ class Scheduler:
         first = seq.num_computed_tokens // BLOCK_SIZE
         if first < len(seq.block_table) and self.blocks.num_references(seq.block_table[first]) > 1:
             shared = seq.block_table[first]
-            own = self.blocks.allocate()
+            own = self._allocate()
             step.copies.append((shared, own))
             seq.block_table[first] = own
             self.blocks.release(shared, keep=shared in self.prefix)
         while len(seq.block_table) < num_blocks_for(end):
-            seq.block_table.append(self.blocks.allocate())
+            seq.block_table.append(self._allocate())
+
+    def _allocate(self) -> int:
+        """A block to write. Raises `OutOfBlocks`."""
+        block = self.blocks.allocate()
+        if block in self._unproven:
+            self._unproven.discard(block)
+            self._scrubs.append(block)
+        return block
+
+    def _give_back_passed_blocks(self) -> None:
+        """Release the blocks that every layer's window has passed. They stay findable, as those of ended sequences do.
+
+        Only between steps: until the next one is scheduled, the last one reads them.
+        """
+        if self._window is None:
+            return
+        for seq in self.running:
+            end = min(self._window.first_block(seq.num_computed_tokens), seq.num_entered_blocks)
+            for index in range(seq.num_holes, end):
+                block = seq.block_table[index]
+                if index * BLOCK_SIZE < seq.num_prompt_tokens:
+                    self._unproven.add(block)
+                self.blocks.release(block, keep=block in self.prefix)
+                seq.block_table[index] = HOLE
+            seq.num_holes = max(seq.num_holes, end)
 
     def _take(self, seq: Sequence, num_tokens: int, step: _Step) -> None:
         """Book `num_tokens` positions of `seq` as part of the step, and a sample behind them if they reach the end."""
@@ -384,9 +449,9 @@ class Scheduler:
         for fork in leader.forks:
             if fork.status is not Status.FORKING:
                 continue
-            for block in leader.block_table:
+            for block in leader.block_table[leader.num_holes :]:
                 self.blocks.acquire(block)
-            fork.block_table = list(leader.block_table)
+            fork.block_table, fork.num_holes = list(leader.block_table), leader.num_holes
             fork.block_keys = list(leader.block_keys)
             fork.num_entered_blocks = leader.num_entered_blocks
             fork.num_computed_tokens = leader.num_computed_tokens
@@ -419,19 +484,23 @@ class Scheduler:
             self._checkpoints.keep(seq.block_keys[num_blocks - 1], checkpoint)
             del seq.pending_checkpoints[0]
 
-    def _forget_checkpoints(self, seq: Sequence) -> None:
+    def _forget_contents(self, seq: Sequence) -> None:
+        """What `seq` computed is not to be trusted: nobody finds it any more, and what only `seq` holds is zeroed."""
         if self._checkpoints is not None:
             for key in seq.block_keys:
                 self._checkpoints.forget(key)
+        for block in seq.block_table[seq.num_holes :]:
+            if self.blocks.num_references(block) == 1:
+                self.prefix.forget(block)
+                self._scrubs.append(block)
+        if seq.num_holes:
+            # Nobody knows any more which blocks it gave back.
+            self.distrust()
 
     def _let_go(self, seq: Sequence, *, is_tainted: bool) -> None:
         """Release every block of `seq`, entering its last, partly filled one first so that it can be copied from."""
         if is_tainted:
-            self._forget_checkpoints(seq)
-            for block in seq.block_table:
-                if self.blocks.num_references(block) == 1:
-                    self.prefix.forget(block)
-                    self._scrubs.append(block)
+            self._forget_contents(seq)
         elif self._has_prefix_cache:
             self._enter_full_blocks(seq)
             num_known = min(seq.num_computed_tokens, len(seq.token_ids))
@@ -442,7 +511,7 @@ class Scheduler:
                 parent = seq.block_keys[index - 1] if index else ROOT_KEY
                 self.prefix.enter(seq.block_table[index], parent, seq.tokens_of_block(index)[:num_in_last])
         # Last blocks first, so that the beginning of a prefix outlives its end.
-        for block in reversed(seq.block_table):
+        for block in reversed(seq.block_table[seq.num_holes :]):
             self.blocks.release(block, keep=block in self.prefix)
         for key in seq.block_keys:
             self._retract(key, seq)
@@ -453,6 +522,7 @@ class Scheduler:
                 self._checkpoints.discard(checkpoint)
         seq.pending_checkpoints = []
         seq.block_table = []
+        seq.num_holes = 0
         seq.num_computed_tokens = 0
         seq.num_entered_blocks = 0
         seq.source_row = None

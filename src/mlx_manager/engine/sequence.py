@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.ir import Priority
 
 
@@ -62,7 +62,9 @@ class Sequence:
     arrival_s: float = 0.0
     status: Status = Status.WAITING
     block_table: list[int] = field(default_factory=list)
-    """Physical block of each logical block, logical order."""
+    """Physical block of each logical block, logical order; the first `num_holes` are `HOLE`."""
+    num_holes: int = 0
+    """Leading blocks that were given back, because every layer's window has passed them."""
     block_keys: list[bytes] = field(default_factory=list)
     """Prefix keys of the full blocks of `token_ids`, as far as they were needed."""
     num_entered_blocks: int = 0
@@ -114,11 +116,6 @@ class Sequence:
     def is_at_length_limit(self) -> bool:
         """Whether the host knows all the tokens that the length limit allows."""
         return len(self.token_ids) - self.num_prompt_tokens >= self.max_output_tokens
-
-    @property
-    def num_missing_blocks(self) -> int:
-        """Blocks to be allocated before all tokens have a place."""
-        return max(0, num_blocks_for(self.num_tokens) - len(self.block_table))
 
     def tokens_of_block(self, index: int) -> list[int]:
         """The known tokens of logical block `index`."""

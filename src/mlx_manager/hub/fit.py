@@ -12,7 +12,7 @@ import psutil
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, render_size
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.hub.footprint import Footprint
+from mlx_manager.hub.footprint import BLOCK_TOKENS, Footprint, num_blocks_for
 from mlx_manager.hub.layer_memory import (
     UNKNOWN_CACHES,
     LayerMemory,
@@ -74,6 +74,7 @@ def predict_footprint(
         kv_bytes_per_token=kept.kv_bytes,
         sliding_bytes_per_token=kept.sliding_bytes,
         window_tokens=kept.window,
+        held_tokens=_held_tokens(kept, options),
         state_bytes_per_sequence=kept.state_bytes,
         checkpoint_share=_CHECKPOINT_SHARE if kept.state_bytes else 0.0,
         activation_bytes=step.fixed_bytes,
@@ -155,6 +156,13 @@ def _mlp_width(config: Mapping[str, Any]) -> int:
     return max(int(dense), int(num_chosen) * int(expert) + int(shared))
 
 
+def _held_tokens(kept: _Kept, options: LoadOptions) -> int | None:
+    """As the engine's `Window.max_held_blocks` has it, where every layer that keeps something has a window."""
+    if kept.window is None or kept.sliding_bytes < kept.kv_bytes:
+        return None
+    return BLOCK_TOKENS * (num_blocks_for(kept.window) + num_blocks_for(options.max_step_tokens) + 2)
+
+
 def _is_known(config: Mapping[str, Any], kept: _Kept) -> bool:
     return config.get("model_type") not in UNKNOWN_CACHES and bool(kept.kv_bytes or kept.state_bytes)
 
@@ -164,7 +172,7 @@ def _notes(config: Mapping[str, Any], quantization: Mapping[str, Any], kept: _Ke
     model_type = config.get("model_type")
     if not _is_known(config, kept):
         notes.append(f"What {model_type} keeps per token and per sequence is not known here: those rows are a guess.")
-    if kept.sliding_bytes:
+    if 0 < kept.sliding_bytes < kept.kv_bytes:
         part = f"{render_size(kept.sliding_bytes)} of the {render_size(kept.kv_bytes)} per token"
         notes.append(
             f"Sliding-window layers ({part}, window {kept.window:,}) are billed for the whole length: this version "

@@ -16,11 +16,14 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     weights_bytes: int
     kv_bytes_per_token: int
-    """Keys and values of one token in all attention layers. The arena keeps them for a sequence's whole length."""
+    """Keys and values of one token in all attention layers."""
     sliding_bytes_per_token: int
     """The part of `kv_bytes_per_token` that lies in sliding-window layers."""
     window_tokens: int | None
     """The longest window of those layers."""
+    held_tokens: int | None = None
+    """Where every attention layer has a window: the most tokens of one sequence that are kept at once, however long it
+    is. None: the arena keeps them for a sequence's whole length, in sliding layers too as long as one is not."""
     state_bytes_per_sequence: int
     """Recurrent layers: convolution and state, the same for every length."""
     checkpoint_share: float
@@ -51,11 +54,11 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     def step_bytes(self, context_tokens: int) -> int:
         """The activations of a step, with one request `context_tokens` long in it."""
-        return self.activation_bytes + self.activation_bytes_per_context_token * context_tokens
+        return self.activation_bytes + self.activation_bytes_per_context_token * self._kept_tokens(context_tokens)
 
     def cache_bytes(self, num_requests: int, context_tokens: int) -> int:
         """Keys, values and states of `num_requests` requests, each `context_tokens` long, with nothing shared."""
-        arena_bytes = num_requests * num_blocks_for(context_tokens) * self.block_bytes
+        arena_bytes = num_requests * num_blocks_for(self._kept_tokens(context_tokens)) * self.block_bytes
         return int(arena_bytes * (1 + self.checkpoint_share)) + num_requests * self.state_bytes_per_sequence
 
     def total_bytes(self, num_requests: int, context_tokens: int) -> int:
@@ -101,6 +104,10 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         rest = memory_bytes - self.fixed_bytes - self.step_bytes(context_tokens)
         each = self.cache_bytes(1, context_tokens)
         return max(0, rest // each) if each else 0
+
+    def _kept_tokens(self, context_tokens: int) -> int:
+        """How many of a sequence's tokens have keys and values at once."""
+        return context_tokens if self.held_tokens is None else min(context_tokens, self.held_tokens)
 
 
 def num_blocks_for(num_tokens: int) -> int:

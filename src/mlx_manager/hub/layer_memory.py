@@ -31,13 +31,14 @@ UNKNOWN_CACHES = frozenset(
         "olmo_hybrid",
         "openelm",
         "plamo2",
-        "recurrent_gemma",
         "rwkv7",
     }
 )
 """Model types whose caches mlx-lm computes in a way of their own: what is told of them is a guess."""
 _FULL_LATENT = frozenset({"deepseek_v2", "minicpm3", "youtu_llm"})
 """Model types with latent attention whose code caches whole keys and values instead of the latent."""
+_ALL_WINDOWED = frozenset({"recurrent_gemma"})
+"""Model types all of whose attention has a window, of `attention_window_size`."""
 _FUSED = ("qkv_proj", "query_key_value", "c_attn", "Wqkv", "wqkv", "att_proj", "qkv")
 
 
@@ -106,9 +107,11 @@ def _latent_elements(rows: int, config: Mapping[str, Any]) -> int:
 
 
 def _window(config: Mapping[str, Any], index: int) -> int | None:
-    window = config.get("sliding_window") or config.get("sliding_window_size")
-    if not isinstance(window, int):
-        return None
+    is_everywhere = config.get("model_type") in _ALL_WINDOWED
+    window = config.get("attention_window_size" if is_everywhere else "sliding_window")
+    window = window or config.get("sliding_window_size")
+    if is_everywhere or not isinstance(window, int):
+        return window if isinstance(window, int) else None
     layer_types, pattern = config.get("layer_types"), config.get("sliding_window_pattern")
     hybrid = config.get("hybrid_layer_pattern")
     if isinstance(hybrid, list) and index < len(hybrid):
@@ -127,10 +130,13 @@ def _state(layer: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, 
     conv_elements = state_elements = num_channels = 0
     is_float32 = True
     for name, tensor in layer.items():
-        if name.endswith(("conv1d.weight", ".conv.conv.weight")):
+        if name.endswith(("conv1d.weight", "conv_1d.weight", ".conv.conv.weight")):
             num_channels = tensor.shape[0]
             # The last of the kernel's taps is the token itself. Depthwise, so the third size is 1.
             conv_elements += num_channels * (tensor.num_elements // num_channels - 1)
+        elif name.endswith("rg_lru.recurrent_param"):
+            # Griffin: one number a channel
+            state_elements, is_float32 = tensor.num_elements, tensor.dtype == "F32"
     decay = next((tensor for name, tensor in layer.items() if name.endswith(".A_log")), None)
     if decay is not None and len(decay.shape) == 2:
         # Mamba: [channels, state size], as large as its state

@@ -19,6 +19,7 @@ from mlx_manager.engine.runner import PagedRunner, Runner
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, time_candidates
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
+from mlx_manager.engine.windows import longest_window
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
@@ -44,6 +45,8 @@ class _Path:
     attention: str
     num_checkpoints: int | None = None
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
+    window: int | None = None
+    """The longest window where every attention layer has one; None where one has none."""
 
 
 def load(
@@ -69,6 +72,7 @@ def load(
             has_prefix_cache=path.name == "paged",
             is_pipelined=not is_cpu_backend(),
             num_checkpoints=path.num_checkpoints,
+            window=path.window,
         ),
     )
     serving = Serving(loaded, engine, options)
@@ -117,6 +121,7 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
         num_blocks=num_blocks,
         bytes_per_token=caches.bytes_per_token,
         num_checkpoints=_num_checkpoints(options, caches.state_bytes),
+        window=longest_window(caches.layout.windows),
         name="paged",
         reason=verdict.reason,
         attention=verdict.attention,
