@@ -12,9 +12,9 @@ from pathlib import Path
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.hub import Inventory
-from mlx_manager.ir import ChatPrompt, Finished, GenerationRequest, Message, PartDelta, Role, Sampling
+from mlx_manager.ir import ChatPrompt, Finished, GenerationRequest, Message, PartDelta, Role, Sampling, TextContent
 from mlx_manager.worker.load import load
-from mlx_manager.worker.serving import Serving
+from mlx_manager.worker.served import ServedModel
 
 
 def main() -> None:
@@ -26,12 +26,12 @@ def main() -> None:
     json.dump(timed, sys.stdout)
 
 
-def _time(serving: Serving, model: str, prompt: str, max_tokens: int) -> list[float]:
+def _time(serving: ServedModel, model: str, prompt: str, max_tokens: int) -> list[float]:
     """Seconds from the request to each piece of its text."""
     request = GenerationRequest(
         request_id="timed",
         model=model,
-        prompt=ChatPrompt(messages=(Message(role=Role.USER, text=prompt),)),
+        prompt=ChatPrompt(messages=(Message(role=Role.USER, content=(TextContent(text=prompt),)),)),
         sampling=Sampling(max_tokens=max_tokens, temperature=0.0),
     )
     started_s = time.perf_counter()

@@ -8,15 +8,32 @@ from tests.engine.host_arena import HostArena
 
 
 class HostLaunched(Launched):
-    """A step whose tokens are known at once, and given out when they are read."""
+    """A step that runs when it is started, and gives its tokens out when they are read."""
 
-    def __init__(self, batch: Batch, tokens: list[int | None]) -> None:
-        super().__init__(batch, None)
-        self.tokens = tokens
+    def __init__(self, batch: Batch, arena: HostArena, previous: HostLaunched | None) -> None:
+        super().__init__(batch, None, [])
+        self._arena = arena
+        self._previous = previous
+        self._tokens: list[int | None] | None = None
+
+    @property
+    def tokens(self) -> list[int | None]:
+        """The tokens of the step, which must have been started."""
+        assert self._tokens is not None, "a step was read, or built upon, that never started"
+        return self._tokens
+
+    def start(self) -> None:
+        """Run the step."""
+        assert self._tokens is None, "a step was started twice"
+        self._tokens = self._arena.run(self.batch, [] if self._previous is None else self._previous.tokens)
 
     def read(self) -> StepOutput:
         """The tokens of the step."""
         return StepOutput(tuple(Chosen(0 if token is None else token, token is not None) for token in self.tokens))
+
+    def abandon(self) -> bool:
+        """Nothing has been done yet, so there is nothing to undo."""
+        return self._tokens is None
 
 
 class HostRunner:
@@ -28,8 +45,7 @@ class HostRunner:
         self.arena = arena
         self.num_launches = 0
 
-    def launch(self, batch: Batch, previous: Launched | None, masks: object | None = None) -> HostLaunched:
-        """Run the step."""
+    def build(self, batch: Batch, previous: Launched | None, masks: object | None = None) -> HostLaunched:
+        """Note the step."""
         self.num_launches += 1
-        tokens = previous.tokens if isinstance(previous, HostLaunched) else []
-        return HostLaunched(batch, self.arena.run(batch, tokens))
+        return HostLaunched(batch, self.arena, previous if isinstance(previous, HostLaunched) else None)

@@ -11,7 +11,7 @@ from mlx_lm import stream_generate
 
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, RequestBroke
+from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke
 from mlx_manager.engine.probe import ModelCaches
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
@@ -133,7 +133,7 @@ def drive(
     starter: Starter,
     *,
     num_blocks: int = 192,
-    is_pipelined: bool = False,
+    lookahead: Lookahead = Lookahead.NONE,
     max_batch_size: int = 32,
     max_step_tokens: int = 512,
     attention: DecodeAttention = DecodeAttention.GATHER_MM,
@@ -144,7 +144,7 @@ def drive(
         num_blocks=num_blocks,
         max_batch_size=max_batch_size,
         max_step_tokens=max_step_tokens,
-        is_pipelined=is_pipelined,
+        lookahead=lookahead,
     )
     return Drive(Engine(runner, config), runner)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_manager.engine.blocks import BLOCK_SIZE
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, RequestBroke, TokenEvent
+from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import FinishReason, Priority
 from tests.engine.host_arena import POISON, HostArena, Oracle
@@ -52,7 +52,12 @@ class House:
     """An engine over a host arena, and everything that came out of it."""
 
     def __init__(
-        self, num_blocks: int = 8, *, is_pipelined: bool = False, max_batch_size: int = 32, max_step_tokens: int = 512
+        self,
+        num_blocks: int = 8,
+        *,
+        lookahead: Lookahead = Lookahead.NONE,
+        max_batch_size: int = 32,
+        max_step_tokens: int = 512,
     ) -> None:
         self.now_s = 0.0
         self.runner = HostRunner(HostArena(num_blocks, VOCABULARY))
@@ -62,7 +67,7 @@ class House:
                 num_blocks=num_blocks,
                 max_batch_size=max_batch_size,
                 max_step_tokens=max_step_tokens,
-                is_pipelined=is_pipelined,
+                lookahead=lookahead,
             ),
             clock=self._clock,
         )
@@ -160,14 +165,14 @@ visits = st.builds(
 @given(
     mix=st.lists(visits, min_size=1, max_size=8),
     num_blocks=st.integers(4, 20),
-    is_pipelined=st.booleans(),
+    lookahead=st.sampled_from(Lookahead),
     max_batch_size=st.integers(1, 8),
     max_step_tokens=st.sampled_from((1, 16, 48, 512)),
 )
 def test_every_request_gets_the_tokens_it_gets_alone(
-    mix: list[Visit], num_blocks: int, is_pipelined: bool, max_batch_size: int, max_step_tokens: int
+    mix: list[Visit], num_blocks: int, lookahead: Lookahead, max_batch_size: int, max_step_tokens: int
 ) -> None:
-    house = House(num_blocks, is_pipelined=is_pipelined, max_batch_size=max_batch_size, max_step_tokens=max_step_tokens)
+    house = House(num_blocks, lookahead=lookahead, max_batch_size=max_batch_size, max_step_tokens=max_step_tokens)
     for step in range(80):
         for index, visit in enumerate(mix):
             if visit.comes == step:
@@ -193,10 +198,10 @@ def plain(num_shared: int = 40, max_output_tokens: int = 40, **more: object) -> 
     return Visit(**{**visit, "has_eos": False, "priority": priority, "comes": 0, **more})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
+@pytest.mark.parametrize("lookahead", list(Lookahead))
 @pytest.mark.parametrize("max_output_tokens", [1, 2, 3, BLOCK_SIZE])
-def test_an_answer_has_as_many_tokens_as_its_limit(is_pipelined: bool, max_output_tokens: int) -> None:
-    house = House(is_pipelined=is_pipelined)
+def test_an_answer_has_as_many_tokens_as_its_limit(lookahead: Lookahead, max_output_tokens: int) -> None:
+    house = House(lookahead=lookahead)
     house.add("one", plain(max_output_tokens=max_output_tokens))
     house.finish()
     assert len(house.received["one"].tokens[0]) == max_output_tokens
@@ -213,9 +218,9 @@ def test_eight_that_arrive_together_prefill_their_prefix_once() -> None:
     assert counters.num_cached_tokens >= 7 * 96
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_a_pool_too_small_for_all_preempts_and_nobody_notices(is_pipelined: bool) -> None:
-    house, oracle = House(num_blocks=6, is_pipelined=is_pipelined), Oracle(VOCABULARY)
+@pytest.mark.parametrize("lookahead", list(Lookahead))
+def test_a_pool_too_small_for_all_preempts_and_nobody_notices(lookahead: Lookahead) -> None:
+    house, oracle = House(num_blocks=6, lookahead=lookahead), Oracle(VOCABULARY)
     mix = {str(index): plain(num_shared=20 + index, max_output_tokens=90) for index in range(4)}
     for name, visit in mix.items():
         house.add(name, visit)
@@ -265,9 +270,9 @@ def test_values_that_are_not_finite_end_their_own_request_only(
             assert [received.tokens[choice] for choice in range(len(visit.params))] == answers_alone(visit, oracle)
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_an_idle_engine_is_done(is_pipelined: bool) -> None:
-    house = House(is_pipelined=is_pipelined)
+@pytest.mark.parametrize("lookahead", list(Lookahead))
+def test_an_idle_engine_is_done(lookahead: Lookahead) -> None:
+    house = House(lookahead=lookahead)
     house.add("one", plain())
     house.step()
     house.abort("one")

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.engine import Lookahead
 from mlx_manager.ir import FinishReason
 from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, drive
 from tests.engine.real_prompts import LONG_ANSWERED
@@ -33,12 +34,13 @@ def test_alone_then_all_again_from_the_prefix_cache(starter: Starter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "every", "is_pipelined"), [(2, 3, False), (5, 2, True), (16, 1, False), (16, 1, True)]
+    ("batch_size", "every", "lookahead"),
+    [(2, 3, Lookahead.NONE), (5, 2, Lookahead.LAUNCH), (16, 1, Lookahead.BUILD), (16, 1, Lookahead.LAUNCH)],
 )
-def test_batches_with_joins_and_leaves(starter: Starter, batch_size: int, every: int, is_pipelined: bool) -> None:
+def test_batches_with_joins_and_leaves(starter: Starter, batch_size: int, every: int, lookahead: Lookahead) -> None:
     names = list(starter.prompts)[: 2 * batch_size]
     lengths = itertools.cycle((ANSWER, 3, 6, 1))
-    batch = drive(starter, is_pipelined=is_pipelined, max_batch_size=batch_size, max_step_tokens=128)
+    batch = drive(starter, lookahead=lookahead, max_batch_size=batch_size, max_step_tokens=128)
     asked = {name: next(lengths) for name in names}
     tokens = batch.run_staggered([starter.ask(name, length) for name, length in asked.items()], every=every)
     assert tokens == {name: [starter.answers[name][:length]] for name, length in asked.items()}
@@ -54,20 +56,20 @@ def test_rows_of_very_different_lengths(starter: Starter, attention: DecodeAtten
     assert ragged.cached["1500 tokens"] + ragged.cached["700 tokens"] + ragged.cached["300 tokens"] >= 288 + 672
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_after_preemption_and_resume(starter: Starter, is_pipelined: bool) -> None:
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_after_preemption_and_resume(starter: Starter, lookahead: Lookahead) -> None:
     # The first three fit with two blocks to spare. The second and third take these at their first border, so that
     # at its own the first takes one from the third.
-    crowded = drive(starter, num_blocks=6, is_pipelined=is_pipelined)
+    crowded = drive(starter, num_blocks=6, lookahead=lookahead)
     tokens = crowded.run(*(starter.ask(name, LONG_ANSWER) for name in LONG_ANSWERED))
     assert crowded.engine.scheduler.num_preemptions > 0
     assert tokens == starter.expected(LONG_ANSWERED, LONG_ANSWER)
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_forks_of_one_prompt(starter: Starter, is_pipelined: bool) -> None:
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_forks_of_one_prompt(starter: Starter, lookahead: Lookahead) -> None:
     names = ("prose", "33 tokens", "32 tokens", "300 tokens")
-    forked = drive(starter, is_pipelined=is_pipelined)
+    forked = drive(starter, lookahead=lookahead)
     tokens = forked.run_staggered([starter.ask(name, ANSWER, num_choices=3) for name in names], every=2)
     assert tokens == {name: [starter.answers[name][:ANSWER]] * 3 for name in names}
     assert forked.engine.counters.num_prompt_tokens == sum(len(starter.prompts[name]) for name in names)
@@ -81,9 +83,9 @@ def test_forks_that_are_preempted(starter: Starter) -> None:
     assert tokens == {name: [starter.answers[name][:LONG_ANSWER]] * 3 for name in names}
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_beside_requests_that_are_aborted(starter: Starter, is_pipelined: bool) -> None:
-    disturbed = drive(starter, is_pipelined=is_pipelined, max_step_tokens=64)
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_beside_requests_that_are_aborted(starter: Starter, lookahead: Lookahead) -> None:
+    disturbed = drive(starter, lookahead=lookahead, max_step_tokens=64)
     staying = ("prose", "german", "300 tokens")
     disturbed.add(*(starter.ask(name, ANSWER) for name in staying))
     # One goes while it prefills, one with its forks while it decodes, one before it began.

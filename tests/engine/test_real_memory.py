@@ -10,6 +10,7 @@ import pytest
 
 from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.engine import Lookahead
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
 
 MIB = 1024**2
@@ -52,11 +53,13 @@ def test_the_arena_grows_to_its_budget_and_never_past_it() -> None:
     assert mx.array_equal(arena.values[15][:60, :, 0], marks)
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_decode_steps_leave_memory_flat(starter: Starter, is_pipelined: bool) -> None:
-    flat = drive(starter, num_blocks=256, is_pipelined=is_pipelined)
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_decode_steps_leave_memory_flat(starter: Starter, lookahead: Lookahead) -> None:
+    flat = drive(starter, num_blocks=256, lookahead=lookahead)
     # The whole arena at once, so that a copy of one layer's keys (6 MiB) would stand out.
-    flat.runner.launch(replace(flat.engine.scheduler.schedule(), num_blocks=256, scrubs=(0,)), None).read()
+    whole = flat.runner.build(replace(flat.engine.scheduler.schedule(), num_blocks=256, scrubs=(0,)), None)
+    whole.start()
+    whole.read()
     flat.add(*(sampled(starter, name, GREEDY, 170) for name in ("prose", "digits")))
     flat.steps(10)
     # What earlier tests left would count as shrinking when it is collected in between.
@@ -72,9 +75,9 @@ def test_decode_steps_leave_memory_flat(starter: Starter, is_pipelined: bool) ->
     flat.run()
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_a_sequence_whose_logits_are_not_finite_fails_alone(starter: Starter, is_pipelined: bool) -> None:
-    sick = drive(starter, is_pipelined=is_pipelined)
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_a_sequence_whose_logits_are_not_finite_fails_alone(starter: Starter, lookahead: Lookahead) -> None:
+    sick = drive(starter, lookahead=lookahead)
     sick.add(*(starter.ask(name, ANSWER) for name in ("prose", "64 tokens", "german")))
     sick.steps(3)
     victim = next(seq for seq in sick.engine.scheduler.running if seq.request_id == "64 tokens")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mlx_manager.engine.engine import EngineRequest
+from mlx_manager.engine.engine import EngineRequest, Lookahead
 from mlx_manager.engine.sequence import SamplingParams
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
 
@@ -26,14 +26,14 @@ def requests(starter: Starter) -> list[EngineRequest]:
     return [sampled(starter, name, params, NUM_TOKENS) for name, params in SAMPLED.items()]
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
-def test_the_same_seed_alone_among_others_and_again(starter: Starter, is_pipelined: bool) -> None:
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_the_same_seed_alone_among_others_and_again(starter: Starter, lookahead: Lookahead) -> None:
     alone = drive(starter)
     for request in requests(starter):
         alone.run(request)
 
     others = [starter.ask(name, ANSWER) for name in ("chat", "33 tokens", "chinese", "64 tokens")]
-    among = drive(starter, is_pipelined=is_pipelined)
+    among = drive(starter, lookahead=lookahead)
     among.run_staggered([*others[:2], *reversed(requests(starter)), *others[2:]], every=1)
     assert {name: among.tokens()[name] for name in SAMPLED} == alone.tokens()
     # The sampled rows do not touch the greedy ones either.

@@ -17,7 +17,7 @@ from mlx import nn
 from mlx_lm.models.cache import CacheList, make_prompt_cache
 
 from mlx_manager.engine.batch import Chosen
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, TokenEvent
+from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.sequential import SequentialRunner
 from tests.models.serving import EngineMaker, serve
@@ -187,18 +187,18 @@ def _alone(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
         yield from _differences(_run(new_engine(), [_ask(index, answer)]), answers)
 
 
-def _batched(new_engine: EngineMaker, answers: list[Answer], *, is_pipelined: bool = False) -> Iterator[str]:
+def _batched(new_engine: EngineMaker, answers: list[Answer], *, lookahead: Lookahead = Lookahead.NONE) -> Iterator[str]:
     lengths = (NUM_NEW_TOKENS, 6, NUM_NEW_TOKENS, 9, 4, NUM_NEW_TOKENS)
     order = (1, 3, 0, 2, 1, 0)
     requests = [
         _ask(index, answers[index], key=f"{index}/{place}", num_tokens=length)
         for place, (index, length) in enumerate(zip(order, lengths, strict=True))
     ]
-    yield from _differences(_run(new_engine(is_pipelined=is_pipelined), requests, every=2), answers)
+    yield from _differences(_run(new_engine(lookahead=lookahead), requests, every=2), answers)
 
 
 def _pipelined(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
-    return _batched(new_engine, answers, is_pipelined=True)
+    return _batched(new_engine, answers, lookahead=Lookahead.LAUNCH)
 
 
 def _chunked(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
@@ -294,11 +294,13 @@ _FALLBACK_SITUATIONS: tuple[Situation, ...] = (_batched, _chunked, _forked)
 
 
 def _sequential(model: nn.Module) -> EngineMaker:
-    def new_engine(*, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
+    def new_engine(
+        *, num_blocks: int = 64, max_step_tokens: int = 512, lookahead: Lookahead = Lookahead.NONE
+    ) -> Engine:
         config = EngineConfig(
             num_blocks=num_blocks,
             max_step_tokens=max_step_tokens,
-            is_pipelined=is_pipelined,
+            lookahead=lookahead,
             has_prefix_cache=False,
         )
         return Engine(SequentialRunner(model), config)

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.engine.engine import Engine, EngineConfig
+from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.models.families import adapt
 from mlx_manager.models.loading import LoadedModel
@@ -24,7 +24,9 @@ from mlx_manager.worker import load
 class EngineMaker(Protocol):
     """Makes engines that have nothing in common but the runner."""
 
-    def __call__(self, *, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
+    def __call__(
+        self, *, num_blocks: int = 64, max_step_tokens: int = 512, lookahead: Lookahead = Lookahead.NONE
+    ) -> Engine:
         """A new engine with these bounds."""
         ...
 
@@ -67,13 +69,15 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
         )
         path = load.choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
 
-    def new_engine(*, num_blocks: int = 64, max_step_tokens: int = 512, is_pipelined: bool = False) -> Engine:
+    def new_engine(
+        *, num_blocks: int = 64, max_step_tokens: int = 512, lookahead: Lookahead = Lookahead.NONE
+    ) -> Engine:
         if isinstance(path.runner, PagedRunner):
             path.runner.reset()
         engine_config = EngineConfig(
             num_blocks=num_blocks,
             max_step_tokens=max_step_tokens,
-            is_pipelined=is_pipelined,
+            lookahead=lookahead,
             has_prefix_cache=path.name == "paged",
             num_checkpoints=path.num_checkpoints,
             window=path.window,

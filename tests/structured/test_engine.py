@@ -9,7 +9,7 @@ import pytest
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, RequestBroke, TokenEvent
+from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke, TokenEvent
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.probe import probe_caches
 from mlx_manager.engine.runner import PagedRunner, Runner
@@ -58,13 +58,15 @@ def expected(loaded: LoadedModel, compiler: GrammarCompiler) -> Ends:
     return run(paged(loaded), loaded, compiler)
 
 
-def paged(loaded: LoadedModel, *, num_blocks: int = 64, is_pipelined: bool = False) -> Engine:
+def paged(loaded: LoadedModel, *, num_blocks: int = 64, lookahead: Lookahead = Lookahead.NONE) -> Engine:
     runner = PagedRunner(loaded.model, probe_caches(loaded.model), num_blocks, DecodeAttention.GATHER_MM)
-    return engine_of(runner, num_blocks=num_blocks, is_pipelined=is_pipelined)
+    return engine_of(runner, num_blocks=num_blocks, lookahead=lookahead)
 
 
-def engine_of(runner: Runner, *, num_blocks: int = 64, is_pipelined: bool = False, is_paged: bool = True) -> Engine:
-    config = EngineConfig(num_blocks=num_blocks, is_pipelined=is_pipelined, has_prefix_cache=is_paged)
+def engine_of(
+    runner: Runner, *, num_blocks: int = 64, lookahead: Lookahead = Lookahead.NONE, is_paged: bool = True
+) -> Engine:
+    config = EngineConfig(num_blocks=num_blocks, lookahead=lookahead, has_prefix_cache=is_paged)
     return Engine(runner, config)
 
 
@@ -119,14 +121,14 @@ def test_what_the_grammars_are_for(expected: Ends, loaded: LoadedModel) -> None:
 def test_a_pipelined_engine_chooses_the_same_tokens(
     expected: Ends, loaded: LoadedModel, compiler: GrammarCompiler
 ) -> None:
-    assert run(paged(loaded, is_pipelined=True), loaded, compiler) == expected
+    assert run(paged(loaded, lookahead=Lookahead.LAUNCH), loaded, compiler) == expected
 
 
-@pytest.mark.parametrize("is_pipelined", [False, True])
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
 def test_a_preempted_row_goes_on_where_it_was(
-    expected: Ends, loaded: LoadedModel, compiler: GrammarCompiler, is_pipelined: bool
+    expected: Ends, loaded: LoadedModel, compiler: GrammarCompiler, lookahead: Lookahead
 ) -> None:
-    engine = paged(loaded, num_blocks=3, is_pipelined=is_pipelined)
+    engine = paged(loaded, num_blocks=3, lookahead=lookahead)
     names = ("free", "words")
     assert run(engine, loaded, compiler, names) == {name: expected[name] for name in names}
     assert engine.scheduler.num_preemptions > 0

@@ -1,8 +1,7 @@
 """The engine: token ids in, token ids out. One step is a sentence: schedule, run, commit.
 
-Requests may be added and aborted between any two steps. A pipelined engine launches the next step before it reads the
-tokens of the last one, so that a GPU does not wait for the host. On MLX's CPU backend launching blocks until nearly all
-of the step is done, so there pipelining would only hold tokens back by a step.
+Requests may be added and aborted between any two steps, and from `take_in` inside one. How far an engine works ahead of
+the tokens it has read is its `Lookahead`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 
 from mlx_manager.engine.batch import Batch, Chosen
 from mlx_manager.engine.blocks import BLOCK_SIZE
@@ -25,6 +25,17 @@ from mlx_manager.engine.windows import Window
 from mlx_manager.ir import FinishReason, PrefixReport, Priority
 
 
+class Lookahead(Enum):
+    """What an engine does for the next step before it has read the tokens of the last one."""
+
+    NONE = "none"
+    BUILD = "build"
+    """Schedules it and builds its graph, and starts it once the tokens are read. For MLX's CPU backend, where starting
+    blocks until nearly all of the step is done: the rest of that time is enough to build in."""
+    LAUNCH = "launch"
+    """Starts it too, so that a GPU never waits for the host."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """The engine's bounds."""
@@ -34,7 +45,7 @@ class EngineConfig:
     max_step_tokens: int = 512
     priority_ageing_s: float = 5.0
     has_prefix_cache: bool = True
-    is_pipelined: bool = False
+    lookahead: Lookahead = Lookahead.NONE
     num_checkpoints: int | None = None
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
     window: int | None = None
@@ -139,15 +150,18 @@ class Engine:
         self._requests: dict[str, _Request] = {}
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
-        self._is_pipelined = config.is_pipelined
+        self._lookahead = config.lookahead
+        self._built: Launched | None = None
+        """Built and not started (`Lookahead.BUILD`)."""
         self._launched: Launched | None = None
+        """Started and not read (`Lookahead.LAUNCH`)."""
         self._launched_s = 0.0
         self._last_read_s = 0.0
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
-        return self.scheduler.has_work or self._launched is not None
+        return self.scheduler.has_work or self._launched is not None or self._built is not None
 
     @property
     def num_waiting_requests(self) -> int:
@@ -203,22 +217,60 @@ class Engine:
         else:
             self.counters.num_finished_requests += 1
 
-    def step(self) -> list[EngineEvent]:
-        """Run one step and return the tokens that became known. Blocks while the device works."""
+    def step(self, take_in: Callable[[], object] | None = None) -> list[EngineEvent]:
+        """Run one step and return the tokens that became known. Blocks while the device works.
+
+        `take_in` is called once in the step, at the last moment at which requests that it adds can join the next one.
+        """
+        if self._lookahead is Lookahead.LAUNCH:
+            return self._step_launching_ahead(take_in)
+        launched = self._built or self._build(None)
+        self._built = None
+        if launched is None:
+            return []
+        launched_s = self._clock()
+        self._start(launched)
+        if take_in is not None:
+            take_in()
+        if self._lookahead is Lookahead.BUILD and not self._runs_grammars:
+            self._built = self._build(launched)
+        events = self._commit(launched, launched_s)
+        if self._built is not None and self._is_in_vain(self._built.batch) and self._built.abandon():
+            self._built = None
+        return events
+
+    def _step_launching_ahead(self, take_in: Callable[[], object] | None) -> list[EngineEvent]:
+        if take_in is not None:
+            take_in()
         events: list[EngineEvent] = []
-        if self._launched is not None and any(seq.seq_id in self.grammars for seq in self.scheduler.running):
-            # A grammar has to know the last token before it can say which may be next.
+        if self._launched is not None and self._runs_grammars:
             events = self._commit_launched(None, 0.0)
         started_s = self._clock()
-        batch = self.scheduler.schedule()
-        launched = None
-        if batch.segments or batch.scrubs or batch.ended:
-            masks = self.grammars.begin(batch.samples)
-            launched = self._runner.launch(batch, self._launched, masks)
-            self.counters.num_steps += 1
-        if not self._is_pipelined:
-            return [] if launched is None else self._commit(launched, started_s)
+        launched = self._build(self._launched)
+        if launched is not None:
+            self._start(launched)
         return events + self._commit_launched(launched, started_s)
+
+    @property
+    def _runs_grammars(self) -> bool:
+        """Whether the next step has to wait: a grammar must know the last token before it can say which may be next."""
+        return any(seq.seq_id in self.grammars for seq in self.scheduler.running)
+
+    def _build(self, previous: Launched | None) -> Launched | None:
+        """Schedule the next step and build it; None when there is nothing to do. `previous` has not been read yet."""
+        batch = self.scheduler.schedule()
+        if not (batch.segments or batch.scrubs or batch.ended):
+            return None
+        return self._runner.build(batch, previous, self.grammars.begin(batch.samples))
+
+    def _start(self, launched: Launched) -> None:
+        launched.start()
+        self.counters.num_steps += 1
+
+    def _is_in_vain(self, batch: Batch) -> bool:
+        """Whether nobody is left of those that a step was built for, and it does nothing else."""
+        is_pure = not (batch.copies or batch.scrubs or batch.saves or batch.restores or batch.dropped)
+        return is_pure and not any(segment.seq_id in self._sequences for segment in batch.segments)
 
     def _commit_launched(self, then: Launched | None, then_s: float) -> list[EngineEvent]:
         """Commit the step in flight, if any; `then` takes its place."""

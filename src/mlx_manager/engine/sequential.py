@@ -33,8 +33,8 @@ class SequentialRunner:
         """Bytes that the caches of all sequences hold."""
         return sum(layer.nbytes for cache in self._caches.values() for layer in cache)
 
-    def launch(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
-        """Start a step without waiting for it, except for its masks."""
+    def build(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
+        """Build a step without starting it; with masks, its forward pass is started."""
         for seq_id in batch.ended:
             self._caches.pop(seq_id, None)
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
@@ -48,8 +48,7 @@ class SequentialRunner:
             rows = mx.concatenate([logits[sample.segment] for sample in batch.samples])
             allowed = None if masks is None else masks.join(rows)
             samples = choose(rows, batch.samples, batch.segments, previous_tokens, allowed)
-        mx.async_eval(logits, [] if samples is None else samples.arrays())
-        return Launched(batch, samples)
+        return Launched(batch, samples, logits)
 
     def _forward(self, segment: Segment, previous_tokens: mx.array | None) -> mx.array:
         """The logits behind the segment's last token, [1, vocabulary]."""

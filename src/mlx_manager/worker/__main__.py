@@ -45,6 +45,7 @@ class WorkerMain:
     def __init__(self, channel: WorkerChannel, load_model: Loader = load) -> None:
         self._channel = channel
         self._load = load_model
+        self._is_told_to_stop = False
 
     def run(self) -> int:
         """Say hello, load what is asked for, serve it until told to stop. Returns the exit status."""
@@ -72,20 +73,26 @@ class WorkerMain:
 
     def _serve(self, serving: ServedModel) -> None:
         serving.publish = self._channel.send
-        while True:
+        while not self._is_told_to_stop:
             # Waits only when there is nothing to do; otherwise takes what has arrived and goes on.
-            command = self._channel.poll(0.0 if serving.has_work else None)
-            num_aborts = 0
-            while command is not None:
-                if isinstance(command, Stop):
-                    return
-                num_aborts += isinstance(command, Abort)
-                self._take(command, serving)
-                command = self._channel.poll(0.0)
+            num_aborts = self._take_in(serving, None if not serving.has_work else 0.0)
+            if self._is_told_to_stop:
+                return
             if serving.has_work:
                 self._step(serving)
             elif num_aborts:
                 self._channel.send(StepDone((), serving.stats()))
+
+    def _take_in(self, serving: ServedModel, timeout_s: float | None = 0.0) -> int:
+        """Take every command that has arrived, waiting for a first one if there is time; how many were aborts."""
+        num_aborts = 0
+        command = self._channel.poll(timeout_s)
+        while command is not None and not self._is_told_to_stop:
+            self._is_told_to_stop = isinstance(command, Stop)
+            num_aborts += isinstance(command, Abort)
+            self._take(command, serving)
+            command = self._channel.poll(0.0)
+        return num_aborts
 
     def _take(self, command: ToWorker, serving: ServedModel) -> None:
         if isinstance(command, Abort):
@@ -104,7 +111,7 @@ class WorkerMain:
                 self._channel.send(failure)
 
     def _step(self, serving: ServedModel) -> None:
-        done, messages = serving.step()
+        done, messages = serving.step(lambda: self._take_in(serving))
         for message in messages:
             self._channel.send(message)
         self._channel.send(done)

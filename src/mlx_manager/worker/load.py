@@ -13,7 +13,7 @@ from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
-from mlx_manager.engine.engine import Engine, EngineConfig
+from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.probe import probe_caches
 from mlx_manager.engine.runner import PagedRunner, Runner
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
@@ -70,7 +70,7 @@ def load(
             max_step_tokens=options.max_step_tokens,
             priority_ageing_s=options.priority_ageing_s,
             has_prefix_cache=path.name == "paged",
-            is_pipelined=not is_cpu_backend(),
+            lookahead=Lookahead.BUILD if is_cpu_backend() else Lookahead.LAUNCH,
             num_checkpoints=path.num_checkpoints,
             window=path.window,
         ),

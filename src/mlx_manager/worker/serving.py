@@ -75,11 +75,11 @@ class Serving:
         self._answers.pop(request_id, None)
         self._engine.forget(request_id, is_aborted=True)
 
-    def step(self) -> tuple[StepDone, list[RequestFailed]]:
-        """Run one step of the engine and report what it brought."""
+    def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, list[RequestFailed]]:
+        """Run one step of the engine and report what it brought. `take_in` as `Engine.step` says."""
         failures = self._start_compiled()
         deltas: dict[str, list[Event]] = {}
-        for event in self._engine.step():
+        for event in self._engine.step(take_in):
             answer = self._answers.get(event.request_id)
             if answer is None:
                 continue
