@@ -52,7 +52,7 @@ def test_commands_exist(page: Path) -> None:
 def test_the_readme_names_every_route_and_no_other() -> None:
     paths = create_app(load_settings({}, {"home": REPOSITORY / "no-such-home"})).openapi()["paths"]
     routes = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
-    named = set(re.findall(r"`((?:GET|POST|DELETE) /[^`]+)`", README))
+    named = set(re.findall(r"`((?:GET|POST|PATCH|DELETE) /[^`]+)`", README))
     assert named == routes
 
 

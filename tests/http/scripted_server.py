@@ -57,6 +57,10 @@ class Shelf:
         """As the pool's."""
         return list(self.models)
 
+    def progress(self, name: str) -> str | None:
+        """Nothing is ever loaded."""
+        return None
+
 
 def shelved(name: str, state: ModelState = ModelState.READY, *, stage: str = "", fraction: float = 0.0) -> ModelStatus:
     """A model in the given state."""

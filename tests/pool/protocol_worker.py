@@ -1,7 +1,7 @@
 """A worker without a model: speaks the protocol over the real socket and counts instead of generating.
 
-The model folder's file `mode` says what a load does: good, broken or dies. Each load leaves a file `load-PID` there.
-A prompt "NUM PERIOD_S" is answered with NUM deltas, one a step; the prompt "refuse" fails.
+The model folder's file `mode` says what a load does: good, slow, broken or dies. Each load leaves a file
+`load-PID` there. A prompt "NUM PERIOD_S" is answered with NUM deltas, one a step; the prompt "refuse" fails.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def main() -> None:
 def load(channel: WorkerChannel, folder: Path) -> None:
     (folder / f"load-{os.getpid()}").touch()
     channel.send(LoadProgress("counting to three", 0.5))
-    time.sleep(0.1)
     mode = (folder / "mode").read_text()
+    time.sleep(1.2 if mode == "slow" else 0.1)
     if mode == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if mode == "broken":

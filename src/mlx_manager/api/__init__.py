@@ -1,5 +1,6 @@
 """The HTTP faces. No decisions here: requests are parsed by `protocols`, answered by `gateway`."""
 
+from mlx_manager.api.admin import router as admin_router
 from mlx_manager.api.edge import RequestEdge
 from mlx_manager.api.errors import EXCEPTION_HANDLERS
 from mlx_manager.api.health import router as health_router
@@ -13,6 +14,7 @@ __all__ = [
     "HttpOptions",
     "ModelDirectory",
     "RequestEdge",
+    "admin_router",
     "health_router",
     "hub_router",
     "openai_router",

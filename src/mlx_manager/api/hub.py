@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
-from mlx_manager.api.errors import CrossSite
+from mlx_manager.api.cross_site import refuse_other_sites
 from mlx_manager.api.state import HttpOptionsDep, HubDep, ModelsDep
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import Conflict, InvalidRequest
@@ -18,15 +17,7 @@ from mlx_manager.hub.download import DownloadRequest, DownloadStatus
 from mlx_manager.hub.search import SearchQuery, Sort
 from mlx_manager.pool import ModelState
 
-
-async def _refuse_other_sites(request: Request) -> None:
-    """A web page of another site may send a POST without asking first; browsers then say where it comes from."""
-    origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise CrossSite(f"Requests of {origin[:80]} are not taken here: this is for this server's own pages.")
-
-
-router = APIRouter(prefix="/admin", tags=["hub"], dependencies=[Depends(_refuse_other_sites)])
+router = APIRouter(prefix="/admin", tags=["hub"], dependencies=[Depends(refuse_other_sites)])
 
 
 class DownloadList(msgspec.Struct, frozen=True, kw_only=True):

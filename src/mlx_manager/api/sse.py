@@ -13,6 +13,7 @@ from mlx_manager.api.disconnect import UntilDisconnect
 from mlx_manager.api.errors import stopping_error
 
 _COMMENT = b": keep-alive\n\n"
+_PROGRESS_PERIOD_S = 0.5
 
 
 class EventStream(Response):
@@ -22,7 +23,8 @@ class EventStream(Response):
     handlers to answer with its own status. Once the headers are out, an error becomes `error_frame(error)` and ends the
     stream; so does the server's end. After `keepalive_s` of silence a comment goes out. A `client` that goes has
     `frames` cancelled at once. `late_headers` are asked for when the headers go out; one that comes up only afterwards
-    is said in a comment before the next frame.
+    is said in a comment before the next frame. Until the first frame, `waiting_for` is asked what it is waited for, and
+    what it says goes out in a comment whenever it has changed.
     """
 
     media_type = "text/event-stream"
@@ -37,7 +39,9 @@ class EventStream(Response):
         start_wait_s: float,
         headers: Mapping[str, str],
         late_headers: Callable[[], Mapping[str, str]] = dict,
+        waiting_for: Callable[[], str | None] = lambda: None,
     ) -> None:
+        self._waiting_for = waiting_for
         self.status_code = 200
         self.background = None
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
@@ -82,12 +86,24 @@ class EventStream(Response):
         """
         await asyncio.sleep(self._start_wait_s)
         await wire.start()
+        await self._tell_progress(wire)
         while True:
             silence_s = wire.silence_s()
             if silence_s >= self._keepalive_s:
                 await wire.write(_COMMENT)
                 silence_s = 0.0
             await asyncio.sleep(self._keepalive_s - silence_s)
+
+    async def _tell_progress(self, wire: _Wire) -> None:
+        """Comment on what the first frame waits for, until there is one or nobody knows."""
+        told = None
+        while not wire.has_frames and (waiting_for := self._waiting_for()) is not None:
+            if waiting_for != told:
+                await wire.comment(waiting_for)
+                told = waiting_for
+            elif wire.silence_s() >= self._keepalive_s:
+                await wire.comment("keep-alive")
+            await asyncio.sleep(min(_PROGRESS_PERIOD_S, self._keepalive_s))
 
 
 class _Wire:
@@ -105,6 +121,7 @@ class _Wire:
         self._turn = asyncio.Lock()
         self._last_write_s = self._loop.time()
         self.has_started = False
+        self.has_frames = False
 
     async def start(self) -> None:
         """Send the headers, unless they are out."""
@@ -115,8 +132,17 @@ class _Wire:
         """Send `chunk`, after the headers."""
         async with self._turn:
             await self._start()
+            self.has_frames = True
             await self._send({"type": "http.response.body", "body": self._missed_headers() + chunk, "more_body": True})
             self._last_write_s = self._loop.time()
+
+    async def comment(self, text: str) -> None:
+        """Send `text` as a comment, which clients pass over; nothing once there are frames."""
+        async with self._turn:
+            if not self.has_frames:
+                line = " ".join(text.split())
+                await self._send({"type": "http.response.body", "body": f": {line}\n\n".encode(), "more_body": True})
+                self._last_write_s = self._loop.time()
 
     async def end(self) -> None:
         """Send the end of the answer."""

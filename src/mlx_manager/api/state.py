@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Gateway
 from mlx_manager.hub.desk import HubDesk
-from mlx_manager.pool import ModelStatus
+from mlx_manager.pool import ModelPool, ModelStatus
 
 
 class ModelDirectory(Protocol):
@@ -25,6 +25,10 @@ class ModelDirectory(Protocol):
 
     def statuses(self) -> Sequence[ModelStatus]:
         """Every model that can be asked for, loaded or not. Answers at once."""
+        ...
+
+    def progress(self, name: str) -> str | None:
+        """What a request to the model or alias `name` waits for, in a line; None where it waits for no load."""
         ...
 
 
@@ -50,6 +54,8 @@ class ApiState(TypedDict):
 
     gateway: Gateway
     models: ModelDirectory
+    pool: ModelPool | None
+    """The same as `models`, where models can be loaded and unloaded."""
     hub: HubDesk | None
     """None on a server that has no models of its own."""
     http: HttpOptions
@@ -66,6 +72,13 @@ async def _gateway(request: Request) -> Gateway:
 
 async def _models(request: Request) -> ModelDirectory:
     return cast(ModelDirectory, request.state.models)
+
+
+async def _pool(request: Request) -> ModelPool:
+    pool = cast("ModelPool | None", request.state.pool)
+    if pool is None:
+        raise Unavailable("This server keeps no models of its own: there is nothing to load or unload.")
+    return pool
 
 
 async def _hub(request: Request) -> HubDesk:
@@ -92,6 +105,7 @@ REQUEST_ID_KEY = "mlx_manager.request_id"
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
+PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]

@@ -15,6 +15,7 @@ from mlx_manager.api import (
     ApiState,
     HttpOptions,
     RequestEdge,
+    admin_router,
     health_router,
     hub_router,
     openai_router,
@@ -41,6 +42,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(openai_router)
     app.include_router(health_router)
     app.include_router(hub_router)
+    app.include_router(admin_router)
     return app
 
 
@@ -52,6 +54,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
             yield ApiState(
                 gateway=gateway,
                 models=built.models,
+                pool=built.pool,
                 hub=built.hub,
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s

@@ -25,6 +25,7 @@ class Parts:
 
     backends: Sequence[Backend]
     models: ModelDirectory
+    pool: ModelPool | None = None
     hub: HubDesk | None = None
     """None where no models are kept."""
 
@@ -61,7 +62,7 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     await pool.start()
     await downloads.start()
     try:
-        yield Parts(backends=(LocalBackend(pool),), models=pool, hub=hub)
+        yield Parts(backends=(LocalBackend(pool),), models=pool, pool=pool, hub=hub)
     finally:
         await downloads.close()
         await pool.close()

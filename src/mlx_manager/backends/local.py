@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from mlx_manager.backends.defaults import with_overrides
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
@@ -22,9 +23,11 @@ class LocalBackend:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says; the lease is held until the stream ends or is closed."""
         self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
-        async with self._pool.lease(request.model) as worker, aclosing(worker.generate(request)) as events:
-            async for event in events:
-                yield event
+        async with self._pool.lease(request.model) as worker:
+            asked = with_overrides(request, self._pool.overrides(request.model))
+            async with aclosing(worker.generate(asked)) as events:
+                async for event in events:
+                    yield event
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """Answer `request` as `Backend` says."""

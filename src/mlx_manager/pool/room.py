@@ -163,7 +163,10 @@ class MemoryRoom:
         *,
         is_busy: bool,
     ) -> InsufficientMemory:
-        held = ", ".join(f"{other.entry.name} {render_size(other.planned_bytes)} ({_why(other)})" for other in others)
+        held = ", ".join(
+            f"{other.entry.name} {render_size(other.planned_bytes)} ({_why(other)})"
+            for other in sorted(others, key=lambda other: other.entry.name)
+        )
         fix = "Lower its kv_budget or max_context, or raise memory_budget."
         if is_busy:
             fix = f"They were not idle within the drain_timeout of {self._drain_timeout_s:g} s: try again later."

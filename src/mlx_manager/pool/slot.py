@@ -68,6 +68,8 @@ class ModelSlot:
         self._progress = LoadProgress(stage="", fraction=0.0)
         self._report: ServingReport | None = None
         self._error: ErrorInfo | None = None
+        self._refusal: ErrorInfo | None = None
+        """Why there was no room for it when it was to be loaded last."""
         self._num_worker_deaths = 0
 
     @property
@@ -134,7 +136,7 @@ class ModelSlot:
     def begin_load(self) -> asyncio.Task[WorkerClient | ErrorInfo]:
         """Load in the background, or join the load that is under way."""
         if self._loading is None:
-            self._error = None
+            self._error = self._refusal = None
             self._report = None
             previous, self._worker = self._worker, None
             self.is_draining = False
@@ -178,7 +180,7 @@ class ModelSlot:
             stats=worker.stats if worker else None,
             worker_pid=self._worker.pid if self._worker is not None and self._worker.is_usable else None,
             num_worker_deaths=self._num_worker_deaths,
-            error=self._error,
+            error=self._error or self._refusal,
             retry_in_s=max(0.0, self._retry_at_s - time.monotonic()) if state is ModelState.FAILED else None,
             overrides=self.overrides,
             num_in_flight=self._num_active,
@@ -269,6 +271,7 @@ class ModelSlot:
         """A load that found no room, or that the server's end cut short, says nothing against the model."""
         logger.warning("%s", error.message)
         if error.code in (InsufficientMemory.code, ShuttingDown.code):
+            self._refusal = error
             return error
         self._error = error
         self.num_failed_loads += 1

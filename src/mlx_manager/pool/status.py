@@ -36,7 +36,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     worker_pid: int | None = None
     num_worker_deaths: int = 0
     error: ErrorInfo | None = None
-    """Why it is FAILED."""
+    """Why it is FAILED, or why there was no room when it was to be loaded last."""
     retry_in_s: float | None = None
     """While FAILED: when a request will try again."""
     overrides: ModelOverrides = ModelOverrides()

@@ -19,7 +19,7 @@ from mlx_manager.api.disconnect import UntilDisconnect
 from mlx_manager.api.errors import internal_error
 from mlx_manager.api.prefix_header import PrefixNotes
 from mlx_manager.api.sse import EventStream
-from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, RequestIdDep
+from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelDirectory, ModelsDep, RequestIdDep
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.gateway import Gateway, merge
 from mlx_manager.ir import Answer, Event, fold
@@ -50,6 +50,7 @@ class Exchange:
 
     request: Request
     gateway: Gateway
+    models: ModelDirectory
     http: HttpOptions
     request_id: str
 
@@ -77,6 +78,7 @@ class Exchange:
             start_wait_s=self.http.start_wait_s,
             headers=ignored_headers(call.ignored),
             late_headers=notes.headers,
+            waiting_for=lambda: self.models.progress(call.model),
         )
 
     async def _folded(
@@ -107,8 +109,10 @@ class Exchange:
         return error_frame(internal_error(self.request_id))
 
 
-async def _exchange(request: Request, gateway: GatewayDep, http: HttpOptionsDep, request_id: RequestIdDep) -> Exchange:
-    return Exchange(request, gateway, http, request_id)
+async def _exchange(
+    request: Request, gateway: GatewayDep, models: ModelsDep, http: HttpOptionsDep, request_id: RequestIdDep
+) -> Exchange:
+    return Exchange(request, gateway, models, http, request_id)
 
 
 ExchangeDep = Annotated[Exchange, Depends(_exchange)]

@@ -162,6 +162,12 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "model"
     created: int
     owned_by: str = "mlx-manager"
+    root: str
+    """The model that an alias leads to; its own id otherwise."""
+    aliases: tuple[str, ...] = ()
+    kind: str
+    capabilities: tuple[str, ...]
+    """What it can be asked for: chat, completions, vision, embeddings, rerank, tools, thinking."""
     state: str
     architecture: str
     quantization: str

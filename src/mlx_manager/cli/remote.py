@@ -1,0 +1,62 @@
+"""Asking a running server from the command line, through its admin routes."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from mlx_manager.catalog import Settings
+from mlx_manager.cli.watching import base_url
+from mlx_manager.errors import MlxManagerError, ModelNotFound, Unavailable
+
+_PATIENCE_S = 60.0
+
+
+class RemoteServer:
+    """The server on the address of the settings. Raises `Unavailable` where none answers, and what it refuses."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.base = base_url(settings.host, settings.port)
+        # no proxy stands between a command and its own machine
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def models(self) -> list[dict[str, Any]]:
+        """How its models stand."""
+        models: list[dict[str, Any]] = self.ask("GET", "/admin/models")["models"]
+        return models
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        return self.ask("GET", f"/admin/models/{urllib.parse.quote(name)}")
+
+    def tell(self, name: str, action: str) -> dict[str, Any]:
+        """Load or unload a model; how it stands then."""
+        return self.ask("POST", f"/admin/models/{urllib.parse.quote(name)}/{action}")
+
+    def ask(self, method: str, path: str) -> dict[str, Any]:
+        """The JSON object that the server answers."""
+        request = urllib.request.Request(f"{self.base}{path}", method=method)
+        try:
+            with self._opener.open(request, timeout=_PATIENCE_S) as answer:
+                body = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise _refusal(error) from None
+        except (OSError, ValueError):
+            raise Unavailable(
+                f"No MLX Manager answers on {self.base}. Start one with mlx-manager serve, or say where it is with "
+                "--host and --port."
+            ) from None
+        if not isinstance(body, dict):
+            raise Unavailable(f"What answers on {self.base} is no MLX Manager.")
+        return body
+
+
+def _refusal(error: urllib.error.HTTPError) -> MlxManagerError:
+    try:
+        message = str(json.load(error)["error"]["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        message = f"The server answered {error.code} {error.reason}."
+    return ModelNotFound(message) if error.code == ModelNotFound.status else MlxManagerError(message)
