@@ -58,7 +58,7 @@ def test_the_readme_names_every_route_and_no_other() -> None:
 
 def test_the_readme_names_served_parameters() -> None:
     served = {row.name for row in PARAMETERS if row.support is Support.SERVED}
-    table = README[README.index("## The API") : README.index("## How it works")]
+    table = README[README.index("## The API") : README.index("## Tools and thinking")]
     named = {name for name in re.findall(r"`([a-z_]+)`", table) if "_" in name or name in ("n", "stop", "seed")}
     assert {"logit_bias", "min_p", "stop", "n"} <= named
     assert named - served == set()
@@ -66,7 +66,7 @@ def test_the_readme_names_served_parameters() -> None:
 
 def test_the_readme_asks_the_starter_model() -> None:
     models = re.findall(r'"?model"?[:=] ?"([^"]+)"', README)
-    assert len(models) == 2
+    assert len(models) == 3
     assert set(models) == {STARTER_NAME}
 
 

@@ -113,7 +113,6 @@ ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
     ("reasoning_effort", CHAT, {"reasoning_effort": "low"}, lambda r: r.prompt.thinking, thinks(True, "low")),
     ("reasoning_effort", CHAT, {"reasoning_effort": "none"}, lambda r: r.prompt.thinking, thinks(False)),
     ("enable_thinking", CHAT, {"enable_thinking": False}, lambda r: r.prompt.thinking, thinks(False)),
-    ("thinking_budget", CHAT, {"thinking_budget": 9}, lambda r: r.prompt.thinking, Thinking(budget_tokens=9)),
     (
         "chat_template_kwargs",
         CHAT,

@@ -83,7 +83,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"messages": [calling() | {"role": "user", "content": "a"}]}, "messages[0].tool_calls", "assistant"),
     ({"reasoning_effort": "enormous"}, "reasoning_effort", "'high'"),
-    ({"thinking_budget": -1}, "thinking_budget", "greater than or equal to 0"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages", "leave it out"),
     ({"chat_template_kwargs": "x"}, "chat_template_kwargs", "object"),
 ]
@@ -215,7 +214,8 @@ def arguments_of(call: Any) -> Any:
 
 def test_only_the_first_chunk_of_a_call_names_it(serve: Serve) -> None:
     with sdk(serve({"m": CALLS})) as client:
-        chunks: Any = client.chat.completions.create(model="m", messages=[USER], tools=TOOLS, n=2, stream=True)  # type: ignore[call-overload]
+        body: Any = {"model": "m", "messages": [USER], "tools": TOOLS, "n": 2, "stream": True}
+        chunks: Any = client.chat.completions.create(**body)
         deltas = [
             call.model_dump(exclude_unset=True)
             for chunk in chunks

@@ -94,8 +94,6 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     is_enabled: bool | None = None
     effort: str | None = None
     """In words that the model's template knows: low, medium, high."""
-    budget_tokens: int | None = None
-    """The most tokens of thinking; then its end is forced."""
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):

@@ -45,6 +45,11 @@ class Emitter:
         self._space = ""
         self._is_after_marker = True
 
+    def ignore_marker(self) -> None:
+        """A marker was read that says nothing: it goes, with the white space before it."""
+        self._space = ""
+        self._is_after_marker = self._is_after_marker or self._open is None
+
     def start_call(self, name: str, call_id: str | None = None) -> None:
         """A tool call begins."""
         self.marker()

@@ -38,22 +38,44 @@ class GrammarWriter:
         return f"{literal(text)}?" if text else ""
 
     def calls(self, begin: str, body: str, separator: str, *, parallel: bool, required: bool) -> str:
-        """The whole grammar of calls that each begin with the marker `begin` and go on with the rule `body`.
-
-        Text that is not a call cannot contain `begin`, so that whoever reads it finds what the grammar meant.
-        """
+        """What matches calls that each begin with the marker `begin` and go on with the rule `body`."""
         more = f" ({separator} {self.marker(begin)} {body})*" if parallel else ""
+        return self.after_text(begin, f"{body}{more}", required=required)
+
+    def after_text(self, begin: str, rest: str, *, required: bool) -> str:
+        """What matches the marker `begin` and then `rest`; without `required` also text instead of them, or before.
+
+        Text cannot contain `begin`, so that whoever reads the answer finds what the grammar meant.
+        """
         if required:
-            self.rule("start", f"{self.marker(begin)} {body}{more}")
-        elif self.is_special(begin):
-            self.rule("start", f"TEXT | TEXT {self.marker(begin)} {body}{more}")
-            self.rule("TEXT", "/(?s:.*)/")
-        else:
-            pattern = regex(begin)
-            self.rule("start", f"TEXT | lead {body}{more}")
-            self.rule("TEXT", f"/(?s:.*)/ & ~/(?s:.*){pattern}(?s:.*)/")
-            self.rule("lead[lazy]", f"/(?s:.*){pattern}/")
-        return self.text()
+            return f"{self.marker(begin)} {rest}"
+        # A marker that is one token can still be spelled by others.
+        pattern = regex(begin)
+        self.rule("TEXT", f"/(?s:.*)/ & ~/(?s:.*){pattern}(?s:.*)/")
+        if self.is_special(begin):
+            return f"TEXT | TEXT {self.marker(begin)} {rest}"
+        self.rule("lead[lazy]", f"/(?s:.*){pattern}/")
+        return f"TEXT | lead {rest}"
+
+    def call_object(self, tools: tuple[Tool, ...], name_key: str, arguments_key: str) -> str:
+        """Add what matches a call of any of `tools`, written as a JSON object of its name and its arguments.
+
+        The arguments of each tool have a JSON schema of their own, because references in one count from its root.
+        """
+        calls = []
+        for index, tool in enumerate(tools):
+            begin = f"{{{json.dumps(name_key)}: {json.dumps(tool.name)}, {json.dumps(arguments_key)}: "
+            body = f'{literal(begin)} {json_value(parameters_of(tool))} "}}"'
+            calls.append(self.rule(f"call_{index}", body))
+        return self.rule("call_object", " | ".join(calls))
+
+    def until(self, name: str, end: str) -> str:
+        """Add the rule `name`: any text and then the marker `end`, which the text cannot contain."""
+        if self.is_special(end):
+            text = f"{name.upper()}_TEXT"
+            self.rule(text, f"/(?s:.*)/ & ~/(?s:.*){regex(end)}(?s:.*)/")
+            return self.rule(name, f"{text} {self.marker(end)}")
+        return self.rule(f"{name}[lazy]", f"/(?s:.*){regex(end)}/")
 
     def is_special(self, marker: str) -> bool:
         """Whether a marker is one special token."""
@@ -82,4 +104,6 @@ def parameters_of(tool: Tool) -> dict[str, Any]:
     schema = json.loads(tool.parameters)
     if not isinstance(schema, dict):
         raise ValueError(f"the parameters of {tool.name} are not a JSON schema object")
-    return {"type": "object", **schema}
+    # What the schema leaves open would let a model invent arguments.
+    closed = {"additionalProperties": False} if "properties" in schema else {}
+    return {**closed, **schema, "type": "object"}

@@ -10,6 +10,7 @@ from typing import ClassVar
 from mlx_manager.ir import PartKind, Tool
 from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
+from mlx_manager.parsing.grammar import GrammarWriter
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,10 @@ class ToolFormat(ABC):
         """Read what follows `begin`, "" for a bare call. Raises `Malformed` where it is no call."""
 
     @abstractmethod
-    def lark(
-        self,
-        tools: tuple[Tool, ...],
-        *,
-        parallel: bool,
-        required: bool,
-        special_ids: Mapping[str, int] = {},
-    ) -> str:
-        """A grammar in llguidance's Lark that matches well-formed calls of `tools`, and nothing beside them.
+    def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
+        """Add rules to `writer`; returns what matches well-formed calls of `tools`, and nothing beside them.
 
-        Without `required` any text may be the answer instead, or come before the calls. `special_ids`: the ids of those
-        of `markers` that are special tokens of the tokenizer; all others are spelled as text.
+        Without `required` any text may stand instead, or before the calls.
         """
 
 
@@ -76,8 +69,8 @@ class AnswerStyle(ABC):
 
     @property
     @abstractmethod
-    def tool_format(self) -> ToolFormat | None:
-        """How calls are written, None for a model that makes none."""
+    def makes_calls(self) -> bool:
+        """Whether the model can call tools."""
 
     @abstractmethod
     def starts_in_reasoning(self, prompt: str) -> bool:
@@ -89,6 +82,25 @@ class AnswerStyle(ABC):
     ) -> Reading[None]:
         """Read a whole answer. Raises nothing: what is malformed goes out as text."""
 
+    @abstractmethod
+    def lark(
+        self,
+        tools: tuple[Tool, ...],
+        *,
+        parallel: bool,
+        required: bool,
+        special_ids: Mapping[str, int] = {},
+        starts_in_reasoning: bool = False,
+        may_reason: bool = True,
+    ) -> str:
+        """A grammar in llguidance's Lark for whole answers whose calls are all well-formed calls of `tools`.
+
+        With `required` there is at least one call and no text before it; without it the answer may be text, or text and
+        then calls. Reasoning may come first. `special_ids`: the ids of those of `markers` that are special tokens of
+        the tokenizer; all others are spelled as text. Raises `ValueError` where the model makes no calls, or the
+        parameters of a tool are no JSON schema of an object.
+        """
+
 
 @dataclass(frozen=True)
 class MarkedStyle(AnswerStyle):
@@ -96,17 +108,19 @@ class MarkedStyle(AnswerStyle):
 
     reasoning: ReasoningFormat | None = None
     tools: ToolFormat | None = None
+    ignored: tuple[str, ...] = ()
+    """Markers that say nothing, such as those around the text."""
 
     @property
     def markers(self) -> tuple[str, ...]:
         """See `AnswerStyle`."""
         reasoning = (self.reasoning.begin, self.reasoning.end) if self.reasoning else ()
-        return (*reasoning, *(self.tools.markers if self.tools else ()))
+        return (*reasoning, *(self.tools.markers if self.tools else ()), *self.ignored)
 
     @property
-    def tool_format(self) -> ToolFormat | None:
+    def makes_calls(self) -> bool:
         """See `AnswerStyle`."""
-        return self.tools
+        return self.tools is not None
 
     def starts_in_reasoning(self, prompt: str) -> bool:
         """See `AnswerStyle`."""
@@ -118,6 +132,31 @@ class MarkedStyle(AnswerStyle):
         """See `AnswerStyle`."""
         return _MarkedReader(self, cursor, out, tools).read(starts_in_reasoning)
 
+    def lark(
+        self,
+        tools: tuple[Tool, ...],
+        *,
+        parallel: bool,
+        required: bool,
+        special_ids: Mapping[str, int] = {},
+        starts_in_reasoning: bool = False,
+        may_reason: bool = True,
+    ) -> str:
+        """See `AnswerStyle`."""
+        if self.tools is None:
+            raise ValueError("the model makes no calls")
+        writer = GrammarWriter(special_ids)
+        answer = self.tools.write_calls(writer, tools, parallel=parallel, required=required)
+        if self.reasoning and starts_in_reasoning:
+            writer.until("thoughts", self.reasoning.end)
+            answer = f"thoughts GAP ({answer})"
+        elif self.reasoning and may_reason:
+            writer.until("thoughts", self.reasoning.end)
+            answer = f"({writer.marker(self.reasoning.begin)} thoughts GAP)? ({answer})"
+        writer.rule("GAP", r"/[ \n]{0,2}/")
+        writer.rule("start", answer)
+        return writer.text()
+
 
 class _MarkedReader:
     def __init__(self, style: MarkedStyle, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> None:
@@ -127,6 +166,7 @@ class _MarkedReader:
         self._out = out
         self._tools = tools
         self._begins = self._format.begins if self._format else ()
+        self._ignored = style.ignored
 
     def read(self, starts_in_reasoning: bool) -> Reading[None]:
         if starts_in_reasoning and self._reasoning:
@@ -140,11 +180,13 @@ class _MarkedReader:
                 if first and first in self._format.begins_bare:
                     yield from self._read_calls(self._format, "", PartKind.TEXT)
                     continue
-            stop = yield from self._cursor.until((*think, *self._begins), self._out.text)
+            stop = yield from self._cursor.until((*think, *self._begins, *self._ignored), self._out.text)
             if not stop:
                 return
             if self._format and stop in self._begins:
                 yield from self._read_calls(self._format, stop, PartKind.TEXT)
+            elif stop in self._ignored:
+                self._out.ignore_marker()
             elif self._reasoning:
                 yield from self._read_think_marker(self._reasoning, stop)
 

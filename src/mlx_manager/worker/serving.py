@@ -19,12 +19,24 @@ from mlx_manager.engine.prefix_miss import place
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import EngineStats, RequestEvents, RequestFailed, StepDone
-from mlx_manager.ir import Event, GenerationRequest, PrefixReason, PrefixReport, Sampling, TextPrompt
+from mlx_manager.ir import (
+    ChatPrompt,
+    Event,
+    GenerationRequest,
+    Grammar,
+    PrefixReason,
+    PrefixReport,
+    Sampling,
+    TextPrompt,
+)
+from mlx_manager.models.calls import CallRules, callable_tools
 from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.models.loading import LoadedModel
-from mlx_manager.models.prompt import PromptBuilder
+from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
+from mlx_manager.models.style import style_of
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
+from mlx_manager.worker.choice import Reading
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
@@ -44,6 +56,7 @@ class Serving:
         self._options = options
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._prompts = PromptBuilder(loaded.tokenizer, loaded.vocabulary_size)
+        self._calls = CallRules.of(style_of(loaded.tokenizer), loaded.tokenizer)
         self._vocabulary_size = loaded.vocabulary_size
         self._eos_token_ids = loaded.eos_token_ids
         self._defaults = loaded.sampling_defaults
@@ -127,7 +140,9 @@ class Serving:
         if request.request_id in self._answers or request.request_id in self._compiling:
             raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
         self._check_queue()
-        prompt = self._prompts.token_ids(request.prompt)
+        built = self._prompts.build(request.prompt)
+        prompt = built.token_ids
+        reading, grammar = self._reading(request, built)
         max_output_tokens = self._max_output_tokens(request.sampling, len(prompt))
         self._check_bias(request.sampling)
         tokenized = EngineRequest(
@@ -138,12 +153,24 @@ class Serving:
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
         )
-        answer = AnswerBuilder(request, prompt, self._vocabulary, self._echo_text(request, prompt))
-        if request.sampling.grammar is None:
+        answer = AnswerBuilder(request, prompt, self._vocabulary, reading, self._echo_text(request, prompt))
+        if grammar is None:
             self._start(tokenized, answer)
         else:
-            constraint = self._grammars.start(request.sampling.grammar)
+            constraint = self._grammars.start(grammar)
             self._compiling[request.request_id] = _Compiling(tokenized, answer, constraint)
+
+    def _reading(self, request: GenerationRequest, built: BuiltPrompt) -> tuple[Reading, Grammar | None]:
+        """How the answer is to be read, and the grammar it has to match. Raw completions are text and nothing else."""
+        if not isinstance(request.prompt, ChatPrompt):
+            return Reading(), request.sampling.grammar
+        spelled_ids = frozenset(self._calls.special_ids.values())
+        if request.sampling.grammar is not None:
+            # a form that the client asked for holds from the first token on, so that there is no room to think
+            return Reading(self._calls.style, spelled_ids=spelled_ids), request.sampling.grammar
+        starts_in_reasoning = self._calls.style.starts_in_reasoning(built.text)
+        reading = Reading(self._calls.style, callable_tools(request.prompt), starts_in_reasoning, spelled_ids)
+        return reading, self._calls.grammar(request.prompt, starts_in_reasoning=starts_in_reasoning)
 
     def _start(self, request: EngineRequest, answer: AnswerBuilder, constraint: Constraint | None = None) -> None:
         self._engine.add(request, constraint)

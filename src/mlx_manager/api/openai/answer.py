@@ -63,7 +63,7 @@ class Exchange:
             call = dialect.parse(body, answer_id=answer_id, priority_header=priority)
         client = UntilDisconnect(self.request.receive)
         notes = PrefixNotes(self.request.headers.get("x-debug", ""))
-        envelope = Envelope(answer_id, int(time.time()), call.model, self.http.fingerprint)
+        envelope = Envelope(answer_id, int(time.time()), call.model, self.http.fingerprint, call.has_functions)
         if call.stream:
             encoder = dialect.encoder(envelope, include_usage=call.include_usage)
             return self._streamed(call, client, notes, encoder)

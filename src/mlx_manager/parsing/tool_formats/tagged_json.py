@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_manager.ir import Tool
 from mlx_manager.parsing.cursor import Cursor, Reading
 from mlx_manager.parsing.emitter import Emitter
-from mlx_manager.parsing.grammar import GrammarWriter, json_value, parameters_of
+from mlx_manager.parsing.grammar import GrammarWriter
 from mlx_manager.parsing.json_text import skip_space
 from mlx_manager.parsing.style import ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, read_calls_json
@@ -17,20 +15,22 @@ from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, read_calls
 
 @dataclass(frozen=True)
 class TaggedJson(ToolFormat):
-    """`begin {"name": …, "arguments": {…}} end`, one pair of markers per call; a list of calls is understood too."""
+    """`begin {"name": …, "arguments": {…}} end`, or a list of such objects."""
 
     name: str  # type: ignore[misc]
     begins: tuple[str, ...]
     end: str
     name_key: str = "name"
     arguments_key: str = "arguments"
+    is_list: bool = False
+    """The model writes one list of calls; otherwise one call between each pair of markers. Both are understood."""
     space: str = "\n"
     """Between the markers and the JSON, and between calls, as the model writes it."""
 
     @property
     def markers(self) -> tuple[str, ...]:
         """See `ToolFormat`."""
-        return (*self.begins, self.end)
+        return (*self.begins, self.end) if self.end else self.begins
 
     def read_calls(self, begin: str, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
         """See `ToolFormat`."""
@@ -40,31 +40,26 @@ class TaggedJson(ToolFormat):
             yield from read_calls_json(cursor, out, keys)
             while (yield from cursor.peek()) in (" ", "\n", "}"):  # a brace too many is forgiven
                 yield from cursor.take()
-            if (yield from cursor.end_marker(self.end)) or (yield from cursor.peek()) != "{":
+            if (self.end and (yield from cursor.end_marker(self.end))) or (yield from cursor.peek()) != "{":
                 return
 
-    def lark(
-        self,
-        tools: tuple[Tool, ...],
-        *,
-        parallel: bool,
-        required: bool,
-        special_ids: Mapping[str, int] = {},
-    ) -> str:
+    def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`."""
-        writer = GrammarWriter(special_ids)
         space = writer.optional(self.space)
-        any_call = json_value({"anyOf": [self._schema(tool) for tool in tools]})
-        body = writer.rule("call_body", f"{space} {any_call} {space} {writer.marker(self.end)}")
-        return writer.calls(self.begins[0], body, space, parallel=parallel, required=required)
-
-    def _schema(self, tool: Tool) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "properties": {self.name_key: {"const": tool.name}, self.arguments_key: parameters_of(tool)},
-            "required": [self.name_key, self.arguments_key],
-            "additionalProperties": False,
-        }
+        call = writer.call_object(tools, self.name_key, self.arguments_key)
+        end = writer.marker(self.end) if self.end else ""
+        if self.is_list:
+            more = f' ("," " "? {call})*' if parallel else ""
+            writer.rule("call_body", f'{space} "[" {call}{more} "]" {space} {end}')
+            return writer.after_text(self.begins[0], "call_body", required=required)
+        writer.rule("call_body", f"{space} {call} {space} {end}")
+        return writer.calls(self.begins[0], "call_body", space, parallel=parallel, required=required)
 
 
 HERMES = TaggedJson("hermes", ("<tool_call>",), "</tool_call>")
+"""Hermes 2 Pro and 3, Qwen 2.5 and 3, SmolLM3, Granite 4, and whatever copied them."""
+GRANITE = TaggedJson("granite", ("<|tool_call|>", "<tool_call>"), "</tool_call>", is_list=True, space="")
+PHI4_FUNCTOOLS = TaggedJson("phi4-functools", ("functools",), "", is_list=True, space="")
+PHI4_MINI = TaggedJson("phi4-mini", ("<|tool_call|>",), "<|/tool_call|>", is_list=True, space="")
+COMMAND_R = TaggedJson("command-r", ("<|START_ACTION|>",), "<|END_ACTION|>", "tool_name", "parameters", is_list=True)
+NEMOTRON = TaggedJson("nemotron", ("<TOOLCALL>",), "</TOOLCALL>", is_list=True, space="")

@@ -169,9 +169,7 @@ def _parse_thinking(wire: ChatRequest) -> Thinking:
     effort = wire.reasoning_effort
     if is_enabled is None and effort is not None:
         is_enabled = effort != "none"
-    return Thinking(
-        is_enabled=is_enabled, effort=None if effort == "none" else effort, budget_tokens=wire.thinking_budget
-    )
+    return Thinking(is_enabled=is_enabled, effort=None if effort == "none" else effort)
 
 
 def _parse_template_kwargs(wire: ChatRequest) -> dict[str, object]:

@@ -85,7 +85,6 @@ _SERVED = (
     Parameter("function_call", Support.SERVED, "prompt.tool_choice: the form before tool_choice", endpoints=_CHAT),
     Parameter("reasoning_effort", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
     Parameter("enable_thinking", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
-    Parameter("thinking_budget", Support.SERVED, "prompt.thinking: the most tokens of it", endpoints=_CHAT),
     Parameter("chat_template_kwargs", Support.SERVED, "prompt.template_kwargs", endpoints=_CHAT),
 )
 
@@ -147,6 +146,7 @@ _REFUSED = (
     Parameter("xtc_probability", Support.REFUSED, _NO_SAMPLER, (0,)),
     Parameter("logits_processors", Support.REFUSED, _NO_SAMPLER, ([],)),
     Parameter("adapters", Support.REFUSED, "Adapters are not served yet: leave it out."),
+    Parameter("thinking_budget", Support.REFUSED, "Thinking is not bounded; see enable_thinking.", endpoints=_CHAT),
     Parameter("images", Support.REFUSED, "Images are not served yet: leave it out.", ([],)),
 )
 

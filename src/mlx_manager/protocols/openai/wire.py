@@ -213,8 +213,6 @@ class ChatRequest(_Request):
     ) = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     enable_thinking: bool | None = None
-    thinking_budget: Whole | None = Field(None, ge=0, lt=_INT64)
-    """The most tokens of thinking."""
     chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)

@@ -1,0 +1,64 @@
+"""Which tools a request may call, and the grammar of its calls where they are constrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from msgspec.structs import replace
+
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.ir import ChatPrompt, Grammar, GrammarKind, Tool, ToolChoiceMode
+from mlx_manager.parsing import AnswerStyle
+
+
+@dataclass(frozen=True)
+class CallRules:
+    """How the calls of one model's answers are constrained."""
+
+    style: AnswerStyle
+    special_ids: Mapping[str, int]
+    """Of those of the style's markers that are one token."""
+
+    @staticmethod
+    def of(style: AnswerStyle, tokenizer: TokenizerWrapper) -> CallRules:
+        """The rules of a model that answers in `style`."""
+        # llguidance takes added tokens for special ones, whatever the tokenizer says of them, so all go by their ids.
+        ids = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items()}
+        return CallRules(style, {marker: ids[marker] for marker in style.markers if marker in ids})
+
+    def grammar(self, prompt: ChatPrompt, *, starts_in_reasoning: bool) -> Grammar | None:
+        """The grammar of the whole answer: None where it is free.
+
+        A call is constrained when one has to be made, when only some of the tools may be called, or when one of them is
+        strict; before it the model may think, and unless it has to call it may say whatever is no call. Arguments of a
+        tool that is not strict are any object as long as no call has to be made.
+        Raises `InvalidRequest` for a model that makes no calls.
+        """
+        tools, choice = callable_tools(prompt), prompt.tool_choice
+        is_required = choice.mode is ToolChoiceMode.REQUIRED
+        if not tools or not (is_required or choice.names or any(tool.strict for tool in tools)):
+            return None
+        if not is_required:
+            tools = tuple(tool if tool.strict else replace(tool, parameters='{"type": "object"}') for tool in tools)
+        try:
+            text = self.style.lark(
+                tools,
+                parallel=prompt.parallel_tool_calls,
+                required=is_required,
+                special_ids=self.special_ids,
+                starts_in_reasoning=starts_in_reasoning,
+                may_reason=prompt.thinking.is_enabled is not False,
+            )
+        except ValueError as error:
+            raise InvalidRequest(f"tools cannot be enforced: {error}", param="tools") from None
+        return Grammar(kind=GrammarKind.LARK, param="tools", text=text)
+
+
+def callable_tools(prompt: ChatPrompt) -> tuple[Tool, ...]:
+    """The tools that an answer to `prompt` may call."""
+    if prompt.tool_choice.mode is ToolChoiceMode.NONE:
+        return ()
+    names = prompt.tool_choice.names
+    return tuple(tool for tool in prompt.tools if not names or tool.name in names)
