@@ -37,8 +37,8 @@ def run_server(settings: Settings) -> None:
     """Serve until interrupted. Raises `MlxManagerError` for what keeps the server from starting."""
     _make_home(settings.home)
     with _bind(settings.host, settings.port) as listener:
-        entry = choose_model(settings)
         link_embedding_model(settings.home)
+        entry = choose_model(settings)
         settings = msgspec.structs.replace(settings, model=entry.path, port=listener.getsockname()[1])
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if settings.log_level != "debug":

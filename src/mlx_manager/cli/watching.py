@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mlx_manager import __version__
-from mlx_manager.catalog import ModelEntry
+from mlx_manager.catalog import ModelEntry, ModelKind
 from mlx_manager.cli.progress import ProgressLines
 
 _POLL_S = 0.2
@@ -74,13 +74,54 @@ class Announcement:
 
 def what_to_try(base: str, entry: ModelEntry) -> str:
     """A first request for the shell and one for Python, to be copied as they are."""
-    return f"""
-MLX Manager {__version__} on {base} serves {entry.name} ({entry.architecture}, {entry.quantization})
+    heading = (
+        f"\nMLX Manager {__version__} on {base} serves {entry.name} ({entry.architecture}, {entry.quantization})\n"
+    )
+    match entry.kind:
+        case ModelKind.EMBEDDING:
+            return heading + _try_embedding(base, entry.name)
+        case ModelKind.RERANKER:
+            return heading + _try_ranking(base, entry.name)
+        case _:
+            return heading + _try_chat(base, entry.name)
 
+
+def _try_embedding(base: str, name: str) -> str:
+    return f"""
+Try it from a shell:
+
+curl {base}/v1/embeddings -H 'Content-Type: application/json' -d '{{
+  "model": "{name}",
+  "input": ["The cat sat on the mat.", "A feline rested on the rug."]
+}}'
+
+or from Python (pip install openai):
+
+from openai import OpenAI
+client = OpenAI(base_url="{base}/v1", api_key="none")
+answer = client.embeddings.create(model="{name}", input=["The cat sat on the mat."])
+print(answer.data[0].embedding[:8], flush=True)
+"""
+
+
+def _try_ranking(base: str, name: str) -> str:
+    return f"""
+Try it from a shell:
+
+curl {base}/v1/rerank -H 'Content-Type: application/json' -d '{{
+  "model": "{name}",
+  "query": "Where did the cat sit?",
+  "documents": ["Stocks fell.", "The cat sat on the mat."]
+}}'
+"""
+
+
+def _try_chat(base: str, name: str) -> str:
+    return f"""
 Try it from a shell:
 
 curl {base}/v1/chat/completions -H 'Content-Type: application/json' -d '{{
-  "model": "{entry.name}",
+  "model": "{name}",
   "messages": [{{"role": "user", "content": "What is the capital of France?"}}],
   "temperature": 0
 }}'
@@ -90,7 +131,7 @@ or from Python (pip install openai):
 from openai import OpenAI
 client = OpenAI(base_url="{base}/v1", api_key="none")
 stream = client.chat.completions.create(
-    model="{entry.name}",
+    model="{name}",
     messages=[{{"role": "user", "content": "What is the capital of France?"}}],
     temperature=0,
     stream=True,
