@@ -11,7 +11,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test check format lint types imports docs docs-check bench bench-own lock clean
+.PHONY: install serve test check format lint types imports docs docs-check bench bench-own steady lock clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -49,6 +49,9 @@ bench: install
 
 bench-own: install
 	$(BIN)/python -m benchmarks.own $(ARGS)
+
+steady: install
+	$(BIN)/python -m benchmarks.steady $(ARGS)
 
 # The lock files hold every platform's hashes and no index address. `make lock ARGS=--upgrade` takes newer versions.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(ARGS)
