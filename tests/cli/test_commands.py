@@ -69,7 +69,7 @@ def test_an_empty_home_says_what_to_do(tmp_path: Path) -> None:
     ("arguments", "variables", "exit_code", "message"),
     [
         (("import", "missing.gguf"), {}, 1, r"There is no file .*missing\.gguf\."),
-        (("serve", "--model", "nothing"), {}, 1, r"There is no model 'nothing'.*\(there: none\)\."),
+        (("serve", "--model", "nothing"), {}, 1, r"There is no model 'nothing'.*\(there: .+\)\."),
         (
             ("serve", "--port", "http"),
             {},
