@@ -79,25 +79,25 @@ def test_a_head_scores_each_document_alone_and_in_a_batch(tmp_path: Path, minilm
     (item,) = reranker.tokenize(ask(DOCUMENTS[0]), 0, 1)
     hidden = np.array(reranker.encoder.hidden_states([item])[0][0], dtype=np.float64)
     weights = {name: np.array(array) for name, array in head_of(model_type).items()}
-    logit = float(_logit(model_type, hidden, weights, reranker))
+    logit = _logit(model_type, hidden, weights, reranker)
     assert together[0] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-5)
 
 
-def _logit(model_type: str, hidden: Floats, weights: dict[str, Floats], reranker: Reranker) -> Floats:
+def _logit(model_type: str, hidden: Floats, weights: dict[str, Floats], reranker: Reranker) -> float:
     """By the formulas of the published classes."""
     if model_type == "qwen3":
-        return np.asarray(weights["score.weight"] @ hidden[-1])[0]
+        return float((weights["score.weight"] @ hidden[-1]).item())
     if model_type == "xlm-roberta":
         inner = np.tanh(weights["classifier.dense.weight"] @ hidden[0] + weights["classifier.dense.bias"])
-        return np.asarray(weights["classifier.out_proj.weight"] @ inner + weights["classifier.out_proj.bias"])[0]
+        return float((weights["classifier.out_proj.weight"] @ inner + weights["classifier.out_proj.bias"]).item())
     if model_type == "modernbert":
         inner = weights["head.dense.weight"] @ hidden.mean(axis=0)
         inner = inner * 0.5 * (1 + np.vectorize(math.erf)(inner / np.sqrt(2)))
         inner = (inner - inner.mean()) / np.sqrt(inner.var() + 1e-5) * weights["head.norm.weight"]
-        return np.asarray(weights["classifier.weight"] @ inner)[0]
+        return float((weights["classifier.weight"] @ inner).item())
     pooler = reranker.encoder.model["pooler"]["dense"]
     inner = np.tanh(np.array(pooler["weight"]) @ hidden[0] + np.array(pooler["bias"]))
-    return np.asarray(weights["classifier.weight"] @ inner + weights["classifier.bias"])[0]
+    return float((weights["classifier.weight"] @ inner + weights["classifier.bias"]).item())
 
 
 def test_the_two_texts_of_a_pair_are_told_apart(tmp_path: Path, minilm_folder: Path) -> None:
