@@ -63,14 +63,15 @@ lock:
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# The environment: each stamp is redone only when what it was made from changes.
+# The environment: each stamp is redone only when what it was made from changes. The locks are complete, so pip is not
+# asked to resolve anything: where a dependency names an extra, it would look for newer releases than the pinned ones.
 $(STAMP)/venv: tools/find-python.sh
 	@python=$$(tools/find-python.sh) && echo "Making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
 	@mkdir -p $(STAMP) && touch $@
 
 $(STAMP)/runtime: $(STAMP)/venv requirements.lock
 	@echo "Installing the locked dependencies (a few minutes the first time)"
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 $(STAMP)/project: $(STAMP)/runtime pyproject.toml
@@ -84,5 +85,5 @@ $(STAMP)/starter: $(STAMP)/runtime requirements-starter.txt
 	@touch $@
 
 $(STAMP)/dev: $(STAMP)/runtime requirements-dev.lock
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
 	@touch $@
