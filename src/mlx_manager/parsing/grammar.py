@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,21 +18,28 @@ class GrammarWriter:
 
     def __init__(self, special_ids: Mapping[str, int]) -> None:
         self._special_ids = special_ids
-        self._rules: list[str] = []
+        self._special = "(" + "|".join(re.escape(special) for special in special_ids) + ")"
+        self._rules: dict[str, str] = {}
 
     def rule(self, name: str, body: str) -> str:
-        """Add a rule; returns its name."""
-        self._rules.append(f"{name}: {body}")
+        """Add a rule; returns its name. Adding one again changes nothing."""
+        self._rules[name] = body
         return name.split("[", maxsplit=1)[0]
 
     def text(self) -> str:
         """The whole grammar. Its `start` rule must have been added."""
-        return "%llguidance {}\n" + "\n".join(self._rules) + "\n"
+        return "%llguidance {}\n" + "\n".join(f"{name}: {body}" for name, body in self._rules.items()) + "\n"
 
     def marker(self, marker: str) -> str:
-        """A marker, as the tokenizer has it."""
-        token_id = self._special_ids.get(marker)
-        return literal(marker) if token_id is None else f"<[{token_id}]>"
+        """A marker, as the tokenizer has it: what of it is a special token by its id, the rest as text."""
+        if not marker:
+            return '""'
+        pieces = re.split(self._special, marker) if self._special_ids else [marker]
+        return " ".join(
+            f"<[{self._special_ids[piece]}]>" if piece in self._special_ids else literal(piece)
+            for piece in pieces
+            if piece
+        )
 
     def optional(self, text: str) -> str:
         """A text that may be absent; nothing for no text."""
@@ -78,8 +86,8 @@ class GrammarWriter:
         return self.rule(f"{name}[lazy]", f"/(?s:.*){regex(end)}/")
 
     def is_special(self, marker: str) -> bool:
-        """Whether a marker is one special token."""
-        return marker in self._special_ids
+        """Whether a special token is in a marker, so that no text can be mistaken for it."""
+        return any(special in marker for special in self._special_ids)
 
 
 def literal(text: str) -> str:
@@ -99,11 +107,19 @@ def json_value(schema: Mapping[str, Any]) -> str:
     return "%json " + json.dumps({"x-guidance": {"whitespace_pattern": _WHITESPACE}, **schema}, ensure_ascii=False)
 
 
+def with_definitions(schema: Any, root: Mapping[str, Any]) -> Any:
+    """A schema out of the schema `root`, with the definitions that it may refer to."""
+    if not isinstance(schema, dict):
+        return schema
+    return {**{key: root[key] for key in ("$defs", "definitions") if key in root}, **schema}
+
+
 def parameters_of(tool: Tool) -> dict[str, Any]:
     """The JSON schema of the arguments object of `tool`. Raises `ValueError` when it is none."""
     schema = json.loads(tool.parameters)
     if not isinstance(schema, dict):
         raise ValueError(f"the parameters of {tool.name} are not a JSON schema object")
-    # What the schema leaves open would let a model invent arguments.
-    closed = {"additionalProperties": False} if "properties" in schema else {}
-    return {**closed, **schema, "type": "object"}
+    if "properties" in schema:
+        # What the schema leaves open would let a model invent arguments.
+        return {"additionalProperties": False, **schema, "type": "object"}
+    return {**schema, "type": "object"}

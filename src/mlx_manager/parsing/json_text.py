@@ -30,7 +30,7 @@ def read_value(cursor: Cursor, emit: Callable[[str], None], depth: int = 0) -> R
     elif first == '"':
         yield from read_string(cursor, emit)
     elif first == "-" or first.isdigit():
-        yield from _read_number(cursor, emit)
+        yield from read_number(cursor, emit)
     else:
         for word in ("true", "false", "null"):
             if (yield from cursor.literal(word)):
@@ -143,7 +143,7 @@ def _read_items(cursor: Cursor, emit: Callable[[str], None], depth: int) -> Read
         yield from _pass_space(cursor, emit)
 
 
-def _read_number(cursor: Cursor, emit: Callable[[str], None]) -> Reading[None]:
+def read_number(cursor: Cursor, emit: Callable[[str], None]) -> Reading[None]:
     """A number goes out whole, because only its end shows that it is one."""
     spelled = ""
     while (yield from cursor.peek()) in _NUMBER and len(spelled) < _MOST_NUMBER_CHARACTERS:

@@ -63,3 +63,9 @@ PHI4_FUNCTOOLS = TaggedJson("phi4-functools", ("functools",), "", is_list=True, 
 PHI4_MINI = TaggedJson("phi4-mini", ("<|tool_call|>",), "<|/tool_call|>", is_list=True, space="")
 COMMAND_R = TaggedJson("command-r", ("<|START_ACTION|>",), "<|END_ACTION|>", "tool_name", "parameters", is_list=True)
 NEMOTRON = TaggedJson("nemotron", ("<TOOLCALL>",), "</TOOLCALL>", is_list=True, space="")
+GRANITE = TaggedJson("granite", ("<|tool_call|>", "<tool_call>"), "</tool_call>", is_list=True, space="")
+"""Granite 3; Granite 4 writes as Hermes does."""
+PHI4_FUNCTOOLS = TaggedJson("phi4-functools", ("functools",), "", is_list=True, space="")
+PHI4_MINI = TaggedJson("phi4-mini", ("<|tool_call|>", "functools"), "<|/tool_call|>", is_list=True, space="")
+COMMAND_R = TaggedJson("command-r", ("<|START_ACTION|>",), "<|END_ACTION|>", "tool_name", "parameters", is_list=True)
+NEMOTRON = TaggedJson("nemotron", ("<TOOLCALL>",), "</TOOLCALL>", is_list=True, space="")

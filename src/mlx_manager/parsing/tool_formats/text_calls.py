@@ -1,0 +1,255 @@
+"""Calls whose arguments are plain text between markers: Qwen3-Coder, GLM, MiniMax, DeepSeek V3.2 and their like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_manager.ir import Tool
+from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
+from mlx_manager.parsing.emitter import Emitter
+from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of, with_definitions
+from mlx_manager.parsing.style import ToolFormat
+from mlx_manager.parsing.tool_formats.text_values import is_text, properties_of, value_of
+
+_MOST_NAME_CHARACTERS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCalls(ToolFormat):
+    """One section of calls, or one section for each call; the markers are data."""
+
+    name: str  # type: ignore[misc]
+    begins: tuple[str, ...]
+    end: str
+    call_begin: str = ""
+    """Before the tool's name; "" where the section's marker stands directly before it."""
+    name_end: str = ""
+    """After the tool's name; "" where the name ends with the line or with the next marker."""
+    call_end: str = ""
+    """After the last argument; "" where the section ends with its one call."""
+    key_begin: str
+    key_end: str
+    text_key_end: str = ""
+    """After the key of an argument that is a string, where the model says so itself."""
+    value_begin: str = ""
+    value_end: str
+    token: str = ""
+    """A special token that is a part of the markers."""
+    gap: str = "\n"
+    """Between markers, as the model writes it."""
+    value_gap: str = ""
+    """Between a value and the markers around it; not part of the value."""
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """See `ToolFormat`."""
+        between = (self.key_begin, self.key_end, self.text_key_end, self.value_begin, self.value_end)
+        spelled = (*self.begins, self.end, self.call_begin, self.call_end, *between, self.token)
+        return tuple(dict.fromkeys(marker for marker in spelled if marker))
+
+    def read_calls(self, begin: str, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
+        """See `ToolFormat`."""
+        is_begun = begin == self.call_begin
+        while True:
+            if not is_begun:
+                yield from cursor.skip_whitespace()
+                yield from cursor.expect(self.call_begin)
+            yield from self._read_call(cursor, out, tools)
+            yield from cursor.skip_whitespace()
+            if not self.call_end or (yield from cursor.end_marker(self.end)) or not (yield from cursor.peek()):
+                return
+            if not (yield from cursor.literal(self.call_begin)):
+                return
+            is_begun = True
+
+    def _read_call(self, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
+        last = self.call_end or self.end
+        if self.name_end:
+            name, stop = yield from cursor.collect_until((self.name_end,), _MOST_NAME_CHARACTERS)
+        else:
+            name, stop = yield from cursor.collect_until(("\n", self.key_begin, last), _MOST_NAME_CHARACTERS)
+        name = name.strip()
+        if not name or any(character in name for character in "\n<>{}"):
+            raise Malformed
+        out.start_call(name)
+        schemas = properties_of(tools, name)
+        opening = "{"
+        while stop != last:
+            if stop != self.key_begin:
+                yield from cursor.skip_whitespace()
+                if (yield from cursor.literal(last)):
+                    break
+                yield from cursor.expect(self.key_begin)
+            yield from self._read_argument(cursor, out, schemas, opening)
+            opening, stop = ", ", ""
+        out.arguments("{}" if opening == "{" else "}")
+        out.end_call()
+
+    def _read_argument(self, cursor: Cursor, out: Emitter, schemas: Mapping[str, Any], opening: str) -> Reading[None]:
+        ends = (self.key_end, self.text_key_end) if self.text_key_end else (self.key_end,)
+        key, stop = yield from cursor.collect_until(ends, _MOST_NAME_CHARACTERS)
+        key = key.strip()
+        out.arguments(f"{opening}{json.dumps(key, ensure_ascii=False)}: ")
+        if self.value_begin:
+            yield from cursor.skip_whitespace()
+            yield from cursor.expect(self.value_begin)
+        if self.value_gap:
+            yield from cursor.literal(self.value_gap)
+        schema = schemas.get(key)
+        if stop == self.text_key_end or is_text(schema):
+            yield from self._read_text(cursor, out)
+        else:
+            text, _ = yield from cursor.collect_until((self.value_end,))
+            out.arguments(value_of(text.removesuffix(self.value_gap) if self.value_gap else text, schema))
+
+    def _read_text(self, cursor: Cursor, out: Emitter) -> Reading[None]:
+        """A string, as it comes. One gap before the marker that ends it is not part of it, so that one is held back."""
+        held = ""
+
+        def emit(text: str) -> None:
+            nonlocal held
+            text = held + text
+            held = self.value_gap if self.value_gap and text.endswith(self.value_gap) else ""
+            out.arguments(json.dumps(text[: len(text) - len(held)], ensure_ascii=False)[1:-1])
+
+        out.arguments('"')
+        if not (yield from cursor.until((self.value_end,), emit)):
+            raise Malformed
+        out.arguments('"')
+
+    def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
+        """See `ToolFormat`. Of what a schema says of strings, only `enum` and `const` are enforced."""
+        gap = writer.optional(self.gap)
+        calls = [self._write_call(writer, f"call_{index}", tool) for index, tool in enumerate(tools)]
+        writer.rule("any_call", " | ".join(calls))
+        if not self.call_end:
+            body = writer.rule("call_body", f"any_call {writer.marker(self.end)}")
+            return writer.calls(self.begins[0], body, gap, parallel=parallel, required=required)
+        more = f" ({gap} any_call)*" if parallel else ""
+        section = writer.rule("section", f"{gap} any_call{more} {gap} {writer.marker(self.end)}")
+        if parallel and self.is_section_per_call:
+            section = f"{section} ({gap} {writer.marker(self.begins[0])} {section})*"
+        return writer.after_text(self.begins[0], section, required=required)
+
+    @property
+    def is_section_per_call(self) -> bool:
+        """Whether the model writes a section for each call, though sections could hold several."""
+        return self.call_begin in self.begins
+
+    def _write_call(self, writer: GrammarWriter, rule: str, tool: Tool) -> str:
+        schema = parameters_of(tool)
+        needed = schema.get("required", [])
+        gap = writer.optional(self.gap)
+        arguments = []
+        for index, (key, value) in enumerate(schema.get("properties", {}).items()):
+            argument = self._write_argument(writer, f"{rule}_{index}", key, with_definitions(value, schema))
+            arguments.append(f"{argument} {gap}" if key in needed else f"({argument} {gap})?")
+        parts = [writer.marker(self.call_begin + tool.name + self.name_end), gap, *arguments]
+        if self.call_end:
+            parts.append(writer.marker(self.call_end))
+        return writer.rule(rule, " ".join(parts))
+
+    def _write_argument(self, writer: GrammarWriter, rule: str, key: str, schema: Any) -> str:
+        is_string = is_text(schema)
+        key_end = self.text_key_end if self.text_key_end and is_string else self.key_end
+        begin = f"{writer.marker(self.key_begin)} {literal(key)} {writer.marker(key_end)}"
+        if self.value_begin:
+            begin += f" {writer.optional(self.gap)} {writer.marker(self.value_begin)}"
+        gap = writer.optional(self.value_gap)
+        end = writer.marker(self.value_end)
+        choices = (
+            schema.get("enum", [schema["const"]] if "const" in schema else None) if isinstance(schema, dict) else None
+        )
+        if is_string and choices:
+            value = f"{gap} ({' | '.join(literal(choice) for choice in choices)}) {gap} {end}"
+        elif is_string:
+            writer.until("TEXT_VALUE", self.value_end)
+            value = "TEXT_VALUE"
+        else:
+            value = f"{gap} {json_value(schema if isinstance(schema, dict) else {})} {gap} {end}"
+        return writer.rule(rule, f"{begin} {value}")
+
+
+QWEN3_CODER = TextCalls(
+    name="qwen3-coder",
+    begins=("<tool_call>", "<function="),
+    end="</tool_call>",
+    call_begin="<function=",
+    name_end=">",
+    call_end="</function>",
+    key_begin="<parameter=",
+    key_end=">",
+    value_end="</parameter>",
+    value_gap="\n",
+)
+"""Also Qwen3.5, Nemotron 3, Step 3.5."""
+GLM = TextCalls(
+    name="glm",
+    begins=("<tool_call>",),
+    end="</tool_call>",
+    key_begin="<arg_key>",
+    key_end="</arg_key>",
+    value_begin="<arg_value>",
+    value_end="</arg_value>",
+)
+MINIMAX_M2 = TextCalls(
+    name="minimax-m2",
+    begins=("<minimax:tool_call>",),
+    end="</minimax:tool_call>",
+    call_begin='<invoke name="',
+    name_end='">',
+    call_end="</invoke>",
+    key_begin='<parameter name="',
+    key_end='">',
+    value_end="</parameter>",
+)
+DEEPSEEK_V32 = TextCalls(
+    name="deepseek-v3.2",
+    begins=("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"),
+    end="</｜DSML｜function_calls>",
+    call_begin='<｜DSML｜invoke name="',
+    name_end='">',
+    call_end="</｜DSML｜invoke>",
+    key_begin='<｜DSML｜parameter name="',
+    key_end='" string="false">',
+    text_key_end='" string="true">',
+    value_end="</｜DSML｜parameter>",
+    token="｜DSML｜",
+)
+DEEPSEEK_V4 = TextCalls(
+    name="deepseek-v4",
+    begins=("<｜DSML｜tool_calls>", "<｜DSML｜function_calls>"),
+    end="</｜DSML｜tool_calls>",
+    call_begin='<｜DSML｜invoke name="',
+    name_end='">',
+    call_end="</｜DSML｜invoke>",
+    key_begin='<｜DSML｜parameter name="',
+    key_end='" string="false">',
+    text_key_end='" string="true">',
+    value_end="</｜DSML｜parameter>",
+    token="｜DSML｜",
+)
+LONGCAT = TextCalls(
+    name="longcat",
+    begins=("<longcat_tool_call>",),
+    end="</longcat_tool_call>",
+    key_begin="<longcat_arg_key>",
+    key_end="</longcat_arg_key>",
+    value_begin="<longcat_arg_value>",
+    value_end="</longcat_arg_value>",
+)
+SEED = TextCalls(
+    name="seed-oss",
+    begins=("<seed:tool_call>", "<function="),
+    end="</seed:tool_call>",
+    call_begin="<function=",
+    name_end=">",
+    call_end="</function>",
+    key_begin="<parameter=",
+    key_end=">",
+    value_end="</parameter>",
+    value_gap="\n",
+)
