@@ -66,7 +66,7 @@ def run(
     rng = Random(f"{model_type} {seed}")
     small = serve_small(model_type, num_blocks_for(limits.max_tokens) + 1)
     started_s = time.perf_counter()
-    questions = ask_alone(small, rng, num_questions, limits.max_tokens)
+    questions = ask_alone(small, rng, num_questions, limits)
     alone_s = time.perf_counter() - started_s
     load = Load(small.new_engine(limits, lookahead), questions, rng, limits)
     tally = load.play(num_steps)

@@ -12,9 +12,6 @@ from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke, Token
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import Priority
 
-_STEPS_PER_WAVE = 400
-"""After so many steps nobody joins until everybody has left."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,6 +23,9 @@ class Limits:
     max_step_tokens: int = 256
     max_live: int = 18
     """Requests at once, waiting ones included."""
+    max_answer_tokens: int = 120
+    steps_per_wave: int = 400
+    """After so many steps nobody joins until everybody has left."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Load:
         wave_ends = 0
         while self.tally.num_steps < num_steps or self._live:
             if not self._live and self.tally.num_steps >= wave_ends:
-                wave_ends = self.tally.num_steps + _STEPS_PER_WAVE
+                wave_ends = self.tally.num_steps + self._limits.steps_per_wave
                 most = self._rng.choice((1, 4, self._limits.max_live, self._limits.max_live))
             if self.tally.num_steps < min(wave_ends, num_steps) and len(self._live) < most and self._rng.random() < 0.6:
                 self._join()

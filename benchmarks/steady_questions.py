@@ -26,7 +26,6 @@ _MIN_MARGIN = 5e-4
 """Least distance between the two likeliest tokens' log-probabilities: an answer ends before rounding could decide."""
 _NUDGE = 3e-4
 """A seeded answer ends before the first token that a temperature so little higher or lower would change."""
-_MAX_ANSWER = 120
 _STEP_S = 0.005
 _NUM_CHECKPOINTS = 24
 
@@ -84,8 +83,9 @@ def even_clock() -> Callable[[], float]:
     return lambda: next(looks) * _STEP_S
 
 
-def ask_alone(small: Small, rng: Random, num_questions: int, max_tokens: int) -> list[Question]:
-    """Questions of every length up to `max_tokens`, many of which begin alike, with their answers alone."""
+def ask_alone(small: Small, rng: Random, num_questions: int, limits: Limits) -> list[Question]:
+    """Questions of every length up to the limit, many of which begin alike, with their answers alone."""
+    max_tokens = limits.max_tokens
     bases = [_text(rng, max_tokens) for _ in range(_NUM_BASES)]
     questions: list[Question] = []
     while len(questions) < num_questions:
@@ -94,7 +94,10 @@ def ask_alone(small: Small, rng: Random, num_questions: int, max_tokens: int) ->
         length = round(max_tokens**share)
         num_shared = rng.choice((0, rng.randrange(length), length // 32 * 32))
         prompt = (*rng.choice(bases)[: min(num_shared, length - 1)], *_text(rng, length))[:length]
-        num_wanted = min(max_tokens - length, rng.choice((12, 60, _MAX_ANSWER, _MAX_ANSWER)))
+        num_wanted = min(
+            max_tokens - length,
+            rng.choice((12, limits.max_answer_tokens // 2, limits.max_answer_tokens, limits.max_answer_tokens)),
+        )
         if num_wanted < 1:
             continue
         greedy = _ask_greedy(small, prompt, num_wanted)

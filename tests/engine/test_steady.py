@@ -13,27 +13,30 @@ from benchmarks.steady_questions import ask_alone, serve_small
 from mlx_manager.engine.engine import Lookahead
 
 NUM_STEPS = 250
-SMALL = Limits(max_tokens=400, num_blocks=14, max_batch_size=8, max_step_tokens=64)
+SMALL = Limits(
+    max_tokens=260, num_blocks=10, max_batch_size=8, max_step_tokens=64, max_answer_tokens=36, steps_per_wave=80
+)
 
 
 def small_limits(model_type: str) -> Limits:
-    return replace(SMALL, num_blocks=8) if model_type == WINDOWED else SMALL
+    return replace(SMALL, num_blocks=6) if model_type == WINDOWED else SMALL
 
 
 @pytest.mark.parametrize(
     ("model_type", "lookahead"), list(zip(MODELS, (*Lookahead, Lookahead.LAUNCH), strict=True)), ids=str
 )
 def test_every_answer_is_that_of_the_request_alone(model_type: str, lookahead: Lookahead) -> None:
-    tally = run(model_type, NUM_STEPS, small_limits(model_type), num_questions=6, lookahead=lookahead).tally
+    tally = run(model_type, NUM_STEPS, small_limits(model_type), num_questions=5, lookahead=lookahead).tally
     assert tally.num_steps >= NUM_STEPS
     assert tally.num_differences == 0
     assert tally.num_compared_tokens > NUM_STEPS
-    assert min(tally.num_preemptions, tally.num_cancelled, tally.num_forking, tally.num_cached_tokens) > 0
+    assert min(tally.num_preemptions, tally.num_cancelled, tally.num_forking) > 0
+    assert tally.num_idle_moments > 1
 
 
 def test_an_answer_that_differs_is_found() -> None:
     small, rng = serve_small("qwen3", 14), Random(3)
-    [question] = ask_alone(small, rng, 1, 60)
+    [question] = ask_alone(small, rng, 1, replace(SMALL, max_tokens=60))
     way = question.ways[0]
     wrong = Way(way.params, (*way.answer[:-1], way.answer[-1] ^ 1))
     load = Load(small.new_engine(SMALL, Lookahead.NONE), [Question(question.prompt, (wrong,))], rng, SMALL)
