@@ -36,7 +36,8 @@ def _weights(vocabulary_size: int, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> np.ndarray:
-        return (random.standard_normal((rows, columns)) / columns**0.5).astype(np.float32)
+        scaled: np.ndarray = random.standard_normal((rows, columns)) / columns**0.5
+        return scaled.astype(np.float32)
 
     tensors = {
         "model.embed_tokens.weight": matrix(vocabulary_size, _HIDDEN),

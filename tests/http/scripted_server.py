@@ -16,7 +16,7 @@ from mlx_manager.app import Parts, PartsFactory, build_server, create_app
 from mlx_manager.backends.scripted import ScriptedBackend, Step
 from mlx_manager.catalog import ModelEntry
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.ir import Event, GenerationRequest
+from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
 from mlx_manager.pool import ModelState, ModelStatus
 
 HELLO = ("Hel", "lo ", "wörld", " 🌍")
@@ -44,6 +44,10 @@ class Recorder:
                     yield event
         finally:
             self.ended.put(request.request_id)
+
+    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """The script's vectors."""
+        return await self._scripted.embed(request)
 
 
 @dataclass

@@ -32,7 +32,7 @@ def most_rss_bytes(pid: int) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc; the process constant is Linux's")
 async def test_the_worker_takes_what_was_predicted(starter_home: Path) -> None:
-    (entry,) = Inventory(starter_home).entries()
+    entry = Inventory(starter_home).find(STARTER_NAME)
     told = predict_footprint(entry, _OPTIONS, is_cpu_backend=runs_on_linux_cpu())
     pool = ModelPool(lambda: [entry], default_model=STARTER_NAME, options=_OPTIONS, spare_delay_s=0.0)
     try:

@@ -36,6 +36,9 @@ class OnDisk:
         states = {True: ModelState.READY, False: ModelState.COLD}
         return [ModelStatus(entry=e, state=states[e.name in self.loaded]) for e in self._inventory.entries()]
 
+    def progress(self, name: str) -> str | None:
+        return None
+
 
 @asynccontextmanager
 async def asking(hub: HubServer, home: Path) -> AsyncIterator[tuple[httpx.AsyncClient, OnDisk]]:

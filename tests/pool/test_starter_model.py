@@ -112,7 +112,7 @@ async def test_requests_of_the_starter_model_run_together_and_abort_alone(starte
 
 
 async def test_a_folder_without_weights_is_refused_with_the_reason(starter_home: Path, tmp_path: Path) -> None:
-    (entry,) = Inventory(starter_home).entries()
+    entry = Inventory(starter_home).find(STARTER_NAME)
     copy_without_weights(Path(entry.path), tmp_path / "empty")
     async with starter_pool(lambda: [msgspec.structs.replace(entry, path=str(tmp_path / "empty"))]) as pool:
         with pytest.raises(

@@ -11,7 +11,7 @@ PREFIX_HEADER = "x-prefix-cache"
 
 
 class PrefixNotes:
-    """The prefix reports of one answer's prompts, noted as they pass by if `debug`, its X-Debug header, asks for them."""
+    """The prefix reports of one answer, noted as they pass by if `debug`, its X-Debug header, asks for them."""
 
     def __init__(self, debug: str) -> None:
         self._is_wanted = "prefix" in (word.strip().lower() for word in debug.split(","))

@@ -71,6 +71,17 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def check_whole(folder: Path) -> None:
+    """Raises `InvalidRequest` that names a file of weights which breaks off, as one does whose copy was interrupted."""
+    for file in sorted(folder.glob("model*.safetensors")):
+        num_needed = sum(tensor.nbytes for tensor in _read_header(file).values())
+        num_there = file.stat().st_size
+        if num_there < num_needed:
+            raise InvalidRequest(
+                f"{file} breaks off: it has {num_there} of at least {num_needed} bytes. Download the model again."
+            )
+
+
 def _read_header(file: Path) -> dict[str, Tensor]:
     try:
         with file.open("rb") as stream:

@@ -139,7 +139,7 @@ def _build(folder: Path, config: dict[str, Any], family: EncoderFamily) -> tuple
         raise FileNotFoundError(f"there are no model*.safetensors in {folder}")
     raw: dict[str, mx.array] = {}
     for file in files:
-        raw |= mx.load(str(file))
+        raw.update(mx.load(str(file)))  # type: ignore[arg-type]
     heads = {name: array for name, array in raw.items() if name.startswith(_HEADS)}
     encoder = {name.removeprefix(family.prefix): array for name, array in raw.items() if name not in heads}
     encoder = model.sanitize(encoder) if hasattr(model, "sanitize") else encoder

@@ -13,6 +13,7 @@ import psutil
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.hub import Footprint, predict_footprint
+from mlx_manager.hub.safetensors_header import check_whole
 from mlx_manager.ipc import ServingReport
 from mlx_manager.pool.blas import runs_on_linux_cpu
 
@@ -31,7 +32,8 @@ class Predictor(Protocol):
 
 
 def predict_here(entry: ModelEntry, options: LoadOptions) -> Footprint:
-    """The footprint on this machine."""
+    """The footprint on this machine. Weights that break off are found here, before room is made for them."""
+    check_whole(Path(entry.path))
     return predict_footprint(entry, options, is_cpu_backend=runs_on_linux_cpu())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -154,4 +155,4 @@ def _encode(row: bytes, *, is_base64: bool) -> list[float] | str:
 
 def floats_of(row: bytes) -> list[float]:
     """The numbers of one row. The machines that MLX runs on are little-endian, as the rows are."""
-    return memoryview(row).cast("f").tolist()
+    return array("f", row).tolist()
