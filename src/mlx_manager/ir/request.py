@@ -32,8 +32,21 @@ class TextContent(msgspec.Struct, frozen=True, tag="text"):
     text: str
 
 
-Content = TextContent
-"""One piece of a message. The union of all kinds, once there is a second."""
+class ImageContent(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """A picture in a message: the bytes of its encoded file, or the address that they are to be fetched from."""
+
+    data: bytes = b""
+    """The encoded file as it was sent; empty where only `url` is known."""
+    url: str = ""
+    """An https address, while nobody has fetched it."""
+    media_type: str = ""
+    """As the client says, such as image/png; a decoder looks at the bytes instead."""
+    detail: str | None = None
+    """How closely to look, in OpenAI's words: auto, low, high."""
+
+
+Content = TextContent | ImageContent
+"""One piece of a message."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +73,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """All text of the message, its pieces joined by line breaks."""
-        return "\n".join(piece.text for piece in self.content)
+        return "\n".join(piece.text for piece in self.content if isinstance(piece, TextContent))
+
+    @property
+    def images(self) -> tuple[ImageContent, ...]:
+        """All pictures of the message, in order."""
+        return tuple(piece for piece in self.content if isinstance(piece, ImageContent))
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
