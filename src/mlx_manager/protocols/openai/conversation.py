@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thinking, ToolCall
 from mlx_manager.protocols.openai.tools import parse_tool_choice, parse_tools
-from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart, SentFunction
+from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -45,8 +46,8 @@ def parse_conversation(wire: ChatRequest) -> ChatPrompt:
         tool_choice=parse_tool_choice(wire, tools),
         # the older form has room for one call only
         parallel_tool_calls=wire.parallel_tool_calls is not False and not wire.functions,
-        thinking=_parse_thinking(wire),
-        template_kwargs=_parse_template_kwargs(wire),
+        thinking=parse_thinking(wire.enable_thinking, wire.reasoning_effort),
+        template_kwargs=parse_template_kwargs(wire.chat_template_kwargs),
     )
 
 
@@ -112,22 +113,25 @@ def _parse_calls(message: ChatMessage, at: str, calls: _Calls) -> tuple[ToolCall
     parsed = []
     for call_id, function, function_at in sent:
         calls.names[call_id] = function.name
-        arguments = _parse_arguments(function, f"{function_at}.arguments")
+        arguments = parse_arguments(function.arguments, f"{function_at}.arguments")
         parsed.append(ToolCall(call_id=call_id, name=function.name, arguments=arguments))
     return tuple(parsed)
 
 
-def _parse_arguments(function: SentFunction, at: str) -> str:
-    """The text as it was sent; some clients send none for a call without arguments."""
-    if not function.arguments.strip():
+def parse_arguments(sent: str, at: str) -> str:
+    """The arguments of a call as they were sent; some clients send none for a call without arguments.
+
+    Raises `InvalidRequest` for what is not the text of a JSON object.
+    """
+    if not sent.strip():
         return "{}"
     try:
-        arguments = json.loads(function.arguments)
-    except ValueError as error:
+        arguments = json.loads(sent)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{at} is not JSON: {error}. Send the text of a JSON object.", param=at) from None
     if not isinstance(arguments, dict):
         raise InvalidRequest(f"{at} is JSON, but not an object: send the text of a JSON object.", param=at)
-    return function.arguments
+    return sent
 
 
 def _parse_answered_call(message: ChatMessage, content: tuple[Content, ...], at: str, calls: _Calls) -> Message:
@@ -163,17 +167,16 @@ def _parse_part(part: ContentPart, at: str) -> Content:
     raise InvalidRequest(f"{at}.type cannot be {part.type[:40]!r}: send parts of type text.", param=f"{at}.type")
 
 
-def _parse_thinking(wire: ChatRequest) -> Thinking:
+def parse_thinking(is_enabled: bool | None, effort: str | None) -> Thinking:
     """An effort asks for thinking, but for the effort "none"; what `enable_thinking` says comes first."""
-    is_enabled = wire.enable_thinking
-    effort = wire.reasoning_effort
     if is_enabled is None and effort is not None:
         is_enabled = effort != "none"
     return Thinking(is_enabled=is_enabled, effort=None if effort == "none" else effort)
 
 
-def _parse_template_kwargs(wire: ChatRequest) -> dict[str, object]:
-    kwargs = wire.chat_template_kwargs or {}
+def parse_template_kwargs(sent: dict[str, Any] | None) -> dict[str, Any]:
+    """Further variables for the template. Raises `InvalidRequest` for names that the renderer uses itself."""
+    kwargs = sent or {}
     for name in kwargs:
         if name in _NOT_FOR_TEMPLATES:
             at = f"chat_template_kwargs.{name}"

@@ -5,25 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
-from mlx_manager.ir import (
-    ChatPrompt,
-    GenerationRequest,
-    Priority,
-    Prompt,
-    Sampling,
-    TextPrompt,
-    TokenPrompt,
-    ToolChoiceMode,
-)
+from mlx_manager.ir import GenerationRequest, Prompt, Sampling, TextPrompt, TokenPrompt
 from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.grammar import parse_grammar
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
-from mlx_manager.protocols.openai.wire import (
-    MAX_STOPS,
-    ChatRequest,
-    CompletionRequest,
-    parse_wire,
-)
+from mlx_manager.protocols.openai.sampling import check_calls, parse_priority, parse_sampling
+from mlx_manager.protocols.openai.wire import ChatRequest, CompletionRequest, parse_wire
 
 
 @dataclass(frozen=True)
@@ -59,9 +46,9 @@ def parse_chat(body: bytes, *, answer_id: str, priority_header: str | None = Non
     logprobs = bool(wire.logprobs)
     if wire.top_logprobs and not logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: send logprobs: true with it.", param="top_logprobs")
-    sampling = _parse_sampling(wire, logprobs=logprobs, top_logprobs=wire.top_logprobs or 0)
+    sampling = _sampling_of(wire, logprobs=logprobs, top_logprobs=wire.top_logprobs or 0)
     prompt = parse_conversation(wire)
-    _check_calls(prompt, sampling)
+    check_calls(prompt, sampling)
     return _call(wire, (prompt,), sampling, answer_id=answer_id, priority_header=priority_header, ignored=ignored)
 
 
@@ -74,21 +61,9 @@ def parse_completion(body: bytes, *, answer_id: str, priority_header: str | None
             "echo with logprobs is not supported: the prompt's log-probabilities are not served. Leave one out.",
             param="echo",
         )
-    sampling = _parse_sampling(wire, logprobs=wire.logprobs is not None, top_logprobs=wire.logprobs or 0)
+    sampling = _sampling_of(wire, logprobs=wire.logprobs is not None, top_logprobs=wire.logprobs or 0)
     prompts = _parse_prompts(wire)
     return _call(wire, prompts, sampling, answer_id=answer_id, priority_header=priority_header, ignored=ignored)
-
-
-def _check_calls(prompt: ChatPrompt, sampling: Sampling) -> None:
-    """Raises `InvalidRequest` where what is said about tool calls and about the rest of the answer cannot both hold."""
-    is_required = prompt.tool_choice.mode is ToolChoiceMode.REQUIRED
-    if is_required and sampling.grammar is not None:
-        name = sampling.grammar.param.split(".")[0]
-        raise InvalidRequest(
-            f"tool_choice asks for a tool call, and {name} for a text: send one of them.", param="tool_choice"
-        )
-    if sampling.ignore_eos and (is_required or any(tool.strict for tool in prompt.tools)):
-        raise InvalidRequest("ignore_eos would go on behind the end of a tool call: leave it out.", param="ignore_eos")
 
 
 def _call(
@@ -100,7 +75,7 @@ def _call(
     priority_header: str | None,
     ignored: tuple[str, ...],
 ) -> Call:
-    priority = _parse_priority(wire.priority, priority_header)
+    priority = parse_priority(wire.priority, priority_header)
     requests = tuple(
         GenerationRequest(
             request_id=answer_id if len(prompts) == 1 else f"{answer_id}-{index}",
@@ -123,50 +98,15 @@ def _call(
     )
 
 
-def _parse_sampling(wire: ChatRequest | CompletionRequest, *, logprobs: bool, top_logprobs: int) -> Sampling:
+def _sampling_of(wire: ChatRequest | CompletionRequest, *, logprobs: bool, top_logprobs: int) -> Sampling:
     max_tokens = wire.max_completion_tokens
     if max_tokens is None:
         max_tokens = wire.max_tokens
     elif wire.max_tokens not in (None, max_tokens):
         raise InvalidRequest("max_tokens and max_completion_tokens differ: send one of them.", param="max_tokens")
-    return Sampling(
-        max_tokens=max_tokens,
-        temperature=wire.temperature,
-        top_p=wire.top_p,
-        top_k=None if wire.top_k is None else max(wire.top_k, 0),
-        min_p=wire.min_p,
-        # a negative seed is as good as any; the sampler's keys are made of whole numbers
-        seed=None if wire.seed is None else wire.seed % 2**63,
-        repetition_penalty=wire.repetition_penalty,
-        presence_penalty=wire.presence_penalty or 0.0,
-        frequency_penalty=wire.frequency_penalty or 0.0,
-        logit_bias={int(token_id): bias for token_id, bias in (wire.logit_bias or {}).items()},
-        grammar=parse_grammar(wire),
-        stop=_parse_stop(wire.stop),
-        ignore_eos=bool(wire.ignore_eos),
-        logprobs=logprobs,
-        top_logprobs=top_logprobs,
+    return parse_sampling(
+        wire, max_tokens=max_tokens, grammar=parse_grammar(wire), logprobs=logprobs, top_logprobs=top_logprobs
     )
-
-
-def _parse_stop(stop: str | list[str] | None) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if len(stops) > MAX_STOPS:
-        raise InvalidRequest(f"stop has {len(stops)} strings: send at most {MAX_STOPS}.", param="stop")
-    if "" in stops:
-        raise InvalidRequest("stop has an empty string, which would stop at once: leave it out.", param="stop")
-    return stops
-
-
-def _parse_priority(field: str | None, header: str | None) -> Priority:
-    if field is not None or header is None:
-        return Priority(field or Priority.NORMAL)
-    word = header.strip().lower()
-    if word not in list(Priority):
-        raise InvalidRequest(
-            f"The header X-Priority cannot be {word[:40]!r}: send high, normal or low.", param="X-Priority"
-        )
-    return Priority(word)
 
 
 def _parse_prompts(wire: CompletionRequest) -> tuple[Prompt, ...]:

@@ -20,13 +20,17 @@ def parse_tools(wire: ChatRequest) -> tuple[Tool, ...]:
         found = [_function_of(tool, f"tools[{index}]") for index, tool in enumerate(wire.tools or ())]
     tools: dict[str, Tool] = {}
     for definition, at in found:
-        if definition.name in tools:
-            raise InvalidRequest(
-                f"{at}.name {definition.name!r} is the name of a tool before it: every tool needs its own.",
-                param=f"{at}.name",
-            )
-        tools[definition.name] = _parse_tool(definition, at)
+        add_tool(tools, parse_tool(definition, at), at)
     return tuple(tools.values())
+
+
+def add_tool(tools: dict[str, Tool], tool: Tool, at: str) -> None:
+    """Add a tool to those before it, which are kept by their names. Raises `InvalidRequest` for a name of theirs."""
+    if tool.name in tools:
+        raise InvalidRequest(
+            f"{at}.name {tool.name!r} is the name of a tool before it: every tool needs its own.", param=f"{at}.name"
+        )
+    tools[tool.name] = tool
 
 
 def parse_tool_choice(wire: ChatRequest, tools: Sequence[Tool]) -> ToolChoice:
@@ -35,6 +39,16 @@ def parse_tool_choice(wire: ChatRequest, tools: Sequence[Tool]) -> ToolChoice:
         choice, param = _of_function_call(wire), "function_call"
     else:
         choice, param = _of_tool_choice(wire.tool_choice), "tool_choice"
+    check_choice(choice, tools, param)
+    if choice.mode is ToolChoiceMode.REQUIRED and (wire.continue_final_message or wire.add_generation_prompt is False):
+        raise InvalidRequest(
+            f"{param} asks for a tool call, which cannot go on with a message: leave one of them out.", param=param
+        )
+    return choice
+
+
+def check_choice(choice: ToolChoice, tools: Sequence[Tool], param: str) -> None:
+    """Raises `InvalidRequest` for a choice that the tools do not allow; `param` is where it was made."""
     known = [tool.name for tool in tools]
     for name in choice.names:
         if name not in known:
@@ -42,14 +56,8 @@ def parse_tool_choice(wire: ChatRequest, tools: Sequence[Tool]) -> ToolChoice:
                 f"{param} names the tool {name[:80]!r}, which is not among the tools ({', '.join(known) or 'none'}).",
                 param=param,
             )
-    if choice.mode is ToolChoiceMode.REQUIRED:
-        if not known:
-            raise InvalidRequest(f"{param} asks for a tool call, and there are no tools: send some.", param=param)
-        if wire.continue_final_message or wire.add_generation_prompt is False:
-            raise InvalidRequest(
-                f"{param} asks for a tool call, which cannot go on with a message: leave one of them out.", param=param
-            )
-    return choice
+    if choice.mode is ToolChoiceMode.REQUIRED and not known:
+        raise InvalidRequest(f"{param} asks for a tool call, and there are no tools: send some.", param=param)
 
 
 def _function_of(tool: ToolDefinition, at: str) -> tuple[FunctionDefinition, str]:
@@ -63,7 +71,8 @@ def _function_of(tool: ToolDefinition, at: str) -> tuple[FunctionDefinition, str
     return tool.function, f"{at}.function"
 
 
-def _parse_tool(definition: FunctionDefinition, at: str) -> Tool:
+def parse_tool(definition: FunctionDefinition, at: str) -> Tool:
+    """One function as a tool. Raises `InvalidRequest` for parameters that are no object's."""
     parameters = definition.parameters
     if not parameters:
         return Tool(name=definition.name, description=definition.description or "", strict=bool(definition.strict))

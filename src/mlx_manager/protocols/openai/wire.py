@@ -26,6 +26,7 @@ def _whole(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+MaxTokens = Annotated[Whole, Field(ge=1, lt=_INT64)]
 
 
 class Wire(BaseModel):
@@ -82,10 +83,13 @@ class ChatMessage(Wire):
     """Another name for `reasoning_content`."""
 
 
+FUNCTION_NAME = r"^[a-zA-Z0-9_.-]{1,128}$"
+
+
 class FunctionDefinition(Wire):
     """A function that may be called."""
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    name: str = Field(pattern=FUNCTION_NAME)
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -126,7 +130,10 @@ class NamedToolChoice(Wire):
     allowed_tools: AllowedTools | None = None
 
 
-def _form_of_choice(sent: object) -> str:
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+
+def form_of_choice(sent: object) -> str:
     return "<word>" if isinstance(sent, str) else "<named>"
 
 
@@ -152,12 +159,9 @@ class ResponseFormat(Wire):
     json_schema: JsonSchemaFormat | None = None
 
 
-class _Request(Wire):
-    """What both endpoints take. `None` is the same as not sent."""
+class SamplingFields(Wire):
+    """How to choose tokens, as every generating endpoint takes it. `None` is the same as not sent."""
 
-    model: str = Field(min_length=1)
-    max_tokens: Whole | None = Field(None, ge=1, lt=_INT64)
-    max_completion_tokens: Whole | None = Field(None, ge=1, lt=_INT64)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: Whole | None = Field(None, ge=-1, lt=_INT64)
@@ -170,6 +174,18 @@ class _Request(Wire):
     logit_bias: (
         dict[Annotated[str, Field(pattern=r"^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None
     ) = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool | None = None
+    priority: Literal["high", "normal", "low"] | None = None
+    stream: bool | None = None
+
+
+class _Request(SamplingFields):
+    """What chat and completions take. `None` is the same as not sent."""
+
+    model: str = Field(min_length=1)
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
     response_format: ResponseFormat | None = None
     guided_json: (
         Annotated[
@@ -181,11 +197,7 @@ class _Request(Wire):
     guided_regex: str | None = Field(None, min_length=1)
     guided_grammar: str | None = Field(None, min_length=1)
     """In Lark's form."""
-    stop: str | list[str] | None = None
-    ignore_eos: bool | None = None
     n: Whole | None = Field(None, ge=1, le=MAX_CHOICES)
-    priority: Literal["high", "normal", "low"] | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
 
@@ -197,7 +209,7 @@ class ChatRequest(_Request):
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag("<word>")] | Annotated[NamedToolChoice, Tag("<named>")],
-            Discriminator(_form_of_choice),
+            Discriminator(form_of_choice),
         ]
         | None
     ) = None
@@ -207,11 +219,11 @@ class ChatRequest(_Request):
     function_call: (
         Annotated[
             Annotated[Literal["none", "auto"], Tag("<word>")] | Annotated[FunctionName, Tag("<named>")],
-            Discriminator(_form_of_choice),
+            Discriminator(form_of_choice),
         ]
         | None
     ) = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     logprobs: bool | None = None
