@@ -16,7 +16,16 @@ from mlx_manager.app import Parts, PartsFactory, build_server, create_app
 from mlx_manager.backends.scripted import ScriptedBackend, Step
 from mlx_manager.catalog import ModelEntry
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+)
 from mlx_manager.pool import ModelState, ModelStatus
 
 HELLO = ("Hel", "lo ", "wörld", " 🌍")
@@ -31,6 +40,7 @@ class Recorder:
     def __init__(self, scripts: Mapping[str, Sequence[Step]]) -> None:
         self._scripted = ScriptedBackend(scripts)
         self.requests: list[GenerationRequest] = []
+        self.tokenized: list[TokenizeRequest | DetokenizeRequest] = []
         self.begun: queue.Queue[str] = queue.Queue()
         self.ended: queue.Queue[str] = queue.Queue()
 
@@ -48,6 +58,11 @@ class Recorder:
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """The script's vectors."""
         return await self._scripted.embed(request)
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The script's tokens."""
+        self.tokenized.append(request)
+        return await self._scripted.tokenize(request)
 
 
 @dataclass

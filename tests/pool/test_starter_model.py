@@ -15,11 +15,12 @@ import pytest
 
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.errors import ContextLengthExceeded, ModelLoadFailed, WorkerDied
+from mlx_manager.errors import ContextLengthExceeded, InvalidRequest, ModelLoadFailed, WorkerDied
 from mlx_manager.hub import STARTER_NAME, Inventory
 from mlx_manager.ir import (
     Answer,
     ChatPrompt,
+    DetokenizeRequest,
     GenerationRequest,
     Message,
     PartDelta,
@@ -27,6 +28,8 @@ from mlx_manager.ir import (
     Role,
     Sampling,
     TextContent,
+    TextPrompt,
+    TokenizeRequest,
     fold,
 )
 from mlx_manager.pool import ModelPool, ModelState, runs_on_linux_cpu
@@ -58,6 +61,25 @@ async def answer(pool: ModelPool, request: GenerationRequest) -> Answer:
     return await fold(LocalBackend(pool).generate(request), 1)
 
 
+async def check_tokens(backend: LocalBackend, num_prompt_tokens: int) -> None:
+    """Tokens are counted as the engine counts them, spelled, and put together again."""
+    chat = TokenizeRequest(request_id="chat", model=STARTER_NAME, prompt=question("", 8).prompt)
+    rendered = await backend.tokenize(chat)
+    assert len(rendered.token_ids) == num_prompt_tokens
+    assert "<|im_start|>user\nWhat is the capital of France?<|im_end|>" in rendered.text
+
+    raw = TextPrompt(text="Ünï 🌍 <|im_start|>")
+    words = TokenizeRequest(request_id="raw", model=STARTER_NAME, prompt=raw, wants_token_texts=True)
+    tokens = await backend.tokenize(words)
+    assert tokens.text == raw.text
+    assert len(tokens.token_texts) == len(tokens.token_ids)
+    assert tokens.token_texts[-1] == "<|im_start|>"
+    back = DetokenizeRequest(request_id="back", model=STARTER_NAME, token_ids=tokens.token_ids)
+    assert (await backend.tokenize(back)).text == raw.text
+    with pytest.raises(InvalidRequest, match="token 49152 is not in the model's vocabulary"):
+        await backend.tokenize(DetokenizeRequest(request_id="out", model=STARTER_NAME, token_ids=(49152,)))
+
+
 def copy_without_weights(folder: Path, copy: Path) -> None:
     shutil.copytree(folder, copy)
     for weights in copy.glob("*.safetensors"):
@@ -72,6 +94,8 @@ async def test_the_starter_model_answers_dies_and_answers_again(starter_home: Pa
         assert status.state is ModelState.READY
         assert status.report is not None
         assert status.report.max_context <= 8192
+
+        await check_tokens(LocalBackend(pool), answered.usage.num_prompt_tokens)
 
         async with pool.lease(STARTER_NAME) as worker:
             hello = worker.hello

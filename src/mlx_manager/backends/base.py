@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+)
 
 
 class Backend(Protocol):
@@ -22,6 +31,13 @@ class Backend(Protocol):
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """The vectors of the request's inputs, or the scores of its documents. Cancelling this aborts the work.
+
+        Raises `errors.MlxManagerError`.
+        """
+        ...
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The tokens of a prompt as the model would get it, or the text of tokens. Cancelling this aborts the work.
 
         Raises `errors.MlxManagerError`.
         """

@@ -22,12 +22,13 @@ def with_overrides(request: GenerationRequest, overrides: ModelOverrides) -> Gen
     if overrides.priority is not None and request.priority is Priority.NORMAL:
         changes["priority"] = Priority(overrides.priority)
     if overrides.system_prompt is not None and isinstance(request.prompt, ChatPrompt):
-        changes["prompt"] = _with_system_prompt(request.prompt, overrides.system_prompt)
+        changes["prompt"] = with_system_prompt(request.prompt, overrides.system_prompt)
     return msgspec.structs.replace(request, **changes) if changes else request
 
 
-def _with_system_prompt(prompt: ChatPrompt, text: str) -> ChatPrompt:
-    if any(message.role is Role.SYSTEM for message in prompt.messages):
+def with_system_prompt(prompt: ChatPrompt, text: str | None) -> ChatPrompt:
+    """`prompt` with the system message `text`, unless there is none to add or it has one of its own."""
+    if text is None or any(message.role is Role.SYSTEM for message in prompt.messages):
         return prompt
     system = Message(role=Role.SYSTEM, content=(TextContent(text),))
     return msgspec.structs.replace(prompt, messages=(system, *prompt.messages))

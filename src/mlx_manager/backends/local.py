@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from mlx_manager.backends.defaults import with_overrides
+import msgspec
+
+from mlx_manager.backends.defaults import with_overrides, with_system_prompt
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
+from mlx_manager.ir import (
+    ChatPrompt,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+)
 from mlx_manager.pool import ModelPool
 
 
@@ -35,6 +47,15 @@ class LocalBackend:
         self._check_kind(request.model, wanted)
         async with self._pool.lease(request.model) as worker:
             return await worker.embed(request)
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """Answer `request` as `Backend` says; a cold model is loaded for it."""
+        if isinstance(request, TokenizeRequest) and isinstance(request.prompt, ChatPrompt):
+            self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
+            system_prompt = self._pool.overrides(request.model).system_prompt
+            request = msgspec.structs.replace(request, prompt=with_system_prompt(request.prompt, system_prompt))
+        async with self._pool.lease(request.model) as worker:
+            return await worker.tokenize(request)
 
     def _check_kind(self, name: str, *wanted: ModelKind) -> None:
         """Refuse a request that the model is not made for, before it is loaded for nothing."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mlx_manager.errors import InvalidRequest, MlxManagerError, ModelNotFound
 from mlx_manager.ir import (
     ChoiceEnd,
+    DetokenizeRequest,
     EmbeddingRequest,
     Event,
     Finished,
@@ -19,6 +21,8 @@ from mlx_manager.ir import (
     PartStart,
     PromptReady,
     RerankRequest,
+    TokenizeRequest,
+    Tokens,
     Usage,
     Vectors,
 )
@@ -31,8 +35,11 @@ class Pause:
     seconds: float
 
 
-Step = Event | Vectors | Pause | MlxManagerError
-"""What a script is made of: an event or vectors to send, a pause, or an error to raise."""
+Step = Event | Vectors | Tokens | Pause | MlxManagerError
+"""What a script is made of: an event, vectors or tokens to send, a pause, or an error to raise."""
+
+
+_Reply = TypeVar("_Reply", Vectors, Tokens)
 
 
 class ScriptedBackend:
@@ -50,26 +57,31 @@ class ScriptedBackend:
                     await asyncio.sleep(seconds)
                 case MlxManagerError():
                     raise step.with_traceback(None)
-                case Vectors():
-                    raise InvalidRequest(
-                        f"The script of {request.model!r} embeds; it generates nothing.", param="model"
-                    )
+                case Vectors() | Tokens():
+                    raise InvalidRequest(f"The script of {request.model!r} generates nothing.", param="model")
                 case _:
                     yield step
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """The first vectors in the script of `request.model`. Raises as `generate` does."""
-        for step in self._script(request.model):
+        return await self._first(Vectors, request.model, "embeds")
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The first tokens in the script of `request.model`. Raises as `generate` does."""
+        return await self._first(Tokens, request.model, "tokenizes")
+
+    async def _first(self, kind: type[_Reply], model: str, verb: str) -> _Reply:
+        for step in self._script(model):
+            if isinstance(step, kind):
+                return step
             match step:
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
                 case MlxManagerError():
                     raise step.with_traceback(None)
-                case Vectors():
-                    return step
                 case _:
                     break
-        raise InvalidRequest(f"The script of {request.model!r} embeds nothing.", param="model")
+        raise InvalidRequest(f"The script of {model!r} {verb} nothing.", param="model")
 
     def _script(self, model: str) -> Sequence[Step]:
         script = self._scripts.get(model)

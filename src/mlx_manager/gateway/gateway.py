@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mlx_manager.backends import Backend
 from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
 from mlx_manager.gateway.account import RequestRecord, Stopwatch, log_record
-from mlx_manager.gateway.vectors import VectorWatch
-from mlx_manager.ir import EmbeddingRequest, Event, Finished, GenerationRequest, PromptReady, RerankRequest, Vectors
+from mlx_manager.gateway.replies import ReplyWatch
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    Finished,
+    GenerationRequest,
+    PromptReady,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+)
+
+_Reply = TypeVar("_Reply", Vectors, Tokens)
 
 
 @dataclass(frozen=True)
@@ -65,18 +79,22 @@ class Gateway:
         is_cut_off: Callable[[], bool] = lambda: False,
     ) -> Vectors:
         """The vectors or scores of `request`, from the first backend that has them. Raises `MlxManagerError`."""
-        watch = VectorWatch(request, http_request_id, is_cut_off)
-        vectors: Vectors | None = None
-        ended_by: BaseException | None = None
-        try:
-            self.admit()
-            vectors = await self._embed(request, watch)
-            return vectors
-        except BaseException as error:
-            ended_by = error
-            raise
-        finally:
-            self._account(watch.record(vectors, ended_by))
+        watch = ReplyWatch(request, http_request_id, is_cut_off)
+        return await self._reply(watch, lambda backend: backend.embed(request))
+
+    async def tokenize(
+        self,
+        request: TokenizeRequest | DetokenizeRequest,
+        *,
+        http_request_id: str,
+        is_cut_off: Callable[[], bool] = lambda: False,
+    ) -> Tokens:
+        """The tokens of a prompt, or the text of tokens, from the first backend that has them.
+
+        Raises `MlxManagerError`.
+        """
+        watch = ReplyWatch(request, http_request_id, is_cut_off)
+        return await self._reply(watch, lambda backend: backend.tokenize(request))
 
     def admit(self) -> None:
         """Raises `ShuttingDown` when no new request may begin."""
@@ -122,10 +140,23 @@ class Gateway:
                 if has_begun or index == len(targets) - 1:
                     raise
 
-    async def _embed(self, request: EmbeddingRequest | RerankRequest, watch: VectorWatch) -> Vectors:
+    async def _reply(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
+        reply: _Reply | None = None
+        ended_by: BaseException | None = None
+        try:
+            self.admit()
+            reply = await self._ask_in_turn(watch, ask)
+            return reply
+        except BaseException as error:
+            ended_by = error
+            raise
+        finally:
+            self._account(watch.record(reply, ended_by))
+
+    async def _ask_in_turn(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
         for backend in self._backends[:-1]:
             watch.target = backend.name
             with suppress(Unavailable, QueueFull, GenerationFailed):
-                return await backend.embed(request)
+                return await ask(backend)
         watch.target = self._backends[-1].name
-        return await self._backends[-1].embed(request)
+        return await ask(self._backends[-1])

@@ -2,7 +2,8 @@
 
 One DEALER socket pair per worker, on a Unix socket in a private folder: the gateway binds, the worker connects.
 Life of a worker:  → Hello  ← Load  → LoadProgress*  → Loaded | LoadFailed
-                   ← (Generate | Embed | Abort)*  → (StepDone | Embedded | RequestFailed)*  ← Stop
+                   ← (Generate | Embed | Tokenize | Abort)*  → (StepDone | Embedded | Tokenized | RequestFailed)*
+                   ← Stop
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ import msgspec
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ErrorInfo
-from mlx_manager.ir import EmbeddingRequest, Event, GenerationRequest, RerankRequest, Vectors
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+)
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -33,6 +43,12 @@ class Embed(msgspec.Struct, frozen=True, tag="embed"):
     request: EmbeddingRequest | RerankRequest
 
 
+class Tokenize(msgspec.Struct, frozen=True, tag="tokenize"):
+    """Only tokenize, or detokenize; answered by one `Tokenized`, or one `RequestFailed`, before the next step."""
+
+    request: TokenizeRequest | DetokenizeRequest
+
+
 class Abort(msgspec.Struct, frozen=True, tag="abort"):
     """Forget this request before the next step. An unknown id is ignored: it may just have finished."""
 
@@ -47,7 +63,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """End the process now."""
 
 
-ToWorker = Load | Generate | Embed | Abort | Trim | Stop
+ToWorker = Load | Generate | Embed | Tokenize | Abort | Trim | Stop
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
@@ -122,6 +138,13 @@ class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
     vectors: Vectors
 
 
+class Tokenized(msgspec.Struct, frozen=True, tag="tokenized"):
+    """The whole answer to a `Tokenize`."""
+
+    request_id: str
+    tokens: Tokens
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's books after a step. Blocks: free + cached + used = total."""
 
@@ -156,7 +179,7 @@ class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):
     stats: EngineStats
 
 
-FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | Embedded | RequestFailed | Trimmed
+FromWorker = Hello | LoadProgress | Loaded | LoadFailed | StepDone | Embedded | Tokenized | RequestFailed | Trimmed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

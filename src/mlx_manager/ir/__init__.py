@@ -38,6 +38,7 @@ from mlx_manager.ir.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from mlx_manager.ir.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 
 __all__ = [
     "Answer",
@@ -45,6 +46,7 @@ __all__ = [
     "Choice",
     "ChoiceEnd",
     "Content",
+    "DetokenizeRequest",
     "EmbeddingRequest",
     "Event",
     "FinishReason",
@@ -73,6 +75,8 @@ __all__ = [
     "Thinking",
     "TokenLogprob",
     "TokenPrompt",
+    "TokenizeRequest",
+    "Tokens",
     "Tool",
     "ToolCall",
     "ToolChoice",

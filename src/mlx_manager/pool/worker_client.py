@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import zmq
 
@@ -26,12 +26,25 @@ from mlx_manager.ipc import (
     Loaded,
     LoadFailed,
     LoadProgress,
+    RequestEvents,
     RequestFailed,
     ServingReport,
     StepDone,
     Stop,
+    Tokenize,
+    Tokenized,
 )
-from mlx_manager.ir import EmbeddingRequest, Event, Finished, GenerationRequest, RerankRequest, Vectors
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    Finished,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+)
 from mlx_manager.pool.worker_process import WorkerLaunch, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -63,7 +76,8 @@ class WorkerClient:
         self._on_progress: Callable[[LoadProgress], None] = _ignore
         self._on_death: Callable[[ErrorInfo], None] = self._warn_of_idle_death
         self._in_flight: dict[str, _EventQueue] = {}
-        self._embedding: dict[str, asyncio.Future[Vectors | ErrorInfo]] = {}
+        self._replies: dict[str, asyncio.Future[Vectors | Tokens | ErrorInfo]] = {}
+        """By request: what is answered by one message."""
         self._stop_reason: ErrorInfo | None = None
         self._garbage = ""
         self._socket_path = socket_path
@@ -90,7 +104,7 @@ class WorkerClient:
     @property
     def num_in_flight(self) -> int:
         """Requests it is answering."""
-        return len(self._in_flight) + len(self._embedding)
+        return len(self._in_flight) + len(self._replies)
 
     async def wait_hello(self, label: str) -> Hello:
         """What it says once its imports are done. `label` is the model that it is going to load.
@@ -151,19 +165,14 @@ class WorkerClient:
 
         Raises what the worker raised for the request, `WorkerDied` or `ShuttingDown`.
         """
-        request_id = request.request_id
-        self._check_free(request_id)
-        reply: asyncio.Future[Vectors | ErrorInfo] = asyncio.get_running_loop().create_future()
-        self._embedding[request_id] = reply
-        self._channel.send(Embed(request))
-        try:
-            vectors = await reply
-        finally:
-            if self._embedding.pop(request_id, None) is not None and self._process.is_alive:
-                self._channel.send(Abort(request_id))
-        if isinstance(vectors, ErrorInfo):
-            raise MlxManagerError.from_info(vectors)
-        return vectors
+        return cast(Vectors, await self._reply_to(request.request_id, Embed(request)))
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The tokens of a prompt, or the text of tokens; the request's id must not be in flight here.
+
+        Raises what the worker raised for the request, `WorkerDied` or `ShuttingDown`.
+        """
+        return cast(Tokens, await self._reply_to(request.request_id, Tokenize(request)))
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process: asked at first, terminated after `grace_s`, killed after twice that.
@@ -178,23 +187,32 @@ class WorkerClient:
         await self._process.stop(grace_s if was_asked else 0.0)
         await asyncio.shield(self.ended)
 
+    async def _reply_to(self, request_id: str, command: Embed | Tokenize) -> Vectors | Tokens:
+        self._check_free(request_id)
+        reply: asyncio.Future[Vectors | Tokens | ErrorInfo] = asyncio.get_running_loop().create_future()
+        self._replies[request_id] = reply
+        self._channel.send(command)
+        try:
+            answer = await reply
+        finally:
+            if self._replies.pop(request_id, None) is not None and self._process.is_alive:
+                self._channel.send(Abort(request_id))
+        if isinstance(answer, ErrorInfo):
+            raise MlxManagerError.from_info(answer)
+        return answer
+
     def _check_free(self, request_id: str) -> None:
         if not self.is_usable:
             raise MlxManagerError.from_info(self._stop_reason or self._death())
-        if request_id in self._in_flight or request_id in self._embedding:
+        if request_id in self._in_flight or request_id in self._replies:
             raise ValueError(f"a request of the id {request_id!r} is already in flight")
 
     def _dispatch(self, message: FromWorker) -> None:
         match message:
             case StepDone(deltas, stats):
                 self.stats = stats
-                in_flight = self._in_flight
                 for delta in deltas:
-                    queue = in_flight.get(delta.request_id)
-                    if queue is not None:
-                        queue.put(delta.events)
-                        if delta.events and isinstance(delta.events[-1], Finished):
-                            del in_flight[delta.request_id]
+                    self._pass_on(delta)
             case RequestFailed(request_id, error):
                 failed = self._in_flight.pop(request_id, None)
                 if failed is not None:
@@ -202,6 +220,8 @@ class WorkerClient:
                 self._answer(request_id, error)
             case Embedded(request_id, vectors):
                 self._answer(request_id, vectors)
+            case Tokenized(request_id, tokens):
+                self._answer(request_id, tokens)
             case LoadProgress():
                 self._on_progress(message)
             case Hello():
@@ -212,6 +232,13 @@ class WorkerClient:
                 _settle(self._load_ended, report)
             case LoadFailed(error):
                 _settle(self._load_ended, error)
+
+    def _pass_on(self, delta: RequestEvents) -> None:
+        queue = self._in_flight.get(delta.request_id)
+        if queue is not None:
+            queue.put(delta.events)
+            if delta.events and isinstance(delta.events[-1], Finished):
+                del self._in_flight[delta.request_id]
 
     def _on_garbage(self, description: str) -> None:
         self._garbage = description
@@ -247,13 +274,13 @@ class WorkerClient:
     def _warn_of_idle_death(self, _: ErrorInfo) -> None:
         logger.warning("An idle worker %s", self._how_it_ended())
 
-    def _answer(self, request_id: str, answer: Vectors | ErrorInfo) -> None:
-        reply = self._embedding.pop(request_id, None)
+    def _answer(self, request_id: str, answer: Vectors | Tokens | ErrorInfo) -> None:
+        reply = self._replies.pop(request_id, None)
         if reply is not None:
             _settle(reply, answer)
 
     def _fail_requests(self, reason: ErrorInfo) -> None:
-        for request_id in list(self._embedding):
+        for request_id in list(self._replies):
             self._answer(request_id, reason)
         queues = list(self._in_flight.values())
         self._in_flight.clear()

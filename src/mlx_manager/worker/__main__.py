@@ -25,10 +25,12 @@ from mlx_manager.ipc import (
     ServingReport,
     StepDone,
     Stop,
+    Tokenize,
+    Tokenized,
     ToWorker,
 )
 from mlx_manager.ipc.channel import WorkerChannel
-from mlx_manager.ir import EmbeddingRequest, GenerationRequest, RerankRequest
+from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, GenerationRequest, RerankRequest, TokenizeRequest
 from mlx_manager.models.loading import Report
 from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe, recommended_bytes
 from mlx_manager.worker.load import load
@@ -97,16 +99,15 @@ class WorkerMain:
     def _take(self, command: ToWorker, serving: ServedModel) -> None:
         if isinstance(command, Abort):
             serving.abort(command.request_id)
+        elif isinstance(command, Tokenize):
+            self._channel.send(_tokenized(command.request, serving))
         elif isinstance(command, Generate | Embed):
             request = command.request
             try:
                 is_for_it = isinstance(request, serving.request_type)
                 failure = serving.submit(request) if is_for_it else _refusal(request)
             except Exception as error:
-                # The request's edge: a tokenizer or template may raise anything, and only this request may suffer.
-                _log.exception("request %s failed before it began", request.request_id)
-                reason = GenerationFailed(f"the prompt could not be prepared: {type(error).__name__}")
-                failure = RequestFailed(request.request_id, reason.as_info())
+                failure = _unprepared(request.request_id, error)
             if failure is not None:
                 self._channel.send(failure)
 
@@ -115,6 +116,22 @@ class WorkerMain:
         for message in messages:
             self._channel.send(message)
         self._channel.send(done)
+
+
+def _tokenized(request: TokenizeRequest | DetokenizeRequest, serving: ServedModel) -> Tokenized | RequestFailed:
+    try:
+        return Tokenized(request.request_id, serving.tokenize(request))
+    except MlxManagerError as error:
+        return RequestFailed(request.request_id, error.as_info())
+    except Exception as error:
+        return _unprepared(request.request_id, error)
+
+
+def _unprepared(request_id: str, error: Exception) -> RequestFailed:
+    """The request's edge: a tokenizer or template may raise anything, and only this request may suffer."""
+    _log.error("request %s failed before it began", request_id, exc_info=error)
+    reason = GenerationFailed(f"the prompt could not be prepared: {type(error).__name__}")
+    return RequestFailed(request_id, reason.as_info())
 
 
 def _refusal(request: GenerationRequest | EmbeddingRequest | RerankRequest) -> RequestFailed:

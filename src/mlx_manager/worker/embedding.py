@@ -10,15 +10,18 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import Embedded, EngineStats, RequestFailed, ServingReport, StepDone
-from mlx_manager.ir import EmbeddingRequest, RerankRequest, Vectors
+from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, RerankRequest, TokenizeRequest, Tokens, Vectors
 from mlx_manager.models.embedding import Embedder
 from mlx_manager.models.encoder import Item, LoadedEncoder
 from mlx_manager.models.loading import Report
+from mlx_manager.models.prompt import PromptBuilder
 from mlx_manager.models.reranking import Reranker
+from mlx_manager.models.tokenizing import Tokenizing
 
 _STEP_S = 0.2
 """What a step should take at most: so long waits who comes next, and an abort."""
@@ -77,6 +80,7 @@ class EmbeddingServing(Generic[_Request]):
         self.request_type: type[_Request] = request_type
         self.publish: Callable[[StepDone], None] = lambda done: None
         self._model: TextModel[_Request] = model
+        self._tokenizing = _tokenizing(model.encoder, model.max_tokens)
         self._max_requests = options.max_queued_requests + options.max_batch_size
         self._jobs: dict[str, _Job[_Request]] = {}
         """In the order of their turns."""
@@ -95,6 +99,10 @@ class EmbeddingServing(Generic[_Request]):
         except MlxManagerError as error:
             return RequestFailed(request.request_id, error.as_info())
         return None
+
+    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The tokens of a text, or the text of tokens. Raises `MlxManagerError`."""
+        return self._tokenizing.answer(request)
 
     def abort(self, request_id: str) -> None:
         """Forget a request before the next step."""
@@ -252,6 +260,11 @@ def load_embedding(
         kv_budget_bytes=0,
         load_s=time.monotonic() - started_s,
     )
+
+
+def _tokenizing(encoder: LoadedEncoder, max_tokens: int) -> Tokenizing:
+    tokenizer, size = TokenizerWrapper(encoder.tokenizer), len(encoder.tokenizer)
+    return Tokenizing(tokenizer, PromptBuilder(tokenizer, size), vocabulary_size=size, max_context=max_tokens)
 
 
 def _bucket(item: Item) -> int:

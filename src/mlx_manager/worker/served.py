@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from mlx_manager.ipc import Embedded, EngineStats, RequestFailed, StepDone
+from mlx_manager.ir import DetokenizeRequest, TokenizeRequest, Tokens
 
 
 class ServedModel(Protocol):
@@ -23,6 +24,10 @@ class ServedModel(Protocol):
 
     def submit(self, request: Any) -> RequestFailed | None:
         """Take a request. Returns its failure when it is refused."""
+        ...
+
+    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The tokens of a prompt, or the text of tokens, at once. Raises `MlxManagerError`."""
         ...
 
     def abort(self, request_id: str) -> None:

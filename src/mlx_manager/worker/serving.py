@@ -21,6 +21,7 @@ from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidR
 from mlx_manager.ipc import EngineStats, RequestEvents, RequestFailed, StepDone
 from mlx_manager.ir import (
     ChatPrompt,
+    DetokenizeRequest,
     Event,
     GenerationRequest,
     Grammar,
@@ -28,12 +29,15 @@ from mlx_manager.ir import (
     PrefixReport,
     Sampling,
     TextPrompt,
+    TokenizeRequest,
+    Tokens,
 )
 from mlx_manager.models.calls import CallRules, callable_tools
 from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.style import style_of
+from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading
@@ -61,6 +65,9 @@ class Serving:
         self._eos_token_ids = loaded.eos_token_ids
         self._defaults = loaded.sampling_defaults
         self.max_context = min(loaded.max_context, engine.capacity_tokens)
+        self._tokenizing = Tokenizing(
+            loaded.tokenizer, self._prompts, vocabulary_size=loaded.vocabulary_size, max_context=self.max_context
+        )
         self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
         self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
@@ -81,6 +88,10 @@ class Serving:
         except MlxManagerError as error:
             return RequestFailed(request.request_id, error.as_info())
         return None
+
+    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """The tokens of a prompt, or the text of tokens. Raises `MlxManagerError`."""
+        return self._tokenizing.answer(request)
 
     def abort(self, request_id: str) -> None:
         """Forget a request before the next step."""

@@ -1,0 +1,43 @@
+"""The account of one request that is answered in one piece: for vectors, scores or tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mlx_manager.gateway.account import RequestRecord, outcome_of
+from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, RerankRequest, TokenizeRequest, Tokens, Vectors
+
+ReplyRequest = EmbeddingRequest | RerankRequest | TokenizeRequest | DetokenizeRequest
+
+
+class ReplyWatch:
+    """Takes the time of one request. `is_cut_off` as `Stopwatch` has it."""
+
+    def __init__(self, request: ReplyRequest, http_request_id: str, is_cut_off: Callable[[], bool]) -> None:
+        self._request = request
+        self._http_request_id = http_request_id
+        self._is_cut_off = is_cut_off
+        self._arrived_s = time.monotonic()
+        self.target: str | None = None
+        """Set by the gateway before each attempt."""
+
+    def record(self, reply: Vectors | Tokens | None, error: BaseException | None) -> RequestRecord:
+        """The finished account: the `reply`, or the `error` that ended the request."""
+        status, code = (200, None) if reply else outcome_of(error, self._is_cut_off)
+        return RequestRecord(
+            request_id=self._http_request_id,
+            answer_id=self._request.request_id,
+            model=self._request.model,
+            target=self.target,
+            status=status,
+            error_code=code,
+            duration_s=round(time.monotonic() - self._arrived_s, 6),
+            num_prompt_tokens=_num_tokens(reply),
+        )
+
+
+def _num_tokens(reply: Vectors | Tokens | None) -> int | None:
+    if isinstance(reply, Vectors):
+        return reply.num_prompt_tokens
+    return None if reply is None else len(reply.token_ids)
