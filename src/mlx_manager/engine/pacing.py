@@ -9,26 +9,33 @@ _MIN_CHUNK_TOKENS = 16
 class StepPacer:
     """Learns from the steps it sees what a decode row and a prefill token cost, and bounds the prefill by it.
 
-    While answers run, a step with prefill should take at most `max_slowdown` times the step without it. Until both
-    costs have been seen, chunks begin small and the first measurements correct them.
+    While answers run, a step with prefill should take at most `max_slowdown` times the step without it. Where more
+    prompts wait than answers run, slowing the few costs less than making the many wait: the time that prefill may add
+    grows with their ratio, up to `max_stall_s` seconds. Until both costs have been seen, chunks begin small and the
+    first measurements correct them.
     """
 
-    def __init__(self, max_step_tokens: int, max_slowdown: float = 2.0) -> None:
+    def __init__(self, max_step_tokens: int, max_slowdown: float = 2.0, max_stall_s: float = 1.0) -> None:
         if max_step_tokens < 1:
             raise ValueError("a step needs room for at least one token")
         self._max_step_tokens = max_step_tokens
         self._max_slowdown = max_slowdown
+        self._max_stall_s = max_stall_s
         self._decode_step_s: float | None = None
         self._prefill_token_s: float | None = None
 
-    def prefill_budget(self, num_decode_tokens: int) -> int:
-        """Prefill tokens that the next step may carry beside `num_decode_tokens` running answers."""
+    def prefill_budget(self, num_decode_tokens: int, num_prompts: int = 1) -> int:
+        """Prefill tokens that the next step may carry beside `num_decode_tokens` running answers.
+
+        `num_prompts` are those that wait for it, in prefill or in the queue.
+        """
         room = self._max_step_tokens - num_decode_tokens
         if num_decode_tokens == 0:
             return room
         if self._decode_step_s is None or self._prefill_token_s is None:
             return max(0, min(room, 2 * _MIN_CHUNK_TOKENS))
-        extra_s = (self._max_slowdown - 1) * self._decode_step_s
+        fair_s = (self._max_slowdown - 1) * self._decode_step_s
+        extra_s = max(fair_s, min(fair_s * num_prompts / num_decode_tokens, self._max_stall_s))
         if extra_s >= room * self._prefill_token_s:
             return max(0, room)
         return min(room, max(int(extra_s / self._prefill_token_s), _MIN_CHUNK_TOKENS))

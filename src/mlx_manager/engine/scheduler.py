@@ -213,8 +213,8 @@ class Scheduler:
 
     def _schedule_prefills(self, step: _Step) -> None:
         """Share the budget out by turn, among those that prefill already and those that wait."""
-        budget = self._pacer.prefill_budget(len(step.segments))
         prefilling = [seq for seq in self.running if seq.is_prefilling and seq.seq_id not in step.scheduled]
+        budget = self._pacer.prefill_budget(len(step.segments), len(prefilling) + len(self.waiting))
         may_admit = True
         for seq in sorted([*prefilling, *self.waiting], key=self.waiting.turn_of):
             if budget <= 0:
