@@ -66,7 +66,7 @@ def test_an_empty_home_serves_the_starter_model(tmp_path: Path, starter_gguf: Pa
         server.wait_for("Loading SmolLM2-135M-Instruct: ")  # progress in plain lines
         server.wait_for("is ready after")
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none")
-        assert [model.id for model in client.models.list()] == [name]
+        assert [model.id for model in client.models.list()] == [name, "all-MiniLM-L6-v2"]
 
 
 def test_a_folder_anywhere_is_served_by_its_name(tiny_home: Path, tmp_path: Path) -> None:
