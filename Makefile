@@ -18,9 +18,12 @@ install: $(STAMP)/project $(STAMP)/starter
 serve: install
 	@$(BIN)/mlx-manager serve $(ARGS)
 
-# Some tests compute with MLX in their own process: on a CPU they need the BLAS that workers get.
+# Some tests compute with MLX in their own process: on a CPU they need the BLAS that workers get. Two processes share
+# the tests; `make test PROCESSES=0` runs them in one, for a debugger.
+PROCESSES ?= 2
 test: install $(STAMP)/dev
-	LD_PRELOAD="$$($(BIN)/python -m tools.blas)" $(BIN)/python -m pytest $(ARGS)
+	LD_PRELOAD="$$($(BIN)/python -m tools.blas)" OPENBLAS_NUM_THREADS=1 \
+		$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup $(ARGS)
 
 check: install $(STAMP)/dev lint types imports test docs-check
 

@@ -11,7 +11,22 @@ from mlx_manager.hub import STARTER_NAME, ensure_starter
 from mlx_manager.hub.starter import find_installed_gguf
 
 _ROOT = Path(__file__).parents[1]
+_TOGETHER = ("starter", "answers")
+"""Fixtures of a whole session that take so long to make that all tests that use one run in one process, first."""
 _CONVERTER = ("models/gguf*.py", "worker/convert.py", "hub/gguf_import.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests belong in one process where there are several: those of a slow fixture, else those of a file."""
+
+    def group(item: pytest.Item) -> str:
+        names = getattr(item, "fixturenames", ())
+        return next((name for name in _TOGETHER if name in names), item.path.as_posix())
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) not in _TOGETHER)
 
 
 @pytest.fixture(scope="session")
