@@ -167,3 +167,16 @@ def test_the_priority_is_a_header_or_a_field(idle_server: ServerProcess) -> None
         create(model=idle_server.model, messages=FRANCE, max_tokens=1, extra_body={"priority": priority})
     with pytest.raises(openai.BadRequestError, match="urgent"):
         create(model=idle_server.model, messages=FRANCE, max_tokens=1, extra_headers={"X-Priority": "urgent"})
+
+
+def test_a_model_that_does_not_see_refuses_pictures(idle_server: ServerProcess) -> None:
+    picture: ChatCompletionMessageParam = {
+        "role": "user",
+        "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}],
+    }
+    for is_streamed in (False, True):
+        with pytest.raises(openai.BadRequestError, match="does not see: leave the images out") as refused:
+            idle_server.sdk.chat.completions.create(
+                model=idle_server.model, messages=[*FRANCE, picture], stream=is_streamed
+            )
+        assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "messages")

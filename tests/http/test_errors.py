@@ -82,11 +82,8 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
 REFUSED_IN_MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"role": "assistant", "content": None, "audio": {"id": "a"}}, "messages[0].audio"),
     ({"role": "assistant", "content": "a", "prefix": True}, "messages[0].prefix"),
-    (
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
-        "messages[0].content[0].type",
-    ),
     ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
+    ({"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a"}}]}, "messages[0].content[0].type"),
 ]
 
 

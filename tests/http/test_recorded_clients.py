@@ -1,6 +1,6 @@
 """Requests that real clients really sent (prose replaced by filler), replayed byte for byte in shape.
 
-`recorded/` holds one request a file. Those with images are refused by name until these are served.
+`recorded/` holds one request a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from tests.http.scripted_server import HELLO, Serve
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
 REFUSED = {
-    "node-sdks--all--09": "messages[0].content[1].type",
     "python-sdks--sdk_all--09": "echo",
 }
 

@@ -11,6 +11,7 @@ import msgspec
 from mlx_manager.api import ModelDirectory
 from mlx_manager.backends import Backend
 from mlx_manager.backends.local import LocalBackend
+from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.hub import Inventory
 from mlx_manager.hub.access import default_access
@@ -59,10 +60,18 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     )
     downloads = Downloads(access, state_file=settings.home / "state" / "downloads.json")
     hub = HubDesk(access, inventory, downloads, options=options, is_cpu_backend=runs_on_linux_cpu())
+    pictures = PictureFetcher(
+        FetchLimits(
+            max_image_bytes=options.max_image_bytes,
+            max_images=options.max_images,
+            timeout_s=settings.image_timeout_s,
+            hosts=frozenset(settings.image_hosts),
+        )
+    )
     await pool.start()
     await downloads.start()
     try:
-        yield Parts(backends=(LocalBackend(pool),), models=pool, pool=pool, hub=hub)
+        yield Parts(backends=(LocalBackend(pool, pictures),), models=pool, pool=pool, hub=hub)
     finally:
         await downloads.close()
         await pool.close()

@@ -8,8 +8,9 @@ from contextlib import aclosing
 import msgspec
 
 from mlx_manager.backends.defaults import with_overrides, with_system_prompt
+from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
 from mlx_manager.catalog import ModelKind
-from mlx_manager.errors import InvalidRequest
+from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
     DetokenizeRequest,
@@ -29,12 +30,16 @@ class LocalBackend:
 
     name = "local"
 
-    def __init__(self, pool: ModelPool) -> None:
+    def __init__(self, pool: ModelPool, pictures: PictureFetcher | None = None) -> None:
         self._pool = pool
+        self._pictures = pictures or PictureFetcher(FetchLimits())
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says; the lease is held until the stream ends or is closed."""
         self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
+        if isinstance(request.prompt, ChatPrompt) and any(message.images for message in request.prompt.messages):
+            self._check_sees(request.model)
+            request = await self._pictures.fetched(request)
         async with self._pool.lease(request.model) as worker:
             asked = with_overrides(request, self._pool.overrides(request.model))
             async with aclosing(worker.generate(asked)) as events:
@@ -62,12 +67,24 @@ class LocalBackend:
         kind = self._pool.entry(name).kind
         if kind in wanted:
             return
-        others = [status.entry.name for status in self._pool.statuses() if status.entry.kind in wanted]
         raise InvalidRequest(
             f"{name} is {_NOUNS[kind]} model and cannot {_VERBS[wanted[0]]}. Models here that can: "
-            f"{', '.join(others) or 'none'}.",
+            f"{self._names(*wanted)}.",
             param="model",
         )
+
+    def _check_sees(self, name: str) -> None:
+        """The same for one that holds images."""
+        if self._pool.entry(name).kind is not ModelKind.VISION:
+            raise UnsupportedParameter(
+                f"{name} does not see: leave the images out, or ask a model that does. Here: "
+                f"{self._names(ModelKind.VISION)}.",
+                param="messages",
+            )
+
+    def _names(self, *kinds: ModelKind) -> str:
+        found = [status.entry.name for status in self._pool.statuses() if status.entry.kind in kinds]
+        return ", ".join(found) or "none"
 
 
 _NOUNS = {

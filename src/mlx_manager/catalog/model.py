@@ -59,6 +59,14 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Lowers the model's own context limit."""
     default_max_tokens: int | None = None
     """Completion length where the request names none; None: whatever the context leaves."""
+    max_images: int = 16
+    """Images of one request."""
+    max_image_bytes: int = 20 * 1024**2
+    """Of one encoded file."""
+    max_image_pixels: int = 50_000_000
+    """Width times height of one image; more is refused before it is decoded."""
+    image_cache_bytes: int = 256 * 1024**2
+    """What a vision model keeps of the images that it saw last, beside those of running requests."""
     priority_ageing_s: float = 5.0
     """Seconds of waiting that lift a request by one priority."""
     state_folder: str | None = None

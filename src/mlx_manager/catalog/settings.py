@@ -53,6 +53,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     model_ttl_s: float
     """Idle time after which a model is unloaded; 0: never."""
     preload: tuple[str, ...]
+    image_timeout_s: float
+    """For fetching one image that a request names by its address."""
+    image_hosts: tuple[str, ...]
+    """Hosts that images are fetched from although they are not public."""
     load: LoadOptions
     models: Mapping[str, ModelOverrides]
     """By name: what `[models."NAME"]` says. The names need not exist."""
@@ -167,6 +171,24 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("preload", "list", (), "", "Models to load at the start, as far as they fit.", optional_words, "preload"),
     Setting(
+        "image_timeout",
+        "seconds",
+        10.0,
+        "s",
+        "Longest wait for an image that a request names by its address.",
+        number(0.1),
+        "image_timeout_s",
+    ),
+    Setting(
+        "image_hosts",
+        "list",
+        (),
+        "",
+        "Hosts in private networks that images may be fetched from; public ones always may.",
+        optional_words,
+        "image_hosts",
+    ),
+    Setting(
         "dtype",
         "choice",
         _LOAD.dtype,
@@ -235,6 +257,46 @@ SETTINGS: tuple[Setting, ...] = (
         "Completion length where a request names none; otherwise what the context leaves.",
         whole(1),
         "default_max_tokens",
+        is_load=True,
+    ),
+    Setting(
+        "max_images",
+        "integer",
+        _LOAD.max_images,
+        "images",
+        "Most images of one request.",
+        whole(0),
+        "max_images",
+        is_load=True,
+    ),
+    Setting(
+        "max_image_bytes",
+        "bytes",
+        "20MiB",
+        "bytes",
+        "Largest image file accepted.",
+        size_bytes(1024),
+        "max_image_bytes",
+        is_load=True,
+    ),
+    Setting(
+        "max_image_pixels",
+        "integer",
+        _LOAD.max_image_pixels,
+        "pixels",
+        "Largest image accepted, width times height.",
+        whole(1),
+        "max_image_pixels",
+        is_load=True,
+    ),
+    Setting(
+        "image_cache",
+        "bytes",
+        "256MiB",
+        "bytes",
+        "Most memory for what a vision model keeps of images it saw.",
+        size_bytes(0),
+        "image_cache_bytes",
         is_load=True,
     ),
     Setting(

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thinking, ToolCall
+from mlx_manager.protocols.images import parse_image_url
 from mlx_manager.protocols.openai.tools import parse_tool_choice, parse_tools
 from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart
 
@@ -22,6 +23,16 @@ _ROLES = {
 }
 _REFUSED_IN_MESSAGES = ("audio", "prefix")
 """Fields of a message that would change the prompt; null, empty and false ones are the same as none."""
+_ONLY_PARTS = "send parts of type text or image_url."
+_REFUSED_PARTS = {
+    "input_audio": _ONLY_PARTS,
+    "audio_url": _ONLY_PARTS,
+    "file": _ONLY_PARTS,
+    "input_image": "that is the form of /v1/responses; here the part is {type: image_url, image_url: {url: …}}.",
+    "video_url": "send frames of the video as parts of type image_url, in their order.",
+    "video": "send frames of the video as parts of type image_url, in their order.",
+}
+"""Types of parts that other servers take, and what to send instead."""
 _NOT_FOR_TEMPLATES = (
     "add_generation_prompt",
     "chat_template",
@@ -76,7 +87,7 @@ def _parse_message(message: ChatMessage, at: str, calls: _Calls) -> Message:
         if (message.model_extra or {}).get(name):
             raise UnsupportedParameter(f"{at}.{name} is not supported: leave it out.", param=f"{at}.{name}")
     if message.content is None and role is not Role.ASSISTANT:
-        raise InvalidRequest(f"{at}.content is required: send a string or a list of text parts.", param=f"{at}.content")
+        raise InvalidRequest(f"{at}.content is required: send a string or a list of parts.", param=f"{at}.content")
     content = _parse_content(message.content, f"{at}.content")
     if role is Role.TOOL:
         return _parse_answered_call(message, content, at, calls)
@@ -160,11 +171,25 @@ def _parse_part(part: ContentPart, at: str) -> Content:
         return TextContent(part.text)
     if part.type == "refusal":
         return TextContent(part.refusal or "")
-    if part.type in ("image_url", "input_audio", "file", "video_url", "audio_url"):
+    if part.type == "image_url":
+        return _parse_image(part, f"{at}.image_url")
+    if part.type in _REFUSED_PARTS:
         raise UnsupportedParameter(
-            f"{at} is of type {part.type}, which is not supported: send parts of type text only.", param=f"{at}.type"
+            f"{at} is of type {part.type}, which is not supported: {_REFUSED_PARTS[part.type]}", param=f"{at}.type"
         )
-    raise InvalidRequest(f"{at}.type cannot be {part.type[:40]!r}: send parts of type text.", param=f"{at}.type")
+    raise InvalidRequest(
+        f"{at}.type cannot be {part.type[:40]!r}: send parts of type text or image_url.", param=f"{at}.type"
+    )
+
+
+def _parse_image(part: ContentPart, at: str) -> Content:
+    sent = part.image_url
+    if sent is None:
+        raise InvalidRequest(f"{at} is required: send an object with the url of the picture.", param=at)
+    if isinstance(sent, str):
+        # the short form that some clients send
+        return parse_image_url(sent, None, at=at)
+    return parse_image_url(sent.url, sent.detail, at=f"{at}.url")
 
 
 def parse_thinking(is_enabled: bool | None, effort: str | None) -> Thinking:

@@ -147,7 +147,7 @@ _REFUSED = (
     Parameter("logits_processors", Support.REFUSED, _NO_SAMPLER, ([],)),
     Parameter("adapters", Support.REFUSED, "Adapters are not served yet: leave it out."),
     Parameter("thinking_budget", Support.REFUSED, "Thinking is not bounded; see enable_thinking.", endpoints=_CHAT),
-    Parameter("images", Support.REFUSED, "Images are not served yet: leave it out.", ([],)),
+    Parameter("images", Support.REFUSED, "Put images into a message, as parts of type image_url.", ([],)),
 )
 
 PARAMETERS: tuple[Parameter, ...] = _SERVED + _HARMLESS + _REFUSED

@@ -33,12 +33,27 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
 
 
+class ImageUrl(Wire):
+    """Where a picture is: a data URL that holds it, or an https address."""
+
+    url: str
+    detail: str | None = None
+
+
+def _form_of_url(sent: object) -> str:
+    return "<text>" if isinstance(sent, str) else "<object>"
+
+
 class ContentPart(Wire):
-    """One part of a message's content. Only text is served; the others are refused by their type."""
+    """One part of a message's content. Text and pictures are served; the others are refused by their type."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: (
+        Annotated[Annotated[str, Tag("<text>")] | Annotated[ImageUrl, Tag("<object>")], Discriminator(_form_of_url)]
+        | None
+    ) = None
 
 
 def _form_of(content: object) -> str:

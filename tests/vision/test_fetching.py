@@ -1,0 +1,133 @@
+"""Pictures named by address are fetched over https from public hosts, within bounds, and from nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
+from mlx_manager.errors import InvalidRequest, PayloadTooLarge
+from mlx_manager.ir import ChatPrompt, Content, GenerationRequest, ImageContent, Message, Role, TextContent
+from tests.vision.https_server import HttpsServer, Page, https_server
+
+PICTURE = b"the bytes of a picture"
+LIMITS = FetchLimits(max_image_bytes=1000, max_images=3, timeout_s=10.0, hosts=frozenset({"localhost"}))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
+    pages = {
+        "/picture": Page(body=PICTURE),
+        "/moved": Page(status=302, headers={"Location": "/picture"}),
+        "/round": Page(status=307, headers={"Location": "/round"}),
+        "/plain": Page(status=301, headers={"Location": "http://localhost/picture"}),
+        "/inside": Page(status=302, headers={"Location": "https://127.0.0.1:1/secret"}),
+        "/large": Page(body=b"x" * 5000),
+        "/slow": Page(body=PICTURE, delay_s=1.5),
+        "/none": Page(status=404),
+    }
+    with https_server(tmp_path_factory.mktemp("https"), pages) as running:
+        yield running
+
+
+def request(*urls: str) -> GenerationRequest:
+    content: tuple[Content, ...] = (TextContent("Look:"), *(ImageContent(url=url, detail="low") for url in urls))
+    messages = (
+        Message(role=Role.SYSTEM, content=(TextContent("Be brief."),)),
+        Message(role=Role.USER, content=content),
+    )
+    return GenerationRequest(request_id="r", model="m", prompt=ChatPrompt(messages=messages))
+
+
+def fetch(
+    server: HttpsServer, *urls: str, limits: FetchLimits = LIMITS, trust: bool = True
+) -> tuple[ImageContent, ...]:
+    context = server.trusting if trust else ssl.create_default_context()
+    filled = asyncio.run(PictureFetcher(limits, context).fetched(request(*urls)))
+    assert isinstance(filled.prompt, ChatPrompt)
+    return filled.prompt.messages[1].images
+
+
+def test_the_file_takes_the_place_of_its_address(server: HttpsServer) -> None:
+    base = f"https://localhost:{server.port}"
+    images = fetch(server, f"{base}/picture", f"{base}/moved")
+    assert images == (ImageContent(data=PICTURE, detail="low"),) * 2
+    # the server is asked by its name, although the connection goes to the address that was checked
+    assert ("/picture", f"localhost:{server.port}") in server.asked
+
+
+def test_what_is_in_the_request_already_is_left_alone(server: HttpsServer) -> None:
+    sent = request()
+    assert asyncio.run(PictureFetcher(LIMITS).fetched(sent)) is sent
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/round", "redirected more than 3 times"),
+        ("/plain", "only https"),
+        ("/inside", "not a public one"),
+        ("/none", "answered 404"),
+    ],
+)
+def test_what_cannot_be_had_is_named(server: HttpsServer, path: str, reason: str) -> None:
+    base = f"https://localhost:{server.port}"
+    with pytest.raises(InvalidRequest, match=reason) as refused:
+        fetch(server, f"{base}/picture", f"{base}{path}")
+    assert refused.value.param == "messages[1].content[2]"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "10.0.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "[::ffff:127.0.0.1]",
+        "[fe80::1]",
+        "[fd00::1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "100.64.0.1",
+        "224.0.0.1",
+        "2130706433",
+        "0x7f.1",
+    ],
+)  # fmt: skip
+def test_hosts_that_are_not_public_are_never_connected_to(server: HttpsServer, host: str) -> None:
+    num_asked = len(server.asked)
+    strict = FetchLimits(max_image_bytes=1000, max_images=3, timeout_s=2.0)
+    with pytest.raises(InvalidRequest, match="cannot be fetched"):
+        fetch(server, f"https://{host}:{server.port}/picture", limits=strict)
+    assert len(server.asked) == num_asked
+
+
+def test_a_certificate_that_nobody_signed_is_not_trusted(server: HttpsServer) -> None:
+    with pytest.raises(InvalidRequest, match="certificate"):
+        fetch(server, f"https://localhost:{server.port}/picture", trust=False)
+
+
+def test_a_slow_server_is_not_waited_for(server: HttpsServer) -> None:
+    hasty = replace(LIMITS, timeout_s=0.5)
+    with pytest.raises(InvalidRequest, match=r"did not arrive within 0.5 s"):
+        fetch(server, f"https://localhost:{server.port}/slow", limits=hasty)
+
+
+def test_a_large_file_is_left_where_it_is(server: HttpsServer) -> None:
+    with pytest.raises(PayloadTooLarge, match="larger than the 1000 bytes"):
+        fetch(server, f"https://localhost:{server.port}/large")
+
+
+def test_too_many_are_refused_before_any_is_fetched(server: HttpsServer) -> None:
+    num_asked = len(server.asked)
+    with pytest.raises(InvalidRequest, match="names 4 images, and 3 are taken"):
+        fetch(server, *[f"https://localhost:{server.port}/picture"] * 4)
+    assert len(server.asked) == num_asked
