@@ -214,10 +214,12 @@ def _shared_prefix(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[s
 
 
 def _preempted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
-    order = enumerate((2, 3, 2, 1, 0))
-    requests = [_ask(index, answers[index], key=f"{index}/{place}") for place, index in order]
-    # How few blocks are too few depends on whether the path shares the common beginning.
-    for num_blocks in (8, 7, 6):
+    places = list(enumerate((2, 3, 2, 1, 0)))
+    # How few blocks are too few depends on whether the path shares the common beginning, and on its windows.
+    for num_blocks, num_choices in ((8, 1), (7, 1), (6, 1), (7, 3), (6, 3)):
+        requests = [
+            _ask(index, answers[index], key=f"{index}/{place}", num_choices=num_choices) for place, index in places
+        ]
         engine = new_engine(num_blocks=num_blocks)
         yield from _differences(_run(engine, requests), answers)
         if engine.scheduler.num_preemptions > 0:
