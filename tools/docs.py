@@ -23,6 +23,7 @@ from mlx_manager.catalog import MODEL_SETTINGS
 from mlx_manager.catalog.settings import SETTINGS, load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
+from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "src" / "mlx_manager"
@@ -101,6 +102,13 @@ def parameters() -> str:
     return "\n".join(rows)
 
 
+def response_parameters() -> str:
+    """What becomes of every parameter of /v1/responses."""
+    rows = ["| parameter | | |", "| --- | --- | --- |"]
+    rows += [f"| `{row.name}` | {row.support.value} | {_cell(row.note)} |" for row in RESPONSE_PARAMETERS.values()]
+    return "\n".join(rows)
+
+
 def module_map() -> str:
     """Every module with the first line of its docstring, room by room."""
     lines = [f"- `{module.name}`: {_module_summary(module)}" for module in sorted(PACKAGE.glob("*.py"))]
@@ -117,6 +125,7 @@ PARTS = (
     Part("settings.md", "model settings", model_settings_table),
     Part("routes.md", "routes", routes),
     Part("routes.md", "parameters", parameters),
+    Part("protocols.md", "response parameters", response_parameters),
     Part("structure.md", "modules", module_map),
 )
 

@@ -5,6 +5,7 @@
     │   ├── UnsupportedParameter    400 unsupported_parameter  understood, but not served here
     │   └── ContextLengthExceeded   400 context_length_exceeded
     ├── ModelNotFound               404 model_not_found
+    ├── ResponseNotFound            404 response_not_found     no stored response has that id
     ├── HubAccessDenied             403 hub_access_denied      the model hub wants a token, or its terms accepted
     ├── Conflict                    409 conflict               what is asked for does not go with how things stand
     ├── PayloadTooLarge             413 payload_too_large
@@ -84,6 +85,13 @@ class ModelNotFound(MlxManagerError):
 
     status = 404
     code = "model_not_found"
+
+
+class ResponseNotFound(MlxManagerError):
+    """No response of that id is stored here."""
+
+    status = 404
+    code = "response_not_found"
 
 
 class HubAccessDenied(MlxManagerError):

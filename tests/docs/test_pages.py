@@ -12,6 +12,7 @@ from mlx_manager.catalog.settings import load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.hub.starter import STARTER_NAME
 from mlx_manager.protocols.openai import PARAMETERS, Support
+from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
 from tools.docs import REPOSITORY
 
 PAGES = sorted(
@@ -57,7 +58,8 @@ def test_the_readme_names_every_route_and_no_other() -> None:
 
 
 def test_the_readme_names_served_parameters() -> None:
-    served = {row.name for row in PARAMETERS if row.support is Support.SERVED}
+    rows = (*PARAMETERS, *RESPONSE_PARAMETERS.values())
+    served = {row.name for row in rows if row.support is Support.SERVED}
     table = README[README.index("## The API") : README.index("## Tools and thinking")]
     named = {name for name in re.findall(r"`([a-z_]+)`", table) if "_" in name or name in ("n", "stop", "seed")}
     assert {"logit_bias", "min_p", "stop", "n"} <= named

@@ -196,7 +196,7 @@ def test_body_too_large(serve: Serve, num_bytes: int) -> None:
     [
         ("/chat/completions", "end with /v1"),
         ("/v1/v1/chat/completions", "already has"),
-        ("/v1/responses", "nothing at POST /v1/responses"),
+        ("/v1/answers", "nothing at POST /v1/answers"),
     ],
 )
 def test_unknown_path(served: Served, path: str, hint: str) -> None:

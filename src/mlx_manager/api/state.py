@@ -10,7 +10,7 @@ from typing import Annotated, Protocol, TypedDict, cast
 from fastapi import Depends, Request
 
 from mlx_manager.errors import Unavailable
-from mlx_manager.gateway import Gateway
+from mlx_manager.gateway import Gateway, ResponseStore
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.pool import ModelPool, ModelStatus
 
@@ -58,6 +58,7 @@ class ApiState(TypedDict):
     """The same as `models`, where models can be loaded and unloaded."""
     hub: HubDesk | None
     """None on a server that has no models of its own."""
+    responses: ResponseStore
     http: HttpOptions
     started_s: float
     """On the monotonic clock."""
@@ -88,6 +89,10 @@ async def _hub(request: Request) -> HubDesk:
     return hub
 
 
+async def _responses(request: Request) -> ResponseStore:
+    return cast(ResponseStore, request.state.responses)
+
+
 async def _http_options(request: Request) -> HttpOptions:
     return cast(HttpOptions, request.state.http)
 
@@ -107,6 +112,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]
+ResponsesDep = Annotated[ResponseStore, Depends(_responses)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

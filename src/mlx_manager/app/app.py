@@ -22,7 +22,7 @@ from mlx_manager.api import (
 )
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import Gateway
+from mlx_manager.gateway import Gateway, MemoryResponses
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -56,6 +56,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 models=built.models,
                 pool=built.pool,
                 hub=built.hub,
+                responses=MemoryResponses(),
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s
                 ),

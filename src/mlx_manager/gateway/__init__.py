@@ -3,5 +3,16 @@
 from mlx_manager.gateway.account import RequestRecord, log_record
 from mlx_manager.gateway.gateway import Gateway, Target
 from mlx_manager.gateway.merge import merge
+from mlx_manager.gateway.responses import MemoryResponses, ResponseStore, earlier_items, stored_response
 
-__all__ = ["Gateway", "RequestRecord", "Target", "log_record", "merge"]
+__all__ = [
+    "Gateway",
+    "MemoryResponses",
+    "RequestRecord",
+    "ResponseStore",
+    "Target",
+    "earlier_items",
+    "log_record",
+    "merge",
+    "stored_response",
+]

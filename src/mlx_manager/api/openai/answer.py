@@ -103,10 +103,7 @@ class Exchange:
         return merge(streams, call.num_choices)
 
     def _error_frame(self, error: Exception) -> bytes:
-        if isinstance(error, MlxManagerError):
-            return error_frame(error)
-        _logger.error("request %s failed in the middle of its stream", self.request_id, exc_info=error)
-        return error_frame(internal_error(self.request_id))
+        return error_frame(visible_error(error, self.request_id))
 
 
 async def _exchange(
@@ -116,6 +113,14 @@ async def _exchange(
 
 
 ExchangeDep = Annotated[Exchange, Depends(_exchange)]
+
+
+def visible_error(error: Exception, request_id: str) -> MlxManagerError:
+    """What a client is told about an error in the middle of its stream; one that nobody expected is logged."""
+    if isinstance(error, MlxManagerError):
+        return error
+    _logger.error("request %s failed in the middle of its stream", request_id, exc_info=error)
+    return internal_error(request_id)
 
 
 async def _encoded(events: AsyncGenerator[Event, None], encoder: Encoder) -> AsyncGenerator[bytes, None]:

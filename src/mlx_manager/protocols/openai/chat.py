@@ -143,7 +143,13 @@ def _finish_reason(reason: FinishReason, envelope: Envelope) -> str:
 
 
 def _render_logprobs(logprobs: Sequence[TokenLogprob]) -> ChatLogprobs | None:
-    content = [
+    content = render_token_logprobs(logprobs)
+    return ChatLogprobs(content) if content else None
+
+
+def render_token_logprobs(logprobs: Sequence[TokenLogprob]) -> list[TokenLogprobObject]:
+    """Log-probabilities in the dialect's form."""
+    return [
         TokenLogprobObject(
             entry.token,
             finite(entry.logprob),
@@ -152,4 +158,3 @@ def _render_logprobs(logprobs: Sequence[TokenLogprob]) -> ChatLogprobs | None:
         )
         for entry in logprobs
     ]
-    return ChatLogprobs(content) if content else None

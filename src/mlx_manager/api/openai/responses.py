@@ -1,0 +1,195 @@
+"""POST /v1/responses, and the responses that are stored."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.responses import Response
+
+from mlx_manager.api.body import read_json_body
+from mlx_manager.api.disconnect import UntilDisconnect
+from mlx_manager.api.openai.answer import ignored_headers, visible_error
+from mlx_manager.api.prefix_header import PrefixNotes
+from mlx_manager.api.sse import EventStream
+from mlx_manager.api.state import (
+    GatewayDep,
+    HttpOptions,
+    HttpOptionsDep,
+    ModelDirectory,
+    ModelsDep,
+    RequestIdDep,
+    ResponsesDep,
+)
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.gateway import Gateway, ResponseStore, earlier_items, stored_response
+from mlx_manager.ir import Event
+from mlx_manager.protocols.openai import encode_json
+from mlx_manager.protocols.openai.responses import (
+    ResponseBuilder,
+    ResponseCall,
+    encode_events,
+    encode_response,
+    parse_response,
+    read_response_request,
+    references_of,
+    stored,
+)
+
+router = APIRouter(prefix="/responses")
+
+
+@dataclass(frozen=True)
+class ResponseExchange:
+    """One HTTP request for a response, with what it is answered by."""
+
+    request: Request
+    gateway: Gateway
+    models: ModelDirectory
+    store: ResponseStore
+    http: HttpOptions
+    request_id: str
+
+    async def answer(self) -> Response:
+        """Read, parse, generate, store, answer. Raises `MlxManagerError` for what fails before there is an answer."""
+        answer_id = f"resp_{secrets.token_hex(24)}"
+        with self.gateway.refusals(http_request_id=self.request_id, answer_id=answer_id):
+            call = await self._parse(await read_json_body(self.request, self.http.max_body_bytes), answer_id)
+        client = UntilDisconnect(self.request.receive)
+        notes = PrefixNotes(self.request.headers.get("x-debug", ""))
+        builder = ResponseBuilder(call.opening, call.form)
+        events = notes.noted(
+            0,
+            self.gateway.generate(
+                call.request, http_request_id=self.request_id, is_cut_off=lambda: client.is_cut_off_by_us
+            ),
+        )
+        if call.stream:
+            return self._streamed(call, client, notes, builder, events)
+        async with client, aclosing(events):
+            async for event in events:
+                builder.add(event)
+            await self._keep(call, builder)
+            headers = ignored_headers(call.ignored) | notes.headers()
+            return Response(encode_response(builder.response), media_type="application/json", headers=headers)
+        return Response(status_code=499)  # nobody is there to read it
+
+    async def _parse(self, body: bytes, answer_id: str) -> ResponseCall:
+        wire = read_response_request(body)
+        found = {item_id: await self.store.find_item(item_id) for item_id in references_of(wire)}
+        return parse_response(
+            wire,
+            earlier=await earlier_items(self.store, wire.previous_response_id),
+            referenced={item_id: item for item_id, item in found.items() if item is not None},
+            answer_id=answer_id,
+            created_unix_s=int(time.time()),
+            priority_header=self.request.headers.get("x-priority"),
+        )
+
+    def _streamed(
+        self,
+        call: ResponseCall,
+        client: UntilDisconnect,
+        notes: PrefixNotes,
+        builder: ResponseBuilder,
+        events: AsyncGenerator[Event, None],
+    ) -> Response:
+        return EventStream(
+            self._encoded(call, builder, events),
+            client=client,
+            error_frame=lambda error: encode_events(builder.fail(visible_error(error, self.request_id))),
+            keepalive_s=self.http.keepalive_s,
+            start_wait_s=self.http.start_wait_s,
+            headers=ignored_headers(call.ignored),
+            late_headers=notes.headers,
+            waiting_for=lambda: self.models.progress(call.request.model),
+        )
+
+    async def _encoded(
+        self, call: ResponseCall, builder: ResponseBuilder, events: AsyncGenerator[Event, None]
+    ) -> AsyncGenerator[bytes, None]:
+        async with aclosing(events):
+            async for event in events:
+                added = builder.add(event)
+                if builder.is_over:
+                    # before its end is told: whoever reads that may go on with it at once
+                    await self._keep(call, builder)
+                yield encode_events(added)
+
+    async def _keep(self, call: ResponseCall, builder: ResponseBuilder) -> None:
+        if call.store:
+            await self.store.put(stored(call, builder.response))
+
+
+async def _exchange(
+    request: Request,
+    gateway: GatewayDep,
+    models: ModelsDep,
+    *,
+    store: ResponsesDep,
+    http: HttpOptionsDep,
+    request_id: RequestIdDep,
+) -> ResponseExchange:
+    return ResponseExchange(request, gateway, models, store, http, request_id)
+
+
+@router.post("")
+async def create_response(exchange: Annotated[ResponseExchange, Depends(_exchange)]) -> Response:
+    """Answer a text or the items of a conversation."""
+    return await exchange.answer()
+
+
+@router.get("/{response_id}")
+async def retrieve_response(response_id: str, store: ResponsesDep, stream: bool = False) -> Response:
+    """A stored response."""
+    if stream:
+        raise InvalidRequest("stream is not supported here: a stored response is sent as a whole.", param="stream")
+    found = await stored_response(store, response_id, param="response_id")
+    return Response(found.body, media_type="application/json")
+
+
+@router.delete("/{response_id}")
+async def delete_response(response_id: str, store: ResponsesDep) -> Response:
+    """Forget a stored response; conversations cannot go on from it any more."""
+    found = await stored_response(store, response_id, param="response_id")
+    await store.delete(found.id)
+    return _json({"id": found.id, "object": "response", "deleted": True})
+
+
+@router.get("/{response_id}/input_items")
+async def list_input_items(
+    response_id: str,
+    store: ResponsesDep,
+    *,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: str | None = None,
+) -> Response:
+    """The items that a stored response was asked with, those of the conversation before it included."""
+    found = await stored_response(store, response_id, param="response_id")
+    items = [*await earlier_items(store, found.previous_response_id), *found.inputs()]
+    if order == "desc":
+        items.reverse()
+    ids = [item["id"] for item in items]
+    if after is not None and after not in ids:
+        raise InvalidRequest(f"after cannot be {after[:80]!r}: send the id of an item of the list.", param="after")
+    start = ids.index(after) + 1 if after is not None else 0
+    page = items[start : start + limit]
+    return _json(
+        {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": start + limit < len(items),
+        }
+    )
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(encode_json(body), media_type="application/json")

@@ -1,0 +1,106 @@
+"""Where responses are kept: what a store does, one in memory, and the conversation that a stored response ends."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Protocol
+
+from mlx_manager.errors import ResponseNotFound
+from mlx_manager.protocols.openai.responses import StoredResponse
+
+MAX_RESPONSES = 2000
+MAX_BYTES = 128 * 1024 * 1024
+
+
+class ResponseStore(Protocol):
+    """Keeps responses until their room is needed. Everything is asked for by id, and ids cannot be guessed."""
+
+    async def put(self, response: StoredResponse) -> None:
+        """Keep `response`, instead of an earlier state of it."""
+        ...
+
+    async def get(self, response_id: str) -> StoredResponse | None:
+        """The response, or None for one that is not kept (any more)."""
+        ...
+
+    async def delete(self, response_id: str) -> bool:
+        """Forget it; whether it was there."""
+        ...
+
+    async def find_item(self, item_id: str) -> dict[str, Any] | None:
+        """An item that a kept response had as its input or its output."""
+        ...
+
+
+class MemoryResponses:
+    """Keeps responses in memory, the most recently used ones, and loses them when the server ends."""
+
+    def __init__(self, *, max_responses: int = MAX_RESPONSES, max_bytes: int = MAX_BYTES) -> None:
+        self._max_responses = max_responses
+        self._max_bytes = max_bytes
+        self._responses: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._owners: dict[str, str] = {}
+        """By the id of an item, the response that it belongs to."""
+        self._num_bytes = 0
+
+    async def put(self, response: StoredResponse) -> None:
+        """See `ResponseStore.put`. One that is larger than all room there is is not kept."""
+        await self.delete(response.id)
+        if response.num_bytes > self._max_bytes:
+            return
+        self._responses[response.id] = response
+        self._num_bytes += response.num_bytes
+        for item in response.turn():
+            self._owners[item["id"]] = response.id
+        while len(self._responses) > self._max_responses or self._num_bytes > self._max_bytes:
+            await self.delete(next(iter(self._responses)))
+
+    async def get(self, response_id: str) -> StoredResponse | None:
+        """See `ResponseStore.get`."""
+        found = self._responses.get(response_id)
+        if found is not None:
+            self._responses.move_to_end(response_id)
+        return found
+
+    async def delete(self, response_id: str) -> bool:
+        """See `ResponseStore.delete`."""
+        found = self._responses.pop(response_id, None)
+        if found is None:
+            return False
+        self._num_bytes -= found.num_bytes
+        for item in found.turn():
+            if self._owners.get(item["id"]) == response_id:
+                del self._owners[item["id"]]
+        return True
+
+    async def find_item(self, item_id: str) -> dict[str, Any] | None:
+        """See `ResponseStore.find_item`."""
+        owner = self._owners.get(item_id)
+        if owner is None:
+            return None
+        return next((item for item in self._responses[owner].turn() if item["id"] == item_id), None)
+
+
+async def stored_response(store: ResponseStore, response_id: str, *, param: str) -> StoredResponse:
+    """A response that has to be there. Raises `ResponseNotFound`; `param` is where it was named."""
+    found = await store.get(response_id)
+    if found is None:
+        raise ResponseNotFound(
+            f"{param} names the response {response_id[:80]!r}, which is not stored here: it was made with "
+            "store: false, was deleted, had to make room, or was made before the server's last start.",
+            param=param,
+        )
+    return found
+
+
+async def earlier_items(store: ResponseStore, response_id: str | None) -> list[dict[str, Any]]:
+    """All items of the conversation that ends with `response_id`, in order; none for none.
+
+    Raises `ResponseNotFound` when a response of it is not kept any more.
+    """
+    turns = []
+    while response_id is not None:
+        found = await stored_response(store, response_id, param="previous_response_id")
+        turns.append(found.turn())
+        response_id = found.previous_response_id
+    return [item for turn in reversed(turns) for item in turn]
