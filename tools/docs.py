@@ -1,4 +1,4 @@
-"""Writes the generated parts of docs/ from the code: commands, settings, routes and the module map.
+"""Writes the generated parts of docs/ from the code: commands, settings, routes, families and the module map.
 
 `python tools/docs.py` writes them between their markers; `--check` only says which differ, and fails when one does.
 """
@@ -22,6 +22,7 @@ from mlx_manager.app import create_app
 from mlx_manager.catalog import MODEL_SETTINGS
 from mlx_manager.catalog.settings import SETTINGS, load_settings
 from mlx_manager.cli.main import app as command_line
+from mlx_manager.models.families import FAMILIES
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
 from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
 
@@ -109,6 +110,29 @@ def response_parameters() -> str:
     return "\n".join(rows)
 
 
+def families() -> str:
+    """The table that models are prompted and read by."""
+    rows = [
+        "| family | model types | by template | calls | reasoning | also ends answers | thinking switch | picture |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for family in FAMILIES:
+        calls = "harmony" if family.style else family.tools.name if family.tools else "none shown"
+        reasoning = [f"`{each.begin}` … `{each.end}`" for each in family.reasoning]
+        cells = (
+            family.name,
+            ", ".join(f"`{each}`" for each in sorted(family.model_types)),
+            "yes" if family.marks else "",
+            calls,
+            "analysis channel" if family.style else " or ".join(reasoning),
+            " ".join(f"`{each}`" for each in family.stop_tokens),
+            ", ".join(f"`{each.variable}`" for each in family.thinking) if family.reasoning else "",
+            f"`{family.image_token}`" if family.image_token else "",
+        )
+        rows.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
+    return "\n".join(rows)
+
+
 def module_map() -> str:
     """Every module with the first line of its docstring, room by room."""
     lines = [f"- `{module.name}`: {_module_summary(module)}" for module in sorted(PACKAGE.glob("*.py"))]
@@ -126,6 +150,7 @@ PARTS = (
     Part("routes.md", "routes", routes),
     Part("routes.md", "parameters", parameters),
     Part("protocols.md", "response parameters", response_parameters),
+    Part("families.md", "families", families),
     Part("structure.md", "modules", module_map),
 )
 

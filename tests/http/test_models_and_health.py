@@ -22,6 +22,7 @@ REPORT = ServingReport(
     weights_bytes=10,
     kv_bytes_per_token=10,
     kv_budget_bytes=1000,
+    family="Hermes",
     load_s=1.5,
 )
 
@@ -59,6 +60,8 @@ def test_models_say_how_they_are_served(serve: Serve) -> None:
         "reason": "It agrees with the library's own cache.",
         "attention": "gather_mm",
         "dtype": "float32",
+        "family": "Hermes",
+        "warning": "",
     }
 
 

@@ -18,6 +18,7 @@ from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.models.families import adapt
 from mlx_manager.models.loading import LoadedModel
+from mlx_manager.models.style import ModelStyle
 from mlx_manager.worker import load
 
 
@@ -48,6 +49,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
         model=model,
         # Text is no business of the engine's.
         tokenizer=cast(TokenizerWrapper, None),
+        style=cast(ModelStyle, None),
         config=config,
         eos_token_ids=frozenset(),
         sampling_defaults={},

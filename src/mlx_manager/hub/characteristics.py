@@ -13,7 +13,9 @@ from mlx_manager.hub.safetensors_header import Tensor, read_tensors
 
 _INDEX = "model.safetensors.index.json"
 _TOOLS = re.compile(r"\btools\b")
-_THINKING = re.compile(r"enable_thinking|<think>|reasoning_content|reasoning_effort|thinking_budget|\[THINK\]")
+_THINKING = re.compile(
+    r"enable_thinking|<(\w+[:_])?think>|reasoning_content|reasoning_effort|thinking_budget|\[THINK\]|START_THINKING"
+)
 """What chat templates of models that think say somewhere, whichever way they do it."""
 _PACKED_BITS = 32
 """Quantized weights are packed into unsigned numbers of so many bits."""

@@ -101,6 +101,10 @@ class ServingReport(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int
     kv_budget_bytes: int
     load_s: float
+    family: str = ""
+    """Which family's way of prompting and reading the model is served in; "" for one that does not chat."""
+    warning: str = ""
+    """What is not known about the model, for the operator."""
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):

@@ -23,6 +23,7 @@ from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.families import adapt
+from mlx_manager.models.style import ModelStyle, stop_token_ids
 
 Report = Callable[[str, float], None]
 """Takes what is being done, for people, and the fraction of the whole load."""
@@ -41,6 +42,7 @@ class LoadedModel:
     model: nn.Module
     tokenizer: TokenizerWrapper
     config: dict[str, Any]
+    style: ModelStyle
     eos_token_ids: frozenset[int]
     sampling_defaults: dict[str, Any]
     """The model's own generation_config.json, {} without one."""
@@ -78,13 +80,15 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
         except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
             raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {error}") from error
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
-    adapt(model, str(config.get("model_type", "")))
+    model_type = str(config.get("model_type", ""))
+    adapt(model, model_type)
     text_config = config.get("text_config", config)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         config=config,
-        eos_token_ids=frozenset(tokenizer.eos_token_ids),
+        style=ModelStyle.of(tokenizer, model_type),
+        eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
         sampling_defaults=_read_json(path / "generation_config.json"),
         max_context=_max_context(text_config, options),
         vocabulary_size=int(text_config.get("vocab_size", len(tokenizer))),

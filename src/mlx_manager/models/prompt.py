@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
-from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec.structs import replace
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
-from mlx_manager.ir import ChatPrompt, Message, Prompt, Role, TextContent, TextPrompt, TokenPrompt, Tool, ToolChoiceMode
-from mlx_manager.models.plain_tools import without_tool_roles
+from mlx_manager.ir import ChatPrompt, Prompt, TextContent, TextPrompt, TokenPrompt
+from mlx_manager.models.chat_template import ChatTemplate
+from mlx_manager.models.template_traits import REFUSALS
 
 _MARK = "mlxmanagerplaceholder"
 """Stands for the text of a message. A plain word, so that no template trims it or reads anything into it."""
@@ -29,8 +27,9 @@ class BuiltPrompt:
 class PromptBuilder:
     """Renders and tokenizes prompts for one model."""
 
-    def __init__(self, tokenizer: TokenizerWrapper, vocabulary_size: int) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, template: ChatTemplate, vocabulary_size: int) -> None:
         self._tokenizer = tokenizer
+        self._template = template
         self._vocabulary_size = vocabulary_size
 
     def build(self, prompt: Prompt) -> BuiltPrompt:
@@ -75,8 +74,8 @@ class PromptBuilder:
             for message in prompt.messages
         )
         try:
-            text = self._render(replace(prompt, messages=marked))
-        except (TemplateError, ValueError, TypeError):
+            text = self._template.render(replace(prompt, messages=marked))
+        except REFUSALS:
             return []
         return list(self._tokenizer.encode(text.partition(_MARK)[0], add_special_tokens=False))
 
@@ -90,37 +89,13 @@ class PromptBuilder:
                 "this model has no chat template; use /v1/completions with a prompt instead", param="messages"
             )
         try:
-            text = self._render(prompt)
-        except (TemplateError, ValueError, TypeError) as error:
+            text = self._template.render(prompt)
+        except REFUSALS as error:
             raise InvalidRequest(
                 f"the model's chat template refuses the messages: {error}", param="messages"
             ) from error
         # The template spells the special tokens itself, begin-of-sequence included.
         return BuiltPrompt(tuple(self._tokenizer.encode(text, add_special_tokens=False)), text)
-
-    def _render(self, prompt: ChatPrompt) -> str:
-        messages = [_as_template_message(message) for message in _joined_instructions(prompt.messages)]
-        is_none = prompt.tool_choice.mode is ToolChoiceMode.NONE
-        tools = [] if is_none else [_as_template_tool(tool) for tool in prompt.tools]
-        if not self._knows_tools(tools):
-            messages, tools = without_tool_roles(messages, tools), []
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=not prompt.continue_final_message,
-                continue_final_message=prompt.continue_final_message,
-                tools=tools or None,
-                **_template_variables(prompt),
-            )
-        )
-
-    def _knows_tools(self, tools: list[dict[str, Any]]) -> bool:
-        template = self._tokenizer.chat_template
-        if isinstance(template, dict):
-            template = self._tokenizer.get_chat_template(None, tools or None)
-        # A renderer of mlx-lm's own stands in for the template of models that need it; they know tools.
-        return not isinstance(template, str) or "tools" in template
 
     def _check(self, token_ids: tuple[int, ...]) -> None:
         for token_id in token_ids:
@@ -128,48 +103,3 @@ class PromptBuilder:
                 raise InvalidRequest(
                     f"token {token_id} is not in the model's vocabulary of {self._vocabulary_size}", param="prompt"
                 )
-
-
-def _joined_instructions(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The system messages at the beginning as one, because most templates look for no second."""
-    num_leading = next((i for i, message in enumerate(messages) if message.role is not Role.SYSTEM), len(messages))
-    if num_leading < 2:
-        return messages
-    text = "\n\n".join(message.text for message in messages[:num_leading])
-    return (Message(role=Role.SYSTEM, content=(TextContent(text),)), *messages[num_leading:])
-
-
-def _template_variables(prompt: ChatPrompt) -> dict[str, Any]:
-    """What the template is told beside the messages; the client's own variables come last."""
-    variables: dict[str, Any] = {}
-    if prompt.thinking.is_enabled is not None:
-        variables["enable_thinking"] = prompt.thinking.is_enabled
-    if prompt.thinking.effort is not None:
-        variables["reasoning_effort"] = prompt.thinking.effort
-    return variables | prompt.template_kwargs
-
-
-def _as_template_message(message: Message) -> dict[str, Any]:
-    rendered: dict[str, Any] = {"role": message.role.value, "content": message.text}
-    if message.name is not None:
-        rendered["name"] = message.name
-    if message.reasoning:
-        rendered["reasoning_content"] = message.reasoning
-    if message.tool_calls:
-        rendered["tool_calls"] = [
-            {
-                "id": call.call_id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.loads(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id is not None:
-        rendered["tool_call_id"] = message.tool_call_id
-    return rendered
-
-
-def _as_template_tool(tool: Tool) -> dict[str, Any]:
-    description = {"description": tool.description} if tool.description else {}
-    function = {"name": tool.name, **description, "parameters": json.loads(tool.parameters)}
-    return {"type": "function", "function": function}

@@ -3,6 +3,15 @@
 from mlx_manager.parsing.answer import AnswerParser
 from mlx_manager.parsing.harmony import HarmonyStyle
 from mlx_manager.parsing.stop import StopMatcher
-from mlx_manager.parsing.style import AnswerStyle, MarkedStyle, ReasoningFormat, ToolFormat
+from mlx_manager.parsing.style import AnswerStyle, Call, MarkedStyle, ReasoningFormat, ToolFormat
 
-__all__ = ["AnswerParser", "AnswerStyle", "HarmonyStyle", "MarkedStyle", "ReasoningFormat", "StopMatcher", "ToolFormat"]
+__all__ = [
+    "AnswerParser",
+    "AnswerStyle",
+    "Call",
+    "HarmonyStyle",
+    "MarkedStyle",
+    "ReasoningFormat",
+    "StopMatcher",
+    "ToolFormat",
+]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlx_manager.ir import PartKind, Tool
 from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
@@ -32,6 +32,10 @@ class ReasoningFormat:
         return self.is_implicit and not ending.endswith(self.end.rstrip())
 
 
+Call = tuple[str, Mapping[str, Any]]
+"""A tool's name and the arguments it is called with."""
+
+
 class ToolFormat(ABC):
     """How calls are written: read from text as it comes, and told as a grammar."""
 
@@ -50,6 +54,10 @@ class ToolFormat(ABC):
     @abstractmethod
     def read_calls(self, begin: str, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
         """Read what follows `begin`, "" for a bare call. Raises `Malformed` where it is no call."""
+
+    @abstractmethod
+    def spell(self, calls: Sequence[Call]) -> str:
+        """`calls` as the model writes them, for the history of a conversation whose template leaves calls out."""
 
     @abstractmethod
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:

@@ -16,8 +16,10 @@ from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import Embedded, EngineStats, RequestFailed, ServingReport, StepDone
 from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, RerankRequest, TokenizeRequest, Tokens, Vectors
+from mlx_manager.models.chat_template import ChatTemplate
 from mlx_manager.models.embedding import Embedder
 from mlx_manager.models.encoder import Item, LoadedEncoder
+from mlx_manager.models.families import GENERIC
 from mlx_manager.models.loading import Report
 from mlx_manager.models.prompt import PromptBuilder
 from mlx_manager.models.reranking import Reranker
@@ -264,7 +266,8 @@ def load_embedding(
 
 def _tokenizing(encoder: LoadedEncoder, max_tokens: int) -> Tokenizing:
     tokenizer, size = TokenizerWrapper(encoder.tokenizer), len(encoder.tokenizer)
-    return Tokenizing(tokenizer, PromptBuilder(tokenizer, size), vocabulary_size=size, max_context=max_tokens)
+    prompts = PromptBuilder(tokenizer, ChatTemplate(tokenizer, GENERIC), size)
+    return Tokenizing(tokenizer, prompts, vocabulary_size=size, max_context=max_tokens)
 
 
 def _bucket(item: Item) -> int:

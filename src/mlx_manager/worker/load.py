@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from mlx_manager.worker.served import ServedModel
 from mlx_manager.worker.serving import Serving
 from mlx_manager.worker.verdicts import StoredVerdict, VerdictStore, verdict_key
 
+_log = logging.getLogger("mlx_manager.worker")
 _MAX_CHECKPOINT_SHARE = 0.25
 """Part of the KV budget that copies of recurrent states may take, beside the arena."""
 _NUM_CHECK_BLOCKS = max(NUM_CANARY_BLOCKS, NUM_TIMED_BLOCKS)
@@ -76,6 +78,8 @@ def load(
         ),
     )
     serving = Serving(loaded, engine, options)
+    if loaded.style.warning:
+        _log.warning("%s: %s", entry.name, loaded.style.warning)
     return serving, ServingReport(
         path=path.name,
         reason=path.reason,
@@ -86,6 +90,8 @@ def load(
         kv_bytes_per_token=path.bytes_per_token,
         kv_budget_bytes=options.kv_budget_bytes,
         load_s=time.monotonic() - started_s,
+        family=loaded.style.family.name,
+        warning=loaded.style.warning,
     )
 
 

@@ -36,7 +36,6 @@ from mlx_manager.models.calls import CallRules, callable_tools
 from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
-from mlx_manager.models.style import style_of
 from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
@@ -59,8 +58,8 @@ class Serving:
         self._engine = engine
         self._options = options
         self._vocabulary = Vocabulary(loaded.tokenizer)
-        self._prompts = PromptBuilder(loaded.tokenizer, loaded.vocabulary_size)
-        self._calls = CallRules.of(style_of(loaded.tokenizer), loaded.tokenizer)
+        self._prompts = PromptBuilder(loaded.tokenizer, loaded.style.template, loaded.vocabulary_size)
+        self._calls = CallRules.of(loaded.style.answers, loaded.tokenizer)
         self._vocabulary_size = loaded.vocabulary_size
         self._eos_token_ids = loaded.eos_token_ids
         self._defaults = loaded.sampling_defaults

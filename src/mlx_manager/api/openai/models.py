@@ -9,6 +9,7 @@ from starlette.responses import Response
 from mlx_manager.api.state import ModelsDep
 from mlx_manager.catalog import ModelEntry, ModelKind
 from mlx_manager.errors import ModelNotFound
+from mlx_manager.ipc import ServingReport
 from mlx_manager.pool import ModelStatus
 from mlx_manager.protocols.openai import ModelList, ModelObject, ServingObject, encode_json
 
@@ -60,9 +61,18 @@ def _render_model(status: ModelStatus) -> ModelObject:
         size_bytes=entry.size_bytes,
         max_context=max_context,
         context_length=max_context,
-        serving=ServingObject(path=report.path, reason=report.reason, attention=report.attention, dtype=report.dtype)
-        if report
-        else None,
+        serving=_render_serving(report) if report else None,
+    )
+
+
+def _render_serving(report: ServingReport) -> ServingObject:
+    return ServingObject(
+        path=report.path,
+        reason=report.reason,
+        attention=report.attention,
+        dtype=report.dtype,
+        family=report.family,
+        warning=report.warning,
     )
 
 

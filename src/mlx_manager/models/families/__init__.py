@@ -6,6 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mlx_manager.models.families import gemma2
+from mlx_manager.models.families.family import GENERIC, Family, ThinkingSwitch
+from mlx_manager.models.families.find import find_family
+from mlx_manager.models.families.table import FAMILIES
+
+__all__ = ["FAMILIES", "GENERIC", "Family", "ThinkingSwitch", "adapt", "find_family"]
 
 _ADAPTERS: dict[str, Callable[[Any], None]] = {"gemma2": gemma2.adapt}
 """By `model_type` of the config."""

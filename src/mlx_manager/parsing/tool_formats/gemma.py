@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of
 from mlx_manager.parsing.json_text import read_number
-from mlx_manager.parsing.style import ToolFormat
+from mlx_manager.parsing.style import Call, ToolFormat
 from mlx_manager.parsing.tool_formats.text_values import types_of
 
 _MOST_DEPTH = 64
@@ -107,6 +107,19 @@ class GemmaCalls(ToolFormat):
                 yield from cursor.expect("]")
                 break
         emit("]")
+
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        return "".join(f"{self.begins[0]}call:{name}{self._spelled(arguments)}{self.end}" for name, arguments in calls)
+
+    def _spelled(self, value: object) -> str:
+        if isinstance(value, str):
+            return f"{self.quote}{value}{self.quote}"
+        if isinstance(value, Mapping):
+            return f"{{{','.join(f'{key}:{self._spelled(inner)}' for key, inner in value.items())}}}"
+        if isinstance(value, list):
+            return f"[{','.join(map(self._spelled, value))}]"
+        return json.dumps(value)
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`. Where a schema refers to another, any value is allowed."""

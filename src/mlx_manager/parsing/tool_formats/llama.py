@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +12,7 @@ from mlx_manager.parsing.cursor import Cursor, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter
 from mlx_manager.parsing.json_text import skip_space
-from mlx_manager.parsing.style import ToolFormat
+from mlx_manager.parsing.style import Call, ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, any_name, read_call_json
 
 _PYTHON_TAG = "<|python_tag|>"
@@ -36,6 +38,11 @@ class LlamaCalls(ToolFormat):
             yield from cursor.skip_whitespace()
             if (yield from cursor.peek()) != "{":
                 return
+
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        spelled = [{"name": name, "parameters": arguments} for name, arguments in calls]
+        return "; ".join(json.dumps(call, ensure_ascii=False) for call in spelled)
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`. The bare form, which the templates ask for."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlx_manager.ir import Tool
@@ -9,7 +11,7 @@ from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of
 from mlx_manager.parsing.json_text import read_value, skip_space
-from mlx_manager.parsing.style import ToolFormat
+from mlx_manager.parsing.style import Call, ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, read_calls_json
 
 _MOST_NAME_CHARACTERS = 256
@@ -46,6 +48,15 @@ class MistralCalls(ToolFormat):
         yield from cursor.literal("[ARGS]")
         yield from skip_space(cursor)
         yield from _read_arguments(cursor, out, name, call_id)
+
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        if self.is_list:
+            spelled = [{"name": name, "arguments": arguments} for name, arguments in calls]
+            return self.begins[0] + json.dumps(spelled, ensure_ascii=False)
+        return "".join(
+            f"{self.begins[0]}{name}[ARGS]{json.dumps(arguments, ensure_ascii=False)}" for name, arguments in calls
+        )
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`."""
@@ -115,6 +126,18 @@ class SectionCalls(ToolFormat):
             yield from cursor.end_marker("```")
             yield from cursor.skip_whitespace()
         yield from cursor.end_marker(self.call_end)
+
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        spelled = []
+        for index, (name, arguments) in enumerate(calls):
+            text = json.dumps(arguments, ensure_ascii=False)
+            if self.kind_word:
+                head, text = self.kind_word, f"{name}{_FENCE}{text}\n```"
+            else:
+                head = f"functions.{name}:{index}" if self.has_ids else name
+            spelled.append(f"{self.call_begin}{head}{self.separator}{text}{self.call_end}")
+        return self.section_begin + ("\n" if self.kind_word else "").join(spelled) + self.section_end
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlx_manager.ir import Tool
@@ -11,8 +11,8 @@ from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of, with_definitions
 from mlx_manager.parsing.json_text import read_number
-from mlx_manager.parsing.style import ToolFormat
-from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, read_calls_json
+from mlx_manager.parsing.style import Call, ToolFormat
+from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, any_name, read_calls_json
 
 _MOST_DEPTH = 64
 _MOST_NAME_CHARACTERS = 256
@@ -29,6 +29,7 @@ class PythonicCalls(ToolFormat):
     begins: tuple[str, ...] = ()
     end: str = ""
     begins_bare: str = ""  # type: ignore[misc]
+    """Where there are any, the model writes its calls without markers."""
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -38,12 +39,13 @@ class PythonicCalls(ToolFormat):
     def read_calls(self, begin: str, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
         """See `ToolFormat`."""
         yield from cursor.skip_whitespace()
-        if begin and (yield from cursor.peek()) == "{":
-            yield from read_calls_json(cursor, out, JsonCallKeys())
+        names = frozenset(tool.name for tool in tools)
+        if (yield from cursor.peek()) == "{":
+            yield from read_calls_json(cursor, out, JsonCallKeys(), any_name if begin else names.__contains__)
         else:
-            yield from self._read_list(cursor, out, None if begin else frozenset(tool.name for tool in tools))
+            yield from self._read_list(cursor, out, None if begin else names)
         yield from cursor.skip_whitespace()
-        if self.end:
+        if begin and self.end:
             yield from cursor.end_marker(self.end)
 
     def _read_list(self, cursor: Cursor, out: Emitter, names: frozenset[str] | None) -> Reading[None]:
@@ -59,6 +61,15 @@ class PythonicCalls(ToolFormat):
             if not (yield from cursor.literal(",")):
                 break
         yield from cursor.end_marker("]")
+
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        spelled = [
+            f"{name}({', '.join(f'{key}={_spelled(value)}' for key, value in arguments.items())})"
+            for name, arguments in calls
+        ]
+        begin = "" if self.begins_bare else self.begins[0]
+        return f"{begin}[{', '.join(spelled)}]{'' if self.begins_bare else self.end}"
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`. Values are written as JSON, which the template does too."""
@@ -80,15 +91,26 @@ class PythonicCalls(ToolFormat):
             calls.append(writer.rule(f"call_{index}", f'{literal(tool.name + "(")} {body} ")"'))
         writer.rule("any_call", " | ".join(calls))
         more = ' (", " any_call)*' if parallel else ""
-        if self.begins:
+        if not self.begins_bare:
             return writer.after_text(
                 self.begins[0], f'"[" any_call{more} "]" {writer.marker(self.end)}', required=required
             )
         answer = f'"[" any_call{more} "]"'
         if required:
             return answer
-        writer.rule("TEXT", r"/([^\[ \n\t](?s:.*))?/")
+        writer.rule("TEXT", r"/([^\[{ \n\t](?s:.*))?/")
         return f"TEXT | {answer}"
+
+
+def _spelled(value: object) -> str:
+    """A value as Python writes it, strings in double quotes as the models do."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_spelled(key)}: {_spelled(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_spelled, value))}]"
+    return repr(value)
 
 
 def _read_call(cursor: Cursor, out: Emitter, name: str) -> Reading[None]:
@@ -218,4 +240,4 @@ def _is_of_word(character: str) -> bool:
 
 
 LFM2 = PythonicCalls("lfm2", ("<|tool_call_start|>",), "<|tool_call_end|>")
-LLAMA4 = PythonicCalls("llama4", begins_bare="[")
+LLAMA4 = PythonicCalls("llama4", ("<|python_start|>",), "<|python_end|>", begins_bare="[{")

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from mlx_manager.ir import Tool
 from mlx_manager.parsing.cursor import Cursor, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter
 from mlx_manager.parsing.json_text import skip_space
-from mlx_manager.parsing.style import ToolFormat
+from mlx_manager.parsing.style import Call, ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, read_calls_json
+
+
+class ListKind(Enum):
+    """How several calls stand together."""
+
+    EACH = "each"
+    """A pair of markers around every call."""
+    LIST = "list"
+    """One JSON list between the markers, also of a single call."""
+    LINES = "lines"
+    """One call a line between the markers."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,8 @@ class TaggedJson(ToolFormat):
     end: str
     name_key: str = "name"
     arguments_key: str = "arguments"
-    is_list: bool = False
-    """The model writes one list of calls; otherwise one call between each pair of markers. Both are understood."""
+    kind: ListKind = ListKind.EACH
+    """How the model writes several calls. All ways are understood."""
     space: str = "\n"
     """Between the markers and the JSON, and between calls, as the model writes it."""
 
@@ -43,14 +57,26 @@ class TaggedJson(ToolFormat):
             if (self.end and (yield from cursor.end_marker(self.end))) or (yield from cursor.peek()) != "{":
                 return
 
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        spelled = [
+            json.dumps({self.name_key: name, self.arguments_key: arguments}, ensure_ascii=False)
+            for name, arguments in calls
+        ]
+        if self.kind is ListKind.EACH:
+            return self.space.join(f"{self.begins[0]}{self.space}{call}{self.space}{self.end}" for call in spelled)
+        inside = "\n".join(spelled) if self.kind is ListKind.LINES else f"[{', '.join(spelled)}]"
+        return f"{self.begins[0]}{self.space}{inside}{self.space}{self.end}"
+
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`."""
         space = writer.optional(self.space)
         call = writer.call_object(tools, self.name_key, self.arguments_key)
         end = writer.marker(self.end) if self.end else ""
-        if self.is_list:
-            more = f' ("," " "? {call})*' if parallel else ""
-            writer.rule("call_body", f'{space} "[" {call}{more} "]" {space} {end}')
+        if self.kind is not ListKind.EACH:
+            begin, between, close = ('"["', '"," " "?', '"]"') if self.kind is ListKind.LIST else ("", '"\\n"', "")
+            more = f" ({between} {call})*" if parallel else ""
+            writer.rule("call_body", f"{space} {begin} {call}{more} {close} {space} {end}")
             return writer.after_text(self.begins[0], "call_body", required=required)
         writer.rule("call_body", f"{space} {call} {space} {end}")
         return writer.calls(self.begins[0], "call_body", space, parallel=parallel, required=required)
@@ -58,14 +84,11 @@ class TaggedJson(ToolFormat):
 
 HERMES = TaggedJson("hermes", ("<tool_call>",), "</tool_call>")
 """Hermes 2 Pro and 3, Qwen 2.5 and 3, SmolLM3, Granite 4, and whatever copied them."""
-GRANITE = TaggedJson("granite", ("<|tool_call|>", "<tool_call>"), "</tool_call>", is_list=True, space="")
-PHI4_FUNCTOOLS = TaggedJson("phi4-functools", ("functools",), "", is_list=True, space="")
-PHI4_MINI = TaggedJson("phi4-mini", ("<|tool_call|>",), "<|/tool_call|>", is_list=True, space="")
-COMMAND_R = TaggedJson("command-r", ("<|START_ACTION|>",), "<|END_ACTION|>", "tool_name", "parameters", is_list=True)
-NEMOTRON = TaggedJson("nemotron", ("<TOOLCALL>",), "</TOOLCALL>", is_list=True, space="")
-GRANITE = TaggedJson("granite", ("<|tool_call|>", "<tool_call>"), "</tool_call>", is_list=True, space="")
+GRANITE = TaggedJson("granite", ("<|tool_call|>", "<tool_call>"), "</tool_call>", kind=ListKind.LIST, space="")
 """Granite 3; Granite 4 writes as Hermes does."""
-PHI4_FUNCTOOLS = TaggedJson("phi4-functools", ("functools",), "", is_list=True, space="")
-PHI4_MINI = TaggedJson("phi4-mini", ("<|tool_call|>", "functools"), "<|/tool_call|>", is_list=True, space="")
-COMMAND_R = TaggedJson("command-r", ("<|START_ACTION|>",), "<|END_ACTION|>", "tool_name", "parameters", is_list=True)
-NEMOTRON = TaggedJson("nemotron", ("<TOOLCALL>",), "</TOOLCALL>", is_list=True, space="")
+PHI4_MINI = TaggedJson("phi4-mini", ("<|tool_call|>", "functools"), "<|/tool_call|>", kind=ListKind.LIST, space="")
+COMMAND_R = TaggedJson(
+    "command-r", ("<|START_ACTION|>",), "<|END_ACTION|>", "tool_name", "parameters", kind=ListKind.LIST
+)
+NEMOTRON = TaggedJson("nemotron", ("<TOOLCALL>",), "</TOOLCALL>", kind=ListKind.LIST, space="")
+MINIMAX_M1 = TaggedJson("minimax-m1", ("<tool_calls>",), "</tool_calls>", kind=ListKind.LINES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from mlx_manager.ir import Tool
 from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of, with_definitions
-from mlx_manager.parsing.style import ToolFormat
+from mlx_manager.parsing.style import Call, ToolFormat
 from mlx_manager.parsing.tool_formats.text_values import is_text, properties_of, value_of
 
 _MOST_NAME_CHARACTERS = 256
@@ -119,6 +119,27 @@ class TextCalls(ToolFormat):
         if not (yield from cursor.until((self.value_end,), emit)):
             raise Malformed
         out.arguments('"')
+
+    def spell(self, calls: Sequence[Call]) -> str:
+        """See `ToolFormat`."""
+        spelled = [self._spell_call(name, arguments) for name, arguments in calls]
+        if not self.call_end:
+            return "\n".join(f"{self.begins[0]}{call}{self.end}" for call in spelled)
+        if self.is_section_per_call:
+            return "\n".join(f"{self.begins[0]}{self.gap}{call}{self.gap}{self.end}" for call in spelled)
+        return f"{self.begins[0]}{self.gap}{self.gap.join(spelled)}{self.gap}{self.end}"
+
+    def _spell_call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        lines = [f"{self.call_begin}{name}{self.name_end}"]
+        for key, value in arguments.items():
+            is_string = isinstance(value, str)
+            key_end = self.text_key_end if self.text_key_end and is_string else self.key_end
+            text = value if is_string else json.dumps(value, ensure_ascii=False)
+            begin = f"{self.key_begin}{key}{key_end}"
+            if self.value_begin:
+                begin += self.gap + self.value_begin
+            lines.append(f"{begin}{self.value_gap}{text}{self.value_gap}{self.value_end}")
+        return self.gap.join([*lines, self.call_end])
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`. Of what a schema says of strings, only `enum` and `const` are enforced."""

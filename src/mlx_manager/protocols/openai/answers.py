@@ -153,6 +153,10 @@ class ServingObject(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     attention: str
     dtype: str
+    family: str = ""
+    """Which family's way of prompting and reading holds; "" for a model that does not chat."""
+    warning: str = ""
+    """What is not known about the model."""
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
