@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -81,7 +82,7 @@ class Shelf:
         return None
 
 
-def shelved(name: str, state: ModelState = ModelState.READY, *, stage: str = "", fraction: float = 0.0) -> ModelStatus:
+def shelved(name: str, state: ModelState = ModelState.READY, **fields: Any) -> ModelStatus:
     """A model in the given state."""
     entry = ModelEntry(
         name=name,
@@ -92,7 +93,7 @@ def shelved(name: str, state: ModelState = ModelState.READY, *, stage: str = "",
         quantization="4-bit",
         max_context=8192,
     )
-    return ModelStatus(entry=entry, state=state, stage=stage, fraction=fraction)
+    return ModelStatus(entry=entry, state=state, **fields)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -13,8 +14,18 @@ import pytest
 
 from mlx_manager.backends.scripted import Pause, ScriptedBackend, Step, script_of
 from mlx_manager.errors import InvalidRequest, MlxManagerError, ShuttingDown, Unavailable, WorkerDied
-from mlx_manager.gateway import Gateway, RequestRecord
-from mlx_manager.ir import Answer, GenerationRequest, PartDelta, PartKind, PartStart, PromptReady, TextPrompt, fold
+from mlx_manager.gateway import Gateway
+from mlx_manager.ir import (
+    Answer,
+    GenerationRequest,
+    PartDelta,
+    PartKind,
+    PartStart,
+    PromptReady,
+    RequestRecord,
+    TextPrompt,
+    fold,
+)
 from tests.http.scripted_server import HELLO, TEXT, Serve
 from tests.http.test_errors import CHAT, COMPLETIONS, complete_body
 from tests.http.test_streams import DEAD, ENDLESS, post
@@ -85,7 +96,7 @@ async def answer_by(*scripts: tuple[Step, ...]) -> tuple[Answer | MlxManagerErro
     """What a gateway over these backends, in this order, makes of one request."""
     records: list[RequestRecord] = []
     backends = [ScriptedBackend({"m": script}, name=f"backend {index}") for index, script in enumerate(scripts)]
-    gateway = Gateway(backends, account=records.append)
+    gateway = Gateway(backends, account=[records.append])
     try:
         async with aclosing(gateway.generate(REQUEST, http_request_id="r")) as events:
             answer: Answer | MlxManagerError = await fold(events, 1)
@@ -100,6 +111,7 @@ async def test_the_next_backend_answers_when_the_first_cannot() -> None:
     assert isinstance(answer, Answer)
     assert answer.choices[0].text_of(PartKind.TEXT) == TEXT
     assert (record.status, record.target) == (200, "backend 2")
+    assert (record.num_attempts, record.fallback_reason) == (3, "unavailable")
 
 
 async def test_the_last_failure_is_the_answer() -> None:
@@ -129,8 +141,35 @@ async def test_a_wrong_request_is_not_tried_elsewhere() -> None:
 
 async def test_a_closing_gateway_takes_no_new_requests() -> None:
     records: list[RequestRecord] = []
-    gateway = Gateway([ScriptedBackend({"m": script_of(HELLO)})], account=records.append)
+    gateway = Gateway([ScriptedBackend({"m": script_of(HELLO)})], account=[records.append])
     gateway.close()
     with pytest.raises(ShuttingDown):
         await anext(gateway.generate(REQUEST, http_request_id="r"))
     assert [(record.status, record.target) for record in records] == [(503, None)]
+
+
+def test_who_asked_and_from_where(serve: Serve, lines: Lines) -> None:
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"user-agent": "tester/1 \t" + "x" * 500, "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"}
+    with serve({"m": script_of(HELLO)}).http() as client:
+        client.post(CHAT, json=complete_body(CHAT), headers=headers)
+        client.post(CHAT, json=complete_body(CHAT), headers={"traceparent": "00-" + "0" * 32 + "-b7ad6b7169203331-01"})
+    followed, own = lines(2)
+    assert (followed["path"], followed["client_address"], followed["trace_id"]) == (CHAT, "127.0.0.1", trace_id)
+    assert followed["user_agent"].startswith("tester/1 ?xxx")
+    assert len(followed["user_agent"]) == 200
+    assert re.fullmatch("[0-9a-f]{32}", own["trace_id"])
+    assert int(own["trace_id"], 16) != 0
+    assert abs(followed["arrived_unix_s"] - time.time()) < 20
+
+
+def test_who_is_refused_at_the_door_has_a_line_too(serve: Serve, lines: Lines) -> None:
+    served = serve({"m": script_of(HELLO)})
+    with served.http() as client:
+        client.post(CHAT, json=complete_body(CHAT), headers={"host": "evil.example"})
+        client.post("/v1/no-such-thing", json={})
+        client.get("/v1/models")
+        client.post("/admin/models/m/load")
+    refused, lost = lines(2)
+    assert (refused["status"], refused["error_code"], refused["answer_id"]) == (403, "host_not_allowed", None)
+    assert (lost["status"], lost["error_code"], lost["path"]) == (404, "not_found", "/v1/no-such-thing")

@@ -5,6 +5,7 @@ from mlx_manager.api.edge import RequestEdge
 from mlx_manager.api.errors import EXCEPTION_HANDLERS
 from mlx_manager.api.health import router as health_router
 from mlx_manager.api.hub import router as hub_router
+from mlx_manager.api.metrics import router as metrics_router
 from mlx_manager.api.openai import router as openai_router
 from mlx_manager.api.state import ApiState, HttpOptions, ModelDirectory
 
@@ -17,5 +18,6 @@ __all__ = [
     "admin_router",
     "health_router",
     "hub_router",
+    "metrics_router",
     "openai_router",
 ]

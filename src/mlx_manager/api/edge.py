@@ -13,7 +13,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlx_manager.api.errors import HostNotAllowed, error_response, internal_error, stopping_error
+from mlx_manager.api.origin import is_accountable, origin_of
 from mlx_manager.api.state import REQUEST_ID_KEY
+from mlx_manager.gateway import CLIENT_CLOSED_STATUS
+from mlx_manager.ir import enter_origin
 
 _logger = logging.getLogger("mlx_manager.api")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -38,32 +41,38 @@ class RequestEdge:
         headers = Headers(scope=scope)
         request_id = _own_or_new_id(headers.get("x-request-id"))
         scope[REQUEST_ID_KEY] = request_id
-        has_started = False
+        origin = origin_of(scope, request_id)
+        enter_origin(origin)
+        status = 0
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_started
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_started = True
+                status = message["status"]
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        if not self._is_allowed(headers.get("host", "")):
-            await error_response(_refuse_host(headers.get("host", "")))(scope, receive, send_with_id)
-            return
         try:
+            if not self._is_allowed(headers.get("host", "")):
+                await error_response(_refuse_host(headers.get("host", "")))(scope, receive, send_with_id)
+                return
             await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # the server stops and has waited long enough; the task ends here either way
-            if not has_started:
+            if not status:
                 await error_response(stopping_error())(scope, receive, send_with_id)
         except ClientDisconnect:
             # in the middle of its body: nobody is there to be answered
             return
         except Exception:
             _logger.exception("request %s (%s %s) failed", request_id, scope["method"], scope["path"])
-            if has_started:
+            if status:
                 raise
             await error_response(internal_error(request_id))(scope, receive, send_with_id)
+        finally:
+            gateway = scope.get("state", {}).get("gateway")
+            if is_accountable(scope) and not origin.num_records and gateway is not None:
+                gateway.keep_refused(origin, status or CLIENT_CLOSED_STATUS)
 
     def _is_allowed(self, host: str) -> bool:
         return self._allowed_hosts is None or _without_port(host) in self._allowed_hosts

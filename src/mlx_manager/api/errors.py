@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from mlx_manager.errors import InvalidRequest, MlxManagerError, ShuttingDown
+from mlx_manager.ir import current_origin
 from mlx_manager.protocols.openai import encode_error
 
 
@@ -45,6 +46,7 @@ class MethodNotAllowed(InvalidRequest):
 
 def error_response(error: MlxManagerError) -> Response:
     """The answer to a request that failed before anything of its answer was sent."""
+    current_origin().error_code = error.code
     headers = {}
     if error.retry_after_s is not None:
         headers["retry-after"] = str(max(math.ceil(error.retry_after_s), 1))

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Gateway, ResponseStore
 from mlx_manager.hub.desk import HubDesk
+from mlx_manager.observability.metrics import Metrics
 from mlx_manager.pool import ModelPool, ModelStatus
 
 
@@ -59,6 +60,7 @@ class ApiState(TypedDict):
     hub: HubDesk | None
     """None on a server that has no models of its own."""
     responses: ResponseStore
+    metrics: Metrics
     http: HttpOptions
     started_s: float
     """On the monotonic clock."""
@@ -93,6 +95,10 @@ async def _responses(request: Request) -> ResponseStore:
     return cast(ResponseStore, request.state.responses)
 
 
+async def _metrics(request: Request) -> Metrics:
+    return cast(Metrics, request.state.metrics)
+
+
 async def _http_options(request: Request) -> HttpOptions:
     return cast(HttpOptions, request.state.http)
 
@@ -113,6 +119,7 @@ ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]
 ResponsesDep = Annotated[ResponseStore, Depends(_responses)]
+MetricsDep = Annotated[Metrics, Depends(_metrics)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -18,11 +18,13 @@ from mlx_manager.api import (
     admin_router,
     health_router,
     hub_router,
+    metrics_router,
     openai_router,
 )
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import Gateway, MemoryResponses
+from mlx_manager.gateway import Gateway, MemoryResponses, log_record
+from mlx_manager.observability.metrics import Metrics
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -43,6 +45,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(health_router)
     app.include_router(hub_router)
     app.include_router(admin_router)
+    app.include_router(metrics_router)
     return app
 
 
@@ -50,13 +53,16 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[ApiState]:
         async with parts(settings) as built:
-            gateway = Gateway(built.backends)
+            pool = built.pool
+            metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
+            gateway = Gateway(built.backends, account=[log_record, metrics.count])
             yield ApiState(
                 gateway=gateway,
                 models=built.models,
                 pool=built.pool,
                 hub=built.hub,
                 responses=MemoryResponses(),
+                metrics=metrics,
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s
                 ),

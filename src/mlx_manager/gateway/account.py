@@ -5,42 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from mlx_manager.errors import MlxManagerError, ShuttingDown
-from mlx_manager.ir import Event, Finished, GenerationRequest, PartDelta, PrefixReason, PromptReady
+from mlx_manager.ir import (
+    Event,
+    Finished,
+    GenerationRequest,
+    Origin,
+    PartDelta,
+    PromptReady,
+    RequestRecord,
+    current_origin,
+)
 
 CLIENT_CLOSED_STATUS = 499
 """Not sent to anybody: the client had gone."""
-
-
-class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, accounted for. Durations count from its arrival; None where it did not get that far."""
-
-    request_id: str
-    """The X-Request-Id of the HTTP request."""
-    answer_id: str
-    model: str | None
-    """As the client named it; None where the request could not be read."""
-    target: str | None = None
-    """The backend that answered, or failed last."""
-    status: int
-    error_code: str | None = None
-    priority: str | None = None
-    num_choices: int | None = None
-    queue_s: float | None = None
-    """Until the prompt was admitted and work on it began."""
-    ttft_s: float | None = None
-    """Until the first text."""
-    duration_s: float | None = None
-    num_prompt_tokens: int | None = None
-    num_cached_tokens: int | None = None
-    num_completion_tokens: int | None = None
-    prefix_reason: PrefixReason | None = None
-    """Why no more than `num_cached_tokens` of the prompt was found in the prefix cache."""
-    num_agreed_tokens: int | None = None
-    """Leading tokens of the prompt that the closest earlier conversation shares."""
 
 
 def log_record(record: RequestRecord) -> None:
@@ -49,6 +31,25 @@ def log_record(record: RequestRecord) -> None:
 
 
 _logger = logging.getLogger("mlx_manager.requests")
+
+
+class Attempts:
+    """The backends that one request was handed to, and why it was handed on."""
+
+    def __init__(self) -> None:
+        self.target: str | None = None
+        """The last one."""
+        self.num_attempts = 0
+        self.fallback_reason: str | None = None
+
+    def begin(self, target: str) -> None:
+        """`target` is asked now."""
+        self.target = target
+        self.num_attempts += 1
+
+    def give_up(self, error: MlxManagerError) -> None:
+        """The last one failed with `error`, and another is asked."""
+        self.fallback_reason = self.fallback_reason or error.code
 
 
 class Stopwatch:
@@ -61,13 +62,15 @@ class Stopwatch:
         self._request = request
         self._is_cut_off = is_cut_off
         self._http_request_id = http_request_id
+        self._origin = current_origin()
         self._arrived_s = time.monotonic()
+        self._arrived_unix_s = time.time()
         self._queue_s: float | None = None
         self._ttft_s: float | None = None
         self._prompt: PromptReady | None = None
         self._finished: Finished | None = None
-        self.target: str | None = None
-        """Set by the gateway before each attempt."""
+        self.attempts = Attempts()
+        """Written by the gateway."""
 
     def see(self, event: Event) -> None:
         """Note what `event` says about time and cost."""
@@ -93,8 +96,12 @@ class Stopwatch:
         return RequestRecord(
             request_id=self._http_request_id,
             answer_id=self._request.request_id,
+            **origin_fields(self._origin),
+            arrived_unix_s=self._arrived_unix_s,
             model=self._request.model,
-            target=self.target,
+            target=self.attempts.target,
+            num_attempts=self.attempts.num_attempts,
+            fallback_reason=self.attempts.fallback_reason,
             status=status,
             error_code=code,
             priority=self._request.priority.value,
@@ -105,6 +112,7 @@ class Stopwatch:
             num_prompt_tokens=usage.num_prompt_tokens if usage else prompt.num_prompt_tokens if prompt else None,
             num_cached_tokens=usage.num_cached_tokens if usage else prefix.num_matched_tokens if prefix else None,
             num_completion_tokens=usage.num_completion_tokens if usage else None,
+            num_reasoning_tokens=usage.num_reasoning_tokens if usage else None,
             prefix_reason=prefix.reason if prefix else None,
             num_agreed_tokens=prefix.num_agreed_tokens if prefix else None,
         )
@@ -116,6 +124,18 @@ class Stopwatch:
 
     def _elapsed_s(self) -> float:
         return round(time.monotonic() - self._arrived_s, 6)
+
+
+def origin_fields(origin: Origin) -> dict[str, Any]:
+    """What a record says about where its request came from."""
+    return {
+        "trace_id": origin.trace_id,
+        "path": origin.path,
+        "user": origin.user,
+        "key": origin.key,
+        "client_address": origin.client_address,
+        "user_agent": origin.user_agent,
+    }
 
 
 def outcome_of(error: BaseException | None, is_cut_off: Callable[[], bool]) -> tuple[int, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from mlx_manager.backends import Backend
 from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
-from mlx_manager.gateway.account import RequestRecord, Stopwatch, log_record
+from mlx_manager.gateway.account import Stopwatch, log_record, origin_fields
 from mlx_manager.gateway.replies import ReplyWatch
 from mlx_manager.ir import (
     DetokenizeRequest,
@@ -17,11 +17,14 @@ from mlx_manager.ir import (
     Event,
     Finished,
     GenerationRequest,
+    Origin,
     PromptReady,
+    RequestRecord,
     RerankRequest,
     TokenizeRequest,
     Tokens,
     Vectors,
+    current_origin,
 )
 
 _Reply = TypeVar("_Reply", Vectors, Tokens)
@@ -36,11 +39,16 @@ class Target:
 
 
 class Gateway:
-    """Answers requests through its backends. Every request is accounted for once, whatever becomes of it."""
+    """Answers requests through its backends. Every request is accounted for once, whatever becomes of it.
 
-    def __init__(self, backends: Sequence[Backend], *, account: Callable[[RequestRecord], None] = log_record) -> None:
+    Everyone of `account` is told the record of each request when it is over; they must be quick and raise nothing.
+    """
+
+    def __init__(
+        self, backends: Sequence[Backend], *, account: Sequence[Callable[[RequestRecord], None]] = (log_record,)
+    ) -> None:
         self._backends = tuple(backends)
-        self._account = account
+        self._account = tuple(account)
         self._is_closing = False
 
     def close(self) -> None:
@@ -69,7 +77,7 @@ class Gateway:
             ended_by = error
             raise
         finally:
-            self._account(stopwatch.record(ended_by))
+            self._keep(stopwatch.record(ended_by))
 
     async def embed(
         self,
@@ -111,16 +119,37 @@ class Gateway:
         try:
             yield
         except MlxManagerError as error:
-            self._account(
+            origin = current_origin()
+            self._keep(
                 RequestRecord(
                     request_id=http_request_id,
                     answer_id=answer_id,
-                    model=None,
+                    **origin_fields(origin),
+                    arrived_unix_s=origin.arrived_unix_s,
+                    duration_s=origin.duration_s,
                     status=error.status,
                     error_code=error.code,
                 )
             )
             raise
+
+    def keep_refused(self, origin: Origin, status: int) -> None:
+        """Account for a request that was answered with `status` before it came to the gateway."""
+        self._keep(
+            RequestRecord(
+                request_id=origin.request_id,
+                **origin_fields(origin),
+                arrived_unix_s=origin.arrived_unix_s,
+                duration_s=origin.duration_s,
+                status=status,
+                error_code=origin.error_code,
+            )
+        )
+
+    def _keep(self, record: RequestRecord) -> None:
+        current_origin().num_records += 1
+        for take in self._account:
+            take(record)
 
     async def _attempt(self, targets: tuple[Target, ...], stopwatch: Stopwatch) -> AsyncGenerator[Event, None]:
         """The events of the first target that begins to answer. Once one has begun, its failure is the answer's.
@@ -128,7 +157,7 @@ class Gateway:
         A prompt that is ready is no beginning: nothing of it has gone out.
         """
         for index, target in enumerate(targets):
-            stopwatch.target = target.backend.name
+            stopwatch.attempts.begin(target.backend.name)
             has_begun = False
             try:
                 async with aclosing(target.backend.generate(target.request)) as events:
@@ -136,9 +165,10 @@ class Gateway:
                         has_begun = has_begun or not isinstance(event, PromptReady)
                         yield event
                 return
-            except (Unavailable, QueueFull, GenerationFailed):
+            except (Unavailable, QueueFull, GenerationFailed) as error:
                 if has_begun or index == len(targets) - 1:
                     raise
+                stopwatch.attempts.give_up(error)
 
     async def _reply(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
         reply: _Reply | None = None
@@ -151,12 +181,14 @@ class Gateway:
             ended_by = error
             raise
         finally:
-            self._account(watch.record(reply, ended_by))
+            self._keep(watch.record(reply, ended_by))
 
     async def _ask_in_turn(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
         for backend in self._backends[:-1]:
-            watch.target = backend.name
-            with suppress(Unavailable, QueueFull, GenerationFailed):
+            watch.attempts.begin(backend.name)
+            try:
                 return await ask(backend)
-        watch.target = self._backends[-1].name
+            except (Unavailable, QueueFull, GenerationFailed) as error:
+                watch.attempts.give_up(error)
+        watch.attempts.begin(self._backends[-1].name)
         return await ask(self._backends[-1])

@@ -5,8 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mlx_manager.gateway.account import RequestRecord, outcome_of
-from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, RerankRequest, TokenizeRequest, Tokens, Vectors
+from mlx_manager.gateway.account import Attempts, origin_fields, outcome_of
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    RequestRecord,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Vectors,
+    current_origin,
+)
 
 ReplyRequest = EmbeddingRequest | RerankRequest | TokenizeRequest | DetokenizeRequest
 
@@ -19,8 +28,10 @@ class ReplyWatch:
         self._http_request_id = http_request_id
         self._is_cut_off = is_cut_off
         self._arrived_s = time.monotonic()
-        self.target: str | None = None
-        """Set by the gateway before each attempt."""
+        self._arrived_unix_s = time.time()
+        self._origin = current_origin()
+        self.attempts = Attempts()
+        """Written by the gateway."""
 
     def record(self, reply: Vectors | Tokens | None, error: BaseException | None) -> RequestRecord:
         """The finished account: the `reply`, or the `error` that ended the request."""
@@ -28,8 +39,12 @@ class ReplyWatch:
         return RequestRecord(
             request_id=self._http_request_id,
             answer_id=self._request.request_id,
+            **origin_fields(self._origin),
+            arrived_unix_s=self._arrived_unix_s,
             model=self._request.model,
-            target=self.target,
+            target=self.attempts.target,
+            num_attempts=self.attempts.num_attempts,
+            fallback_reason=self.attempts.fallback_reason,
             status=status,
             error_code=code,
             duration_s=round(time.monotonic() - self._arrived_s, 6),

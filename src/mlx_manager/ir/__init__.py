@@ -16,7 +16,9 @@ from mlx_manager.ir.events import (
     Usage,
 )
 from mlx_manager.ir.fold import Answer, Choice, Part, fold
+from mlx_manager.ir.origin import Origin, current_origin, enter_origin
 from mlx_manager.ir.prefix import PrefixReason, PrefixReport
+from mlx_manager.ir.record import RequestRecord
 from mlx_manager.ir.request import (
     ChatPrompt,
     Content,
@@ -56,6 +58,7 @@ __all__ = [
     "GrammarKind",
     "ImageContent",
     "Message",
+    "Origin",
     "Part",
     "PartDelta",
     "PartEnd",
@@ -66,6 +69,7 @@ __all__ = [
     "Priority",
     "Prompt",
     "PromptReady",
+    "RequestRecord",
     "RerankRequest",
     "Role",
     "Sampling",
@@ -84,5 +88,7 @@ __all__ = [
     "TopLogprob",
     "Usage",
     "Vectors",
+    "current_origin",
+    "enter_origin",
     "fold",
 ]

@@ -1,0 +1,17 @@
+"""GET /metrics, for Prometheus."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from mlx_manager.api.state import MetricsDep
+from mlx_manager.observability.metrics import CONTENT_TYPE
+
+router = APIRouter(tags=["metrics"])
+
+
+@router.get("/metrics")
+async def metrics(metrics: MetricsDep) -> Response:
+    """Counters, latencies and the engines' books, in Prometheus's text form."""
+    return Response(metrics.render(), media_type=CONTENT_TYPE)

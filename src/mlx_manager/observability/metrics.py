@@ -1,0 +1,111 @@
+"""The metrics, in Prometheus's text form: what requests were, and how models, engines and memory stand.
+
+Requests are counted as they end; everything else is read off the pool when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import generate_latest
+
+from mlx_manager.ir import RequestRecord
+from mlx_manager.observability.pool_metrics import PoolCollector
+from mlx_manager.pool import ModelStatus, PoolStats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+_GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_UNKNOWN_MODEL = ""
+
+
+class Metrics:
+    """The metrics of one server. `statuses` and `pool_stats` are read at each scrape; no pool, no stats."""
+
+    def __init__(
+        self, version: str, statuses: Callable[[], Sequence[ModelStatus]], pool_stats: Callable[[], PoolStats | None]
+    ) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        registry.register(PoolCollector(version, statuses, pool_stats))
+        self._requests = Counter(
+            "mlx_manager_requests",
+            "Requests that ended, one per prompt.",
+            ("path", "model", "backend", "status"),
+            registry=registry,
+        )
+        self._errors = Counter("mlx_manager_errors", "Requests that failed, by code.", ("code",), registry=registry)
+        self._tokens = Counter(
+            "mlx_manager_tokens",
+            "Tokens of ended requests: prompt (of which cached) and completion (of which reasoning).",
+            ("model", "kind"),
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "mlx_manager_fallbacks",
+            "Requests that another backend was asked for, by the code of the first one's error.",
+            ("reason", "backend"),
+            registry=registry,
+        )
+        self._prefix = Counter(
+            "mlx_manager_prefix_lookups",
+            "Prompts looked up in the prefix cache, by why no more of them was found.",
+            ("model", "reason"),
+            registry=registry,
+        )
+        self._queue_s = _histogram(
+            "queue_seconds", "From arrival to the admission of the prompt.", _LATENCY_S, registry
+        )
+        self._ttft_s = _histogram(
+            "time_to_first_token_seconds", "From arrival to the first text.", _LATENCY_S, registry
+        )
+        self._gap_s = _histogram("inter_token_seconds", "Mean time between two tokens of one answer.", _GAP_S, registry)
+        self._duration_s = _histogram("request_seconds", "From arrival to the end.", _LATENCY_S, registry)
+
+    def count(self, record: RequestRecord) -> None:
+        """A request has ended."""
+        model = _model_label(record)
+        self._requests.labels(_path_label(record), model, record.target or "", str(record.status)).inc()
+        if record.error_code:
+            self._errors.labels(record.error_code).inc()
+        if record.fallback_reason:
+            self._fallbacks.labels(record.fallback_reason, record.target or "").inc()
+        if record.prefix_reason is not None:
+            self._prefix.labels(model, record.prefix_reason.value).inc()
+        for kind, num_tokens in (
+            ("prompt", record.num_prompt_tokens),
+            ("cached", record.num_cached_tokens),
+            ("completion", record.num_completion_tokens),
+            ("reasoning", record.num_reasoning_tokens),
+        ):
+            if num_tokens:
+                self._tokens.labels(model, kind).inc(num_tokens)
+        for histogram, seconds in (
+            (self._queue_s, record.queue_s),
+            (self._ttft_s, record.ttft_s),
+            (self._gap_s, record.inter_token_s),
+            (self._duration_s, record.duration_s),
+        ):
+            if seconds is not None and record.target is not None:
+                histogram.labels(model).observe(seconds)
+
+    def render(self) -> bytes:
+        """All of them, as Prometheus reads them."""
+        return generate_latest(self._registry)
+
+
+def _histogram(name: str, text: str, buckets: Iterable[float], registry: CollectorRegistry) -> Histogram:
+    return Histogram(f"mlx_manager_{name}", text, ("model",), buckets=tuple(buckets), registry=registry)
+
+
+def _model_label(record: RequestRecord) -> str:
+    """Only models that there are: a client must not be able to make labels without end."""
+    is_known = record.target is not None and record.status != 404
+    return record.model or _UNKNOWN_MODEL if is_known else _UNKNOWN_MODEL
+
+
+def _path_label(record: RequestRecord) -> str:
+    """Only paths that are served, for the same reason."""
+    return record.path if record.answer_id is not None else ""
