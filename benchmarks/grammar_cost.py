@@ -38,7 +38,8 @@ _RECORD = {
 _SCHEMA = {"type": "array", "items": _RECORD, "minItems": 1000}
 
 
-def _load(folder: Path) -> LoadedModel:
+def load_model(folder: Path) -> LoadedModel:
+    """The text model in `folder`, as a worker loads it."""
     entry = ModelEntry(
         name=folder.name,
         path=str(folder),
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
-    loaded = _load(arguments.folder)
+    loaded = load_model(arguments.folder)
     runner = PagedRunner(loaded.model, probe_caches(loaded.model), 256, DecodeAttention.GATHER_MM)
     engine = Engine(runner, EngineConfig(num_blocks=256))
     compiler = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)

@@ -138,7 +138,10 @@ def test_the_doctor_says_how_each_model_was_found_to_be_served(tmp_path: Path) -
         ("3", "differed", False, "other logits"),
         ("4", "gone", True, "no longer here"),
     ):
-        store.put(key, StoredVerdict(model=name, is_paged=is_paged, attention="gather_mm", reason=reason))
+        store.put(
+            key,
+            StoredVerdict(model=name, is_paged=is_paged, attention="gather_mm", shares_prefixes=False, reason=reason),
+        )
         os.utime(tmp_path / "state" / "verdicts" / f"{key}.json", (int(key), int(key)))
     (tmp_path / "state" / "verdicts" / "5.json").write_text('{"is_paged": true, "attention": "", "reason": "nameless"}')
     (tmp_path / "state" / "verdicts" / "6.json").write_text("{")

@@ -137,9 +137,11 @@ def drive(
     max_batch_size: int = 32,
     max_step_tokens: int = 512,
     attention: DecodeAttention = DecodeAttention.GATHER_MM,
+    min_shared_blocks: int | None = None,
 ) -> Drive:
     """A new engine over the starter model."""
     runner = PagedRunner(starter.loaded.model, starter.caches, num_blocks, attention)
+    runner.attention.min_shared_blocks = min_shared_blocks
     config = EngineConfig(
         num_blocks=num_blocks,
         max_batch_size=max_batch_size,

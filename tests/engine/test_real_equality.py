@@ -56,6 +56,15 @@ def test_rows_of_very_different_lengths(starter: Starter, attention: DecodeAtten
     assert ragged.cached["1500 tokens"] + ragged.cached["700 tokens"] + ragged.cached["300 tokens"] >= 288 + 672
 
 
+def test_rows_that_read_a_prefix_together(starter: Starter) -> None:
+    names = ("1500 tokens", "700 tokens", "300 tokens", "python")
+    together = drive(starter, min_shared_blocks=8)
+    together.add(starter.ask("700 tokens", ANSWER, num_choices=2, key="forked"))
+    tokens = together.run(*(starter.ask(name, ANSWER) for name in names))
+    assert tokens.pop("forked") == [starter.answers["700 tokens"][:ANSWER]] * 2
+    assert tokens == starter.expected(names, ANSWER)
+
+
 @pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
 def test_after_preemption_and_resume(starter: Starter, lookahead: Lookahead) -> None:
     # The first three fit with two blocks to spare. The second and third take these at their first border, so that

@@ -41,6 +41,7 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "max_queued_requests": ("10", 10),
     "max_step_tokens": ("1024", 1024),
     "max_context": ("4096", 4096),
+    "shared_prefix_decode": ("off", "off"),
     "default_max_tokens": ("256", 256),
     "priority_ageing": ("1.25", 1.25),
 }
@@ -68,6 +69,7 @@ BAD: Mapping[str, tuple[str, ...]] = {
     "max_queued_requests": ("0",),
     "max_step_tokens": ("15",),
     "max_context": ("0",),
+    "shared_prefix_decode": ("maybe",),
     "default_max_tokens": ("0",),
     "priority_ageing": ("0", "-1"),
 }

@@ -213,6 +213,13 @@ def _shared_prefix(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[s
     yield from _differences(_run(engine, [_ask(1, answers[1], num_choices=2)]), answers)
 
 
+def _read_together(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
+    engine = new_engine(min_shared_blocks=1)
+    yield from _differences(_run(engine, [_ask(3, answers[3], key="3/first", num_tokens=2)]), answers)
+    requests = [_ask(index, answers[index], key=f"{index}/{place}") for place, index in enumerate((3, 2, 3, 1))]
+    yield from _differences(_run(engine, [*requests, _ask(2, answers[2], key="2/forked", num_choices=2)]), answers)
+
+
 def _preempted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     places = list(enumerate((2, 3, 2, 1, 0)))
     # How few blocks are too few depends on whether the path shares the common beginning, and on its windows.
@@ -290,14 +297,27 @@ def _difference(tokens: list[Chosen], answer: Answer) -> str:
 
 
 Situation = Callable[[EngineMaker, list[Answer]], Iterator[str]]
-_SITUATIONS: tuple[Situation, ...] = (_alone, _batched, _pipelined, _chunked, _shared_prefix, _preempted, _forked)
+_SITUATIONS: tuple[Situation, ...] = (
+    _alone,
+    _batched,
+    _pipelined,
+    _chunked,
+    _shared_prefix,
+    _read_together,
+    _preempted,
+    _forked,
+)
 _FALLBACK_SITUATIONS: tuple[Situation, ...] = (_batched, _chunked, _forked)
 """Of the fallback of a model that is served otherwise: what depends on the model's own caches."""
 
 
 def _sequential(model: nn.Module) -> EngineMaker:
     def new_engine(
-        *, num_blocks: int = 64, max_step_tokens: int = 512, lookahead: Lookahead = Lookahead.NONE
+        *,
+        num_blocks: int = 64,
+        max_step_tokens: int = 512,
+        lookahead: Lookahead = Lookahead.NONE,
+        min_shared_blocks: int | None = None,
     ) -> Engine:
         config = EngineConfig(
             num_blocks=num_blocks,

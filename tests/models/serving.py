@@ -26,9 +26,14 @@ class EngineMaker(Protocol):
     """Makes engines that have nothing in common but the runner."""
 
     def __call__(
-        self, *, num_blocks: int = 64, max_step_tokens: int = 512, lookahead: Lookahead = Lookahead.NONE
+        self,
+        *,
+        num_blocks: int = 64,
+        max_step_tokens: int = 512,
+        lookahead: Lookahead = Lookahead.NONE,
+        min_shared_blocks: int | None = None,
     ) -> Engine:
-        """A new engine with these bounds."""
+        """A new engine with these bounds. Rows read `min_shared_blocks` or more common blocks together."""
         ...
 
 
@@ -72,10 +77,15 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
         path = load.choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
 
     def new_engine(
-        *, num_blocks: int = 64, max_step_tokens: int = 512, lookahead: Lookahead = Lookahead.NONE
+        *,
+        num_blocks: int = 64,
+        max_step_tokens: int = 512,
+        lookahead: Lookahead = Lookahead.NONE,
+        min_shared_blocks: int | None = None,
     ) -> Engine:
         if isinstance(path.runner, PagedRunner):
             path.runner.reset()
+            path.runner.attention.min_shared_blocks = min_shared_blocks
         engine_config = EngineConfig(
             num_blocks=num_blocks,
             max_step_tokens=max_step_tokens,

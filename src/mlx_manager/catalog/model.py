@@ -67,6 +67,9 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Width times height of one image; more is refused before it is decoded."""
     image_cache_bytes: int = 256 * 1024**2
     """What a vision model keeps of the images that it saw last, beside those of running requests."""
+    shared_prefix_decode: str = "auto"
+    """Whether running rows read a beginning they share once for all of them: auto (where the check at load found it
+    faster), on, off."""
     priority_ageing_s: float = 5.0
     """Seconds of waiting that lift a request by one priority."""
     state_folder: str | None = None

@@ -28,6 +28,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str | None = None
     kv_budget_bytes: int | None = None
     max_context: int | None = None
+    shared_prefix_decode: str | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -37,7 +38,8 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
 
     def load_options(self, base: LoadOptions) -> LoadOptions:
         """`base` with what this says about loading."""
-        own = {"dtype": self.dtype, "kv_budget_bytes": self.kv_budget_bytes, "max_context": self.max_context}
+        names = ("dtype", "kv_budget_bytes", "max_context", "shared_prefix_decode")
+        own = {name: getattr(self, name) for name in names}
         return msgspec.structs.replace(base, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -67,6 +69,7 @@ class ModelSetting:
 
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+SHARING = ("auto", "on", "off")
 
 MODEL_SETTINGS: tuple[ModelSetting, ...] = (
     ModelSetting("aliases", "list", "Other names that it answers to.", words, "aliases"),
@@ -97,6 +100,15 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
         needs_load=True,
     ),
     ModelSetting("max_context", "integer", "Lowers its context limit.", whole(1), "max_context", needs_load=True),
+    ModelSetting(
+        "shared_prefix_decode",
+        "choice",
+        "Read a beginning that its running requests share once for all of them.",
+        choice(*SHARING),
+        "shared_prefix_decode",
+        choices=SHARING,
+        needs_load=True,
+    ),
     ModelSetting("temperature", "number", "Where a request names none.", number(0.0, 2.0), "temperature"),
     ModelSetting("top_p", "number", "Where a request names none.", number(0.0, 1.0), "top_p"),
     ModelSetting("top_k", "integer", "Where a request names none.", whole(0), "top_k"),

@@ -16,7 +16,7 @@ import msgspec
 
 from mlx_manager.catalog.memory import MemoryAmount, memory_amount
 from mlx_manager.catalog.model import LoadOptions
-from mlx_manager.catalog.overrides import DTYPES, ModelOverrides, OverrideError, override
+from mlx_manager.catalog.overrides import DTYPES, SHARING, ModelOverrides, OverrideError, override
 from mlx_manager.catalog.values import choice, flag, number, optional_words, path, size_bytes, text, whole, words
 
 CONFIG_FILE = "config.toml"
@@ -238,6 +238,17 @@ SETTINGS: tuple[Setting, ...] = (
         whole(16),
         "max_step_tokens",
         is_load=True,
+    ),
+    Setting(
+        "shared_prefix_decode",
+        "choice",
+        _LOAD.shared_prefix_decode,
+        "",
+        "Read a beginning that running requests share once for all of them; auto does where that was found faster.",
+        choice(*SHARING),
+        "shared_prefix_decode",
+        is_load=True,
+        choices=SHARING,
     ),
     Setting(
         "max_context",

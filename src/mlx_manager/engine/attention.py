@@ -15,7 +15,8 @@ from mlx_lm.models.base import create_causal_mask
 
 from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.blocks import BLOCK_SIZE
-from mlx_manager.engine.plan import DecodeGroup, PassPlan, PrefillSegment
+from mlx_manager.engine.partial import Partial, exponentiated, joined
+from mlx_manager.engine.plan import DecodeGroup, PassPlan, PrefillSegment, SharedPrefix
 
 _MASKED = -1e30
 
@@ -55,7 +56,15 @@ class PagedAttention:
     def __init__(self, arena: Arena, decode_attention: DecodeAttention) -> None:
         self.arena = arena
         self.decode_attention = decode_attention
+        self.min_shared_blocks: int | None = None
+        """Decode rows with so many first blocks in common read them once for all; None: each reads its own."""
         self._plan: PassPlan | None = None
+
+    @property
+    def can_share(self) -> bool:
+        """Whether common blocks can be read for several rows at once: that needs `gather_mm`."""
+        kept = [layer.dtype for layer in self.arena.layers if layer.num_kv_heads]
+        return bool(kept) and all(DecodeAttention.GATHER_MM in candidates_for(dtype) for dtype in kept)
 
     @property
     def plan(self) -> PassPlan:
@@ -82,7 +91,7 @@ class PagedAttention:
         reads = self.plan.reads(self.arena.layers[layer].window)
         is_in_place = self.decode_attention is DecodeAttention.GATHER_MM or score.softcap is not None
         decode = self._decode_gather_mm if is_in_place else self._decode_sdpa
-        parts = []
+        parts = [self._decode_shared(layer, queries[part.rows], part, score) for part in reads.shared]
         for group in reads.groups:
             is_all = group.num_rows == self.plan.num_rows and reads.restore is None
             parts.append(decode(layer, queries if is_all else queries[group.rows], group, score))
@@ -91,7 +100,22 @@ class PagedAttention:
         return joined if reads.restore is None else joined[reads.restore]
 
     def _decode_gather_mm(self, layer: int, queries: mx.array, group: DecodeGroup, score: Score) -> mx.array:
-        keys, values, value_dim = self._stored(layer)
+        weights = _softmax(self._row_scores(layer, queries, group, score), score.sinks)
+        return self._as_heads(self._mix_rows(layer, weights, group))
+
+    def _decode_shared(self, layer: int, queries: mx.array, part: SharedPrefix, score: Score) -> mx.array:
+        """Rows that begin alike: the common blocks once for all of them, merged with what each has behind them."""
+        tails = []
+        for group in part.tails:
+            own = queries if len(part.tails) == 1 else queries[group.rows]
+            weights, peak, total = exponentiated(self._row_scores(layer, own, group, score))
+            tails.append(Partial(self._mix_rows(layer, weights, group), peak, total))
+        whole = joined(tails).with_sinks(score.sinks).merged(self._common_part(layer, queries, part, score))
+        return self._as_heads(whole.astype(queries.dtype))
+
+    def _row_scores(self, layer: int, queries: mx.array, group: DecodeGroup, score: Score) -> mx.array:
+        """[rows, num_kv_heads, repeats, width * BLOCK_SIZE] masked scores of each row against its own blocks."""
+        keys, _, _ = self._stored(layer)
         num_blocks, num_kv_heads, _, key_dim = keys.shape
         rows, width = group.num_rows, group.num_blocks
         repeats = queries.shape[1] // num_kv_heads
@@ -104,16 +128,59 @@ class PagedAttention:
         )
         # [rows, kv_heads, width, repeats, BLOCK_SIZE] → a row of all slots per head
         scores = scores.swapaxes(2, 3).reshape(rows, num_kv_heads, repeats, width * BLOCK_SIZE)
-        weights = _softmax(score.bend(scores) + group.mask.astype(scores.dtype), score.sinks)
-        weights = weights.reshape(rows, num_kv_heads, repeats, width, BLOCK_SIZE).swapaxes(2, 3)
+        return score.bend(scores) + group.mask.astype(scores.dtype)
+
+    def _mix_rows(self, layer: int, weights: mx.array, group: DecodeGroup) -> mx.array:
+        """The values of each row's blocks, weighted: [rows, num_kv_heads, repeats, value_dim]."""
+        _, values, value_dim = self._stored(layer)
+        num_blocks, num_kv_heads, _, stored_dim = values.shape
+        rows, _, repeats, _ = weights.shape
+        width = group.num_blocks
+        index = group.index(num_kv_heads)
+        weights = weights.astype(values.dtype).reshape(rows, num_kv_heads, repeats, width, BLOCK_SIZE).swapaxes(2, 3)
         mixed = mx.gather_mm(
             weights.reshape(rows * num_kv_heads * width, repeats, BLOCK_SIZE),
+            values.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, stored_dim),
+            index.weights,
+            index.blocks,
+        )
+        return mixed.sum(axis=2)[..., :value_dim]
+
+    def _common_part(self, layer: int, queries: mx.array, part: SharedPrefix, score: Score) -> Partial:
+        """What the common blocks contribute: every block is read once, by the queries of all rows together."""
+        keys, values, value_dim = self._stored(layer)
+        num_blocks, num_kv_heads, _, key_dim = keys.shape
+        num_rows, num_heads = queries.shape[:2]
+        repeats, width = num_heads // num_kv_heads, part.num_blocks
+        index = part.index(num_kv_heads)
+        together = (queries * score.scale).reshape(num_rows, num_kv_heads, repeats, key_dim).swapaxes(0, 1)
+        scores = mx.gather_mm(
+            together.reshape(num_kv_heads, num_rows * repeats, key_dim),
+            keys.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, key_dim).swapaxes(-1, -2),
+            index.queries,
+            index.blocks,
+        )
+        # [width, kv_heads, rows * repeats, BLOCK_SIZE] → a row of all slots per head and query
+        scores = scores.transpose(1, 2, 0, 3).reshape(num_kv_heads, num_rows * repeats, width * BLOCK_SIZE)
+        weights, peak, total = exponentiated(score.bend(scores))
+        weights = weights.astype(values.dtype).reshape(num_kv_heads, num_rows * repeats, width, BLOCK_SIZE)
+        mixed = mx.gather_mm(
+            weights.transpose(2, 0, 1, 3).reshape(width * num_kv_heads, num_rows * repeats, BLOCK_SIZE),
             values.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, values.shape[-1]),
             index.weights,
             index.blocks,
         )
-        mixed = mixed.sum(axis=2).reshape(rows, num_kv_heads * repeats, 1, values.shape[-1])
-        return mixed[..., :value_dim]
+
+        def by_row(array: mx.array) -> mx.array:
+            return array.reshape(num_kv_heads, num_rows, repeats, -1).swapaxes(0, 1)
+
+        return Partial(by_row(mixed.sum(axis=0)[..., :value_dim]), by_row(peak), by_row(total))
+
+    @staticmethod
+    def _as_heads(mixed: mx.array) -> mx.array:
+        """[rows, num_kv_heads, repeats, value_dim] as [rows, num_heads, 1, value_dim]."""
+        rows, num_kv_heads, repeats, value_dim = mixed.shape
+        return mixed.reshape(rows, num_kv_heads * repeats, 1, value_dim)
 
     def _stored(self, layer: int) -> tuple[mx.array, mx.array, int]:
         """(keys, values, width of a value) in the arena; MLA reads its values off the beginning of its keys."""

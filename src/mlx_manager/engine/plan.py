@@ -1,4 +1,9 @@
-"""The index arrays of one pass: which slots its rows write, and which blocks each of them reads."""
+"""The index arrays of one pass: which slots its rows write, and which blocks each of them reads.
+
+Decode rows that begin with the same physical blocks, as requests with one system prompt do, read those once for all of
+them; what each has behind them is read on its own, and the two parts are merged (see `attention`). The split is that of
+Hydragen (Juravsky et al. 2024) and of cascade inference in FlashInfer.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +22,15 @@ _MAX_GROUP_WASTE = 0.6
 """Rows share a padded group while the shorter one's blocks are at least this part of the longer one's."""
 _SMALL_NUM_BLOCKS = 4
 """Rows of at most this many blocks are not worth a group of their own."""
+MIN_SHARED_BLOCKS = 8
+"""Fewer blocks in common are not worth merging two parts for."""
 
 
 @dataclass(frozen=True)
 class ReadPlan:
     """How the rows of a pass read the arena, for all layers of one window."""
 
+    shared: list[SharedPrefix]
     groups: list[DecodeGroup]
     prefills: list[PrefillSegment]
     restore: mx.array | None
@@ -32,8 +40,12 @@ class ReadPlan:
 class PassPlan:
     """The index arrays of one pass, built once on the host and used by every layer."""
 
-    def __init__(self, segments: AbstractSequence[Segment], *, is_sequence: bool = False) -> None:
+    def __init__(
+        self, segments: AbstractSequence[Segment], *, is_sequence: bool = False, min_shared_blocks: int | None = None
+    ) -> None:
         self._segments = segments
+        self._min_shared_blocks = min_shared_blocks
+        """Decode rows with so many first blocks in common read them together; None: they never do."""
         self.is_sequence = is_sequence
         """The model is given one segment as a sequence, [1, length], and not as rows, [rows, 1]."""
         positions: list[int] = []
@@ -72,11 +84,15 @@ class PassPlan:
                 decodes.append((last_row, Reach.of(segment, window)))
             else:
                 prefills.append(_prefill_segment(last_row + 1 - segment.num_tokens, segment, window))
-        members = group_by_length(decodes)
-        order = [row for group in members for row, _ in group]
+        clusters, single = share_prefixes(decodes, self._min_shared_blocks)
+        shared = [_shared_prefix(prefix, tails) for prefix, tails in clusters]
+        members = group_by_length(single)
+        order = [row for part in shared for row in part.members]
+        order += [row for group in members for row, _ in group]
         order += [row for part in prefills for row in range(part.first, part.last)]
         is_in_order = order == list(range(self.num_rows))
         return ReadPlan(
+            shared=shared,
             groups=[_decode_group(group) for group in members],
             prefills=prefills,
             restore=None if is_in_order else mx.array(np.argsort(np.array(order)).astype(np.int32)),
@@ -127,6 +143,46 @@ class DecodeGroup:
 
 
 @dataclass(frozen=True)
+class SharedIndex:
+    """Where `gather_mm` finds its matrices for one number of KV heads, [N, num_kv_heads] each."""
+
+    queries: mx.array
+    """Row of the queries of all rows of one head, [num_kv_heads, …]."""
+    blocks: mx.array
+    """Row of the arena, [num_blocks * num_kv_heads, …]."""
+    weights: mx.array
+    """Row of the weights, [N * num_kv_heads, …]."""
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """Decode rows that begin with the same full blocks. Every one of them sees every slot of these: no mask."""
+
+    table: mx.array
+    """[N] the physical blocks that they have in common."""
+    num_blocks: int
+    members: list[int]
+    """The rows of the pass, in the order of `tails`."""
+    rows: mx.array
+    """[R] the same."""
+    tails: list[DecodeGroup]
+    """What each row reads behind them; `rows` of each count within this cluster."""
+    _indices: dict[int, SharedIndex] = field(default_factory=dict)
+
+    def index(self, num_kv_heads: int) -> SharedIndex:
+        """The indices for layers of so many KV heads; made once a pass."""
+        if num_kv_heads not in self._indices:
+            shape = (self.num_blocks, num_kv_heads)
+            heads = mx.arange(num_kv_heads)[None]
+            self._indices[num_kv_heads] = SharedIndex(
+                queries=mx.broadcast_to(heads, shape),
+                blocks=self.table[:, None] * num_kv_heads + heads,
+                weights=mx.arange(self.num_blocks * num_kv_heads).reshape(shape),
+            )
+        return self._indices[num_kv_heads]
+
+
+@dataclass(frozen=True)
 class PrefillSegment:
     """Consecutive rows `first` to `last - 1` of the pass, which end a context of `num_context_tokens` positions."""
 
@@ -158,6 +214,40 @@ class Reach:
         return Reach(table, lowest - num_skipped * BLOCK_SIZE, segment.end - num_skipped * BLOCK_SIZE)
 
 
+def share_prefixes(
+    decodes: AbstractSequence[tuple[int, Reach]], min_blocks: int | None
+) -> tuple[list[tuple[tuple[int, ...], list[tuple[int, Reach]]]], list[tuple[int, Reach]]]:
+    """Split (row, reach) pairs into clusters with one beginning, and those that read alone.
+
+    A cluster is (the blocks in common, (row, what it reads behind them) pairs): at least two rows and `min_blocks`
+    blocks. A row's last block is never common: it holds the token that the row is about to write.
+    """
+    if min_blocks is None or len(decodes) < 2:
+        return [], list(decodes)
+    alike: dict[tuple[int, ...], list[tuple[int, Reach]]] = {}
+    single: list[tuple[int, Reach]] = []
+    for row, reach in decodes:
+        # Where a window hides a part of the first block, the rows do not all see the same of it.
+        is_open = reach.first == 0 and len(reach.table) > min_blocks
+        (alike.setdefault(reach.table[:min_blocks], []) if is_open else single).append((row, reach))
+    clusters = []
+    for members in alike.values():
+        if len(members) < 2:
+            single += members
+            continue
+        prefix = _common_beginning([reach.table[:-1] for _, reach in members])
+        length = len(prefix)
+        tails = [(row, Reach(reach.table[length:], 0, reach.end - length * BLOCK_SIZE)) for row, reach in members]
+        clusters.append((prefix, tails))
+    return clusters, sorted(single, key=lambda item: item[0])
+
+
+def _common_beginning(tables: AbstractSequence[tuple[int, ...]]) -> tuple[int, ...]:
+    shortest, longest = min(tables), max(tables)
+    length = next((i for i, (one, other) in enumerate(zip(shortest, longest, strict=False)) if one != other), None)
+    return shortest[: min(len(shortest), len(longest)) if length is None else length]
+
+
 def group_by_length(decodes: AbstractSequence[tuple[int, Reach]]) -> list[list[tuple[int, Reach]]]:
     """Split (row, reach) pairs into groups that waste little when padded to their longest, longest group first."""
     groups: list[list[tuple[int, Reach]]] = []
@@ -187,6 +277,19 @@ def _decode_group(members: AbstractSequence[tuple[int, Reach]]) -> DecodeGroup:
         mask=mx.array(mask),
         num_rows=len(members),
         num_blocks=width,
+    )
+
+
+def _shared_prefix(prefix: tuple[int, ...], tails: AbstractSequence[tuple[int, Reach]]) -> SharedPrefix:
+    groups = group_by_length(tails)
+    members = [row for group in groups for row, _ in group]
+    places = {row: place for place, row in enumerate(members)}
+    return SharedPrefix(
+        table=mx.array(np.array(prefix, dtype=np.int32)),
+        num_blocks=len(prefix),
+        members=members,
+        rows=mx.array(np.array(members, dtype=np.int32)),
+        tails=[_decode_group([(places[row], reach) for row, reach in group]) for group in groups],
     )
 
 

@@ -165,7 +165,7 @@ class PagedRunner:
         Where none is, the logits of one row, to be ignored.
         """
         segments = [batch.segments[index] for index in indices]
-        plan = PassPlan(segments, is_sequence=is_sequence)
+        plan = PassPlan(segments, is_sequence=is_sequence, min_shared_blocks=self.attention.min_shared_blocks)
         rows = [plan.last_rows[indices.index(index)] for index in sampled] or [0]
         seq_ids = [segment.seq_id for segment in segments]
         if is_sequence and segments[0].start == 0:

@@ -8,7 +8,8 @@ import mlx.core as mx
 
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention, Score, candidates_for
 from mlx_manager.engine.batch import Segment
-from mlx_manager.engine.plan import PassPlan
+from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.plan import MIN_SHARED_BLOCKS, PassPlan
 
 _NUM_ROWS = 4
 _NUM_ROW_BLOCKS = 4
@@ -37,6 +38,26 @@ def time_candidates(attention: PagedAttention, num_heads: int) -> dict[DecodeAtt
     finally:
         attention.decode_attention = chosen
         attention.end()
+
+
+def is_sharing_faster(attention: PagedAttention, num_heads: int) -> bool:
+    """Whether rows with one beginning attend faster when they read it together. Leaves `attention` as it was."""
+    if not attention.can_share:
+        return False
+    layer = next(index for index, shape in enumerate(attention.arena.layers) if shape.num_kv_heads)
+    common = tuple(range(NUM_TIMED_BLOCKS - _NUM_ROWS))
+    segments = [
+        Segment(row, (len(common) + 1) * BLOCK_SIZE - 1, (0,), None, (*common, len(common) + row))
+        for row in range(_NUM_ROWS)
+    ]
+    times_s = []
+    for min_shared_blocks in (None, MIN_SHARED_BLOCKS):
+        attention.begin(PassPlan(segments, min_shared_blocks=min_shared_blocks))
+        try:
+            times_s.append(min(_time_once(attention, layer, num_heads) for _ in range(_NUM_REPEATS)))
+        finally:
+            attention.end()
+    return times_s[1] < times_s[0]
 
 
 def _time_once(attention: PagedAttention, layer: int, num_heads: int) -> float:

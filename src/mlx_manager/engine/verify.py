@@ -6,7 +6,9 @@ a model serves; a model that does not agree is served through the library's cach
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as AbstractSequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -66,7 +68,7 @@ class _Canary:
 
     _TABLES = ((0,), (3,), (7, 2, 5), (13,))
     _FORK, _FORK_TABLE = 4, (9,)
-    _HIT, _HIT_TABLE = 5, (7, 2, 11)
+    _HITS = ((5, (7, 2, 11)), (6, (7, 2, 12)))
     _STATE_OF_SHORT, _STATE_OF_LONG = 1, 2
 
     def __init__(self, runner: PagedRunner, rows: list[tuple[int, ...]]) -> None:
@@ -109,11 +111,30 @@ class _Canary:
         )
         references = [expected[short][1], expected[short][1], expected[long][3], expected[single][1]]
         found += [("forked row", row, reference) for row, reference in zip(forked, references, strict=True)]
-        # A prefix hit: the first two blocks of the long row, read through another table.
-        hit = self._segment(long, border, _LENGTHS[long], seq_id=self._HIT, table=self._HIT_TABLE)
-        [logits] = self._pass([hit], restores=((self._HIT, self._STATE_OF_LONG),), is_last=True)
-        found.append(("row on a shared prefix", logits, expected[long][0]))
+        # Prefix hits: the first two blocks of the long row, read through other tables.
+        hits = self._pass(
+            [self._segment(long, border, _LENGTHS[long], seq_id=hit, table=table) for hit, table in self._HITS],
+            restores=tuple((hit, self._STATE_OF_LONG) for hit, _ in self._HITS),
+            is_last=True,
+        )
+        found += [("row on a shared prefix", row, expected[long][0]) for row in hits]
+        with self._sharing():
+            both = self._pass(
+                [self._segment(long, _LENGTHS[long], seq_id=hit, table=table) for hit, table in self._HITS]
+            )
+        found += [("row that reads a prefix with another", row, expected[long][1]) for row in both]
         return found
+
+    @contextmanager
+    def _sharing(self) -> Iterator[None]:
+        """Rows read whatever blocks they have in common together, where that can be computed here."""
+        attention = self._runner.attention
+        if attention.can_share:
+            attention.min_shared_blocks = 1
+        try:
+            yield
+        finally:
+            attention.min_shared_blocks = None
 
     def _segment(
         self, row: int, start: int, end: int | None = None, *, seq_id: int | None = None, table: tuple[int, ...] = ()

@@ -15,10 +15,11 @@ from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
+from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
 from mlx_manager.engine.probe import probe_caches
 from mlx_manager.engine.runner import PagedRunner, Runner
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
-from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, time_candidates
+from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, is_sharing_faster, time_candidates
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
 from mlx_manager.engine.windows import longest_window
 from mlx_manager.errors import ModelLoadFailed
@@ -122,6 +123,10 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
             store.put(key, verdict)
     if not verdict.is_paged:
         return _sequential(loaded, options, entry.name, verdict.reason)
+    is_sharing = {"on": runner.attention.can_share, "off": False}.get(
+        options.shared_prefix_decode, verdict.shares_prefixes
+    )
+    runner.attention.min_shared_blocks = MIN_SHARED_BLOCKS if is_sharing else None
     return _Path(
         runner=runner,
         num_blocks=num_blocks,
@@ -136,11 +141,13 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
 
 def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict:
     """Time the candidate attentions, then compare the fastest with the library's cache."""
-    timings = ""
+    timings, shares_prefixes = "", False
     if any(layer.num_kv_heads for layer in runner.attention.arena.layers):
         config = loaded.config.get("text_config", loaded.config)
-        times_s = time_candidates(runner.attention, int(config.get("num_attention_heads", 1)))
+        num_heads = int(config.get("num_attention_heads", 1))
+        times_s = time_candidates(runner.attention, num_heads)
         runner.attention.decode_attention = min(times_s, key=lambda candidate: times_s[candidate])
+        shares_prefixes = is_sharing_faster(runner.attention, num_heads)
         each = ", ".join(f"{candidate} {seconds * 1e6:.0f} µs" for candidate, seconds in times_s.items())
         timings = f" (decode attention per layer: {each})"
     verdict = check_paged(loaded.model, runner, loaded.vocabulary_size)
@@ -148,6 +155,7 @@ def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict
         model=name,
         is_paged=verdict.is_equal,
         attention=runner.attention.decode_attention.value,
+        shares_prefixes=shares_prefixes,
         reason=f"{verdict.reason}{timings}",
     )
 

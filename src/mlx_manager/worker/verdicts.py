@@ -21,6 +21,8 @@ class StoredVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Its name at the time, for people."""
     is_paged: bool
     attention: str
+    shares_prefixes: bool
+    """Whether rows with one beginning attend faster when they read it together."""
     reason: str
 
 

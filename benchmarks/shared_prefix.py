@@ -1,0 +1,77 @@
+"""What a decode step costs when running rows share a long beginning, read once for all of them and by each row alone.
+
+    python -m benchmarks.shared_prefix MODEL_FOLDER [--rows 16] [--prefix 2000] [--steps 24]
+
+Both ways are stepped in turn in one process, on the same engine; the medians and their ratio are printed as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from benchmarks.grammar_cost import load_model
+from benchmarks.machine import describe_machine, git_commit, installed_versions
+from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
+from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.engine.sequence import SamplingParams
+from mlx_manager.models.loading import LoadedModel
+
+
+def measure(loaded: LoadedModel, num_rows: int, num_prefix_tokens: int, num_steps: int) -> dict[str, float]:
+    """Median seconds of a step, by how the beginning is read."""
+    num_blocks = num_prefix_tokens // 32 + 4 * num_rows + 16
+    runner = PagedRunner(loaded.model, probe_caches(loaded.model), num_blocks, DecodeAttention.GATHER_MM)
+    engine = Engine(runner, EngineConfig(num_blocks=num_blocks))
+    text = "The harbour was quiet, and nobody had come down to the boats before the bell rang twice. " * 200
+    prefix = loaded.tokenizer.encode(text)[:num_prefix_tokens]
+    for row in range(num_rows):
+        engine.add(
+            EngineRequest(
+                request_id=f"row {row}",
+                prompt_token_ids=(*prefix, *loaded.tokenizer.encode(f" Question {row}: why?")),
+                params=(SamplingParams(temperature=0.0),),
+                max_output_tokens=4 * num_steps + 64,
+            )
+        )
+    while len(engine.scheduler.running) < num_rows or any(seq.is_prefilling for seq in engine.scheduler.running):
+        engine.step()
+    times_s: dict[str, list[float]] = {"each row alone": [], "once for all": []}
+    for step in range(2 * num_steps):
+        name = ("each row alone", "once for all")[step % 2]
+        runner.attention.min_shared_blocks = MIN_SHARED_BLOCKS if name == "once for all" else None
+        started_s = time.perf_counter()
+        engine.step()
+        times_s[name].append(time.perf_counter() - started_s)
+    return {name: statistics.median(each) for name, each in times_s.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="an MLX model folder")
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--prefix", type=int, default=2000, help="tokens that all rows begin with (2000)")
+    parser.add_argument("--steps", type=int, default=24, help="steps each way (24)")
+    arguments = parser.parse_args()
+    step_s = measure(load_model(arguments.model), arguments.rows, arguments.prefix, arguments.steps)
+    figures = {
+        "rows": arguments.rows,
+        "prefix_tokens": arguments.prefix,
+        "step_s": step_s,
+        "ratio": step_s["each row alone"] / step_s["once for all"],
+        "machine": describe_machine(),
+        "versions": installed_versions(),
+        "commit": git_commit(Path(__file__).resolve().parent.parent),
+    }
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
