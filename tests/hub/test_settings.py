@@ -43,6 +43,12 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "max_context": ("4096", 4096),
     "shared_prefix_decode": ("off", "off"),
     "default_max_tokens": ("256", 256),
+    "image_timeout": ("2.5", 2.5),
+    "image_hosts": ("files.lan, 10.0.0.7", ("files.lan", "10.0.0.7")),
+    "max_images": ("0", 0),
+    "max_image_bytes": ("1MiB", 1024**2),
+    "max_image_pixels": ("1000", 1000),
+    "image_cache": ("0", 0),
     "priority_ageing": ("1.25", 1.25),
 }
 
@@ -71,6 +77,12 @@ BAD: Mapping[str, tuple[str, ...]] = {
     "max_context": ("0",),
     "shared_prefix_decode": ("maybe",),
     "default_max_tokens": ("0",),
+    "image_timeout": ("0",),
+    "image_hosts": (" ",),
+    "max_images": ("-1",),
+    "max_image_bytes": ("1000",),
+    "max_image_pixels": ("0",),
+    "image_cache": ("-1",),
     "priority_ageing": ("0", "-1"),
 }
 
