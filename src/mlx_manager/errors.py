@@ -4,17 +4,22 @@
     ├── InvalidRequest              400 invalid_request        the request is wrong; `param` names the field
     │   ├── UnsupportedParameter    400 unsupported_parameter  understood, but not served here
     │   └── ContextLengthExceeded   400 context_length_exceeded
+    ├── NotAuthenticated            401 not_authenticated      who asks is not known: no key, or one that is not good
+    ├── NotPermitted                403 not_permitted          who asks is known, and may not
     ├── ModelNotFound               404 model_not_found
     ├── ResponseNotFound            404 response_not_found     no stored response has that id
+    ├── NotFound                    404 not_found              an account, key, provider or route
     ├── HubAccessDenied             403 hub_access_denied      the model hub wants a token, or its terms accepted
     ├── Conflict                    409 conflict               what is asked for does not go with how things stand
     ├── PayloadTooLarge             413 payload_too_large
     ├── QueueFull                   429 queue_full             `retry_after_s` is measured, not guessed
+    ├── RateLimited                 429 rate_limited           more than the key, or a login, is allowed
     ├── Unavailable                 503 unavailable            try again: nothing is wrong with the request
     │   ├── ModelLoadFailed         503 model_load_failed
     │   ├── InsufficientMemory      503 insufficient_memory    no room can be made for the model
     │   ├── WorkerDied              503 worker_died
     │   ├── HubUnavailable          503 hub_unavailable        the model hub cannot be reached, or is busy
+    │   ├── StorageUnavailable      503 storage_unavailable    the database is locked, full, read-only or gone
     │   └── ShuttingDown            503 shutting_down
     ├── DownloadFailed              502 download_failed        what the model hub sent is not what it promised
     ├── NotEnoughDisk               507 not_enough_disk
@@ -80,6 +85,20 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class NotAuthenticated(MlxManagerError):
+    """Nobody said who asks, or not in a way that is good here."""
+
+    status = 401
+    code = "not_authenticated"
+
+
+class NotPermitted(MlxManagerError):
+    """Whoever asks may not do this."""
+
+    status = 403
+    code = "not_permitted"
+
+
 class ModelNotFound(MlxManagerError):
     """No model of that name is on this machine or configured."""
 
@@ -92,6 +111,13 @@ class ResponseNotFound(MlxManagerError):
 
     status = 404
     code = "response_not_found"
+
+
+class NotFound(MlxManagerError):
+    """There is no account, key, provider or route of that name or number."""
+
+    status = 404
+    code = "not_found"
 
 
 class HubAccessDenied(MlxManagerError):
@@ -120,6 +146,13 @@ class QueueFull(MlxManagerError):
 
     status = 429
     code = "queue_full"
+
+
+class RateLimited(MlxManagerError):
+    """More was asked than is allowed in this time; `retry_after_s` says when there is more."""
+
+    status = 429
+    code = "rate_limited"
 
 
 class Unavailable(MlxManagerError):
@@ -151,6 +184,12 @@ class HubUnavailable(Unavailable):
     """The model hub cannot be reached, or answers no more for now."""
 
     code = "hub_unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    """The database does not take or give what is asked of it; the message says why."""
+
+    code = "storage_unavailable"
 
 
 class ShuttingDown(Unavailable):

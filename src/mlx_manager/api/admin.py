@@ -13,14 +13,14 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
-from mlx_manager.api.cross_site import refuse_other_sites
 from mlx_manager.api.state import HttpOptionsDep, ModelsDep, PoolDep
+from mlx_manager.api.who import admit_admin
 from mlx_manager.catalog import MODEL_SETTINGS, ModelKind, model_setting
 from mlx_manager.errors import ErrorInfo, InvalidRequest, ModelNotFound
 from mlx_manager.ipc import EngineStats
 from mlx_manager.pool import Eviction, ModelState, ModelStatus, PoolStats
 
-router = APIRouter(prefix="/admin", tags=["pool"], dependencies=[Depends(refuse_other_sites)])
+router = APIRouter(prefix="/admin", tags=["pool"], dependencies=[Depends(admit_admin)])
 
 
 class AdminModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import msgspec
 from fastapi import Request
 
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
@@ -28,6 +31,22 @@ async def read_json_body(request: Request, max_body_bytes: int) -> bytes:
     if num_bytes > max_body_bytes:
         raise PayloadTooLarge(f"The body is larger than the {max_body_bytes} bytes accepted (setting max_body).")
     return b"".join(chunks)
+
+
+async def read_struct(request: Request, max_body_bytes: int, form: type[_Form]) -> _Form:
+    """The body as a `form`, which has to forbid unknown fields. Raises as `read_json_body` does, naming the field."""
+    body = await read_json_body(request, max_body_bytes)
+    try:
+        return msgspec.json.decode(body, type=form)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        param = path.rstrip("`").lstrip(".") or None
+        raise InvalidRequest(f"{param or 'The body'}: {message}.", param=param) from None
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}.") from None
+
+
+_Form = TypeVar("_Form", bound=msgspec.Struct)
 
 
 def _check_headers(request: Request) -> None:

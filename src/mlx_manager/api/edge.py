@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mlx_manager.api.errors import HostNotAllowed, error_response, internal_error, stopping_error
 from mlx_manager.api.origin import is_accountable, origin_of
 from mlx_manager.api.state import REQUEST_ID_KEY
+from mlx_manager.api.who import ANSWER_HEADERS_KEY
 from mlx_manager.gateway import CLIENT_CLOSED_STATUS
 from mlx_manager.ir import enter_origin
 
@@ -41,6 +42,8 @@ class RequestEdge:
         headers = Headers(scope=scope)
         request_id = _own_or_new_id(headers.get("x-request-id"))
         scope[REQUEST_ID_KEY] = request_id
+        answer_headers: dict[str, str] = {}
+        scope[ANSWER_HEADERS_KEY] = answer_headers
         origin = origin_of(scope, request_id)
         enter_origin(origin)
         status = 0
@@ -49,7 +52,9 @@ class RequestEdge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers.update(answer_headers)
             await send(message)
 
         try:

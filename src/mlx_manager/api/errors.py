@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlx_manager.errors import InvalidRequest, MlxManagerError, ShuttingDown
+from mlx_manager.errors import InvalidRequest, MlxManagerError, NotAuthenticated, ShuttingDown
 from mlx_manager.ir import current_origin
 from mlx_manager.protocols.openai import encode_error
 
@@ -52,6 +52,8 @@ def error_response(error: MlxManagerError) -> Response:
         headers["retry-after"] = str(max(math.ceil(error.retry_after_s), 1))
     elif error.status in _STATUSES_TO_RETRY:
         headers["retry-after"] = "1"
+    if error.status == NotAuthenticated.status:
+        headers["www-authenticate"] = "Bearer"
     return Response(encode_error(error), error.status, headers=headers, media_type="application/json")
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from mlx_manager.api.state import HttpOptionsDep, ModelDirectory, ModelsDep, UptimeDep
+from mlx_manager.api.who import PublicDep
 from mlx_manager.errors import ErrorInfo
 from mlx_manager.ipc import EngineStats
 from mlx_manager.pool import ModelState, ModelStatus
@@ -50,7 +51,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @router.get("/health")
-async def health(models: ModelsDep, http: HttpOptionsDep, uptime_s: UptimeDep) -> Response:
+async def health(models: ModelsDep, http: HttpOptionsDep, uptime_s: UptimeDep, _: PublicDep) -> Response:
     """How the gateway and its models are."""
     body = Health(
         version=http.version,
@@ -62,7 +63,7 @@ async def health(models: ModelsDep, http: HttpOptionsDep, uptime_s: UptimeDep) -
 
 
 @router.get("/ready")
-async def ready(models: ModelsDep) -> Response:
+async def ready(models: ModelsDep, _: PublicDep) -> Response:
     """Whether a request to the default model would be answered without waiting for a load."""
     waiting_for = _missing(models)
     body = Readiness(ready=waiting_for is None, model=models.default_model, waiting_for=waiting_for)

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
-from mlx_manager.api.cross_site import refuse_other_sites
 from mlx_manager.api.state import HttpOptionsDep, HubDep, ModelsDep
+from mlx_manager.api.who import admit_admin
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import Conflict, InvalidRequest
 from mlx_manager.hub.download import DownloadRequest, DownloadStatus
 from mlx_manager.hub.search import SearchQuery, Sort
 from mlx_manager.pool import ModelState
 
-router = APIRouter(prefix="/admin", tags=["hub"], dependencies=[Depends(refuse_other_sites)])
+router = APIRouter(prefix="/admin", tags=["hub"], dependencies=[Depends(admit_admin)])
 
 
 class DownloadList(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from mlx_manager.api.state import MetricsDep
+from mlx_manager.api.who import admit_admin
 from mlx_manager.observability.metrics import CONTENT_TYPE
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], dependencies=[Depends(admit_admin)])
 
 
 @router.get("/metrics")

@@ -9,8 +9,9 @@ from typing import Annotated, Protocol, TypedDict, cast
 
 from fastapi import Depends, Request
 
+from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
-from mlx_manager.gateway import Gateway, ResponseStore
+from mlx_manager.gateway import Asker, Gateway, ResponseStore
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.pool import ModelPool, ModelStatus
@@ -61,6 +62,7 @@ class ApiState(TypedDict):
     """None on a server that has no models of its own."""
     responses: ResponseStore
     metrics: Metrics
+    access: Access
     http: HttpOptions
     started_s: float
     """On the monotonic clock."""
@@ -69,8 +71,11 @@ class ApiState(TypedDict):
 # coroutines, not plain functions: FastAPI runs those in a thread
 
 
-async def _gateway(request: Request) -> Gateway:
-    return cast(Gateway, request.state.gateway)
+async def _gateway(request: Request, caller: CallerDep) -> Gateway:
+    """The gateway, for this request's caller: whoever answers from it has been let in."""
+    is_local_only = request.headers.get("x-backend", "").strip().lower() == "local"
+    asker = Asker(caller=caller, is_local_only=is_local_only, notes=answer_headers_of(request))
+    return cast(Gateway, request.state.gateway).on_behalf_of(asker)
 
 
 async def _models(request: Request) -> ModelDirectory:

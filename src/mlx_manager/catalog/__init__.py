@@ -10,6 +10,9 @@ from mlx_manager.catalog.overrides import (
     model_setting,
     override,
 )
+from mlx_manager.catalog.people import ApiKey, KeyLimits, Scope, User, UserRole, UserState
+from mlx_manager.catalog.provider import DEFAULT_BASE_URLS, Price, Provider, ProviderKind, ProviderSecret, Timeouts
+from mlx_manager.catalog.route import PatternKind, Route, RouteConditions, RouteTarget, Spill
 from mlx_manager.catalog.settings import (
     SETTINGS,
     Setting,
@@ -21,8 +24,11 @@ from mlx_manager.catalog.settings import (
 from mlx_manager.catalog.values import render_size
 
 __all__ = [
+    "DEFAULT_BASE_URLS",
     "MODEL_SETTINGS",
     "SETTINGS",
+    "ApiKey",
+    "KeyLimits",
     "LoadOptions",
     "MemoryAmount",
     "ModelEntry",
@@ -30,9 +36,23 @@ __all__ = [
     "ModelOverrides",
     "ModelSetting",
     "OverrideError",
+    "PatternKind",
+    "Price",
+    "Provider",
+    "ProviderKind",
+    "ProviderSecret",
+    "Route",
+    "RouteConditions",
+    "RouteTarget",
+    "Scope",
     "Setting",
     "Settings",
     "SettingsError",
+    "Spill",
+    "Timeouts",
+    "User",
+    "UserRole",
+    "UserState",
     "load_settings",
     "model_setting",
     "override",

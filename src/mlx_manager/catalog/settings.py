@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int
     keepalive_s: float
     """A stream that says nothing for so long sends an SSE comment."""
+    database: str | None
+    """None is a SQLite file in home; else the address of a PostgreSQL database."""
+    cors_origins: tuple[str, ...]
+    """Web pages of these origins may use /v1 from a browser."""
     use_spare: bool
     hf_token: str | None
     """For gated and private models of the model hub; None leaves it to HF_TOKEN and to what `hf auth login` stored."""
@@ -111,6 +115,24 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "keepalive", "seconds", 5.0, "s", "Silence after which a stream sends a comment.", number(0.1), "keepalive_s"
+    ),
+    Setting(
+        "database",
+        "text",
+        None,
+        "",
+        "Where accounts, keys, providers and routes are kept: postgresql://…; else a SQLite file in the home folder.",
+        text,
+        "database",
+    ),
+    Setting(
+        "cors_origins",
+        "list",
+        (),
+        "",
+        "Origins whose web pages may use /v1 from a browser, such as https://chat.example; otherwise none may.",
+        optional_words,
+        "cors_origins",
     ),
     Setting("use_spare", "flag", True, "", "Keep one idle worker ready, so that loading is quick.", flag, "use_spare"),
     Setting("hf_token", "text", None, "", "Token for gated and private models of the model hub.", text, "hf_token"),
@@ -322,6 +344,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
 )
 
+CLIENT_VARIABLES = ("MLX_MANAGER_API_KEY",)
+"""Read by commands that ask a running server, not by the server."""
+
 _ROWS = MappingProxyType({row.name: row for row in SETTINGS})
 
 
@@ -352,7 +377,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is set, but no setting reads it. {_nearest(name.removeprefix('MLX_MANAGER_').lower(), as_env=True)}"
         for name in sorted(environ)
-        if name.startswith("MLX_MANAGER_") and name not in known
+        if name.startswith("MLX_MANAGER_") and name not in known and name not in CLIENT_VARIABLES
     ]
 
 

@@ -16,15 +16,18 @@ from mlx_manager.cli.bench import bench
 from mlx_manager.cli.doctor import doctor
 from mlx_manager.cli.fit import fit
 from mlx_manager.cli.import_gguf import import_model
+from mlx_manager.cli.key import key_commands
 from mlx_manager.cli.load import load
 from mlx_manager.cli.models import models
 from mlx_manager.cli.ps import ps
 from mlx_manager.cli.pull import pull
 from mlx_manager.cli.rm import rm
 from mlx_manager.cli.search import search
+from mlx_manager.cli.secrets import secrets_commands
 from mlx_manager.cli.serve import serve
 from mlx_manager.cli.show import show
 from mlx_manager.cli.unload import unload
+from mlx_manager.cli.user import user_commands
 from mlx_manager.errors import MlxManagerError
 
 FAILED, MISUSED = 1, 2
@@ -50,6 +53,9 @@ app.command()(unload)
 app.command()(fit)
 app.command()(doctor)
 app.command()(bench)
+app.add_typer(user_commands)
+app.add_typer(key_commands)
+app.add_typer(secrets_commands)
 
 
 def main() -> None:

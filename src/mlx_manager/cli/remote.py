@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,6 +12,7 @@ from typing import Any
 from mlx_manager.catalog import Settings
 from mlx_manager.cli.watching import base_url
 from mlx_manager.errors import MlxManagerError, ModelNotFound, Unavailable
+from mlx_manager.storage.private_files import read_local_token
 
 _PATIENCE_S = 60.0
 
@@ -20,6 +22,8 @@ class RemoteServer:
 
     def __init__(self, settings: Settings) -> None:
         self.base = base_url(settings.host, settings.port)
+        # the key of whoever runs the command, else what the server of this home left for its own user
+        self._token = os.environ.get("MLX_MANAGER_API_KEY") or read_local_token(settings.home)
         # no proxy stands between a command and its own machine
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -38,7 +42,8 @@ class RemoteServer:
 
     def ask(self, method: str, path: str) -> dict[str, Any]:
         """The JSON object that the server answers."""
-        request = urllib.request.Request(f"{self.base}{path}", method=method)
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        request = urllib.request.Request(f"{self.base}{path}", method=method, headers=headers)
         try:
             with self._opener.open(request, timeout=_PATIENCE_S) as answer:
                 body = json.load(answer)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_manager.app import build_server, create_app
+from mlx_manager.app import build_server, check_database, create_app
 from mlx_manager.catalog import ModelEntry, ModelKind, Settings
 from mlx_manager.cli.disk import local_inventory
 from mlx_manager.cli.progress import ProgressLines
@@ -40,6 +40,7 @@ def run_server(settings: Settings) -> None:
         link_embedding_model(settings.home)
         entry = choose_model(settings)
         settings = msgspec.structs.replace(settings, model=entry.path, port=listener.getsockname()[1])
+        check_database(settings)
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if settings.log_level != "debug":
             logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -133,6 +133,7 @@ def origin_fields(origin: Origin) -> dict[str, Any]:
         "path": origin.path,
         "user": origin.user,
         "key": origin.key,
+        "key_id": origin.key_id,
         "client_address": origin.client_address,
         "user_agent": origin.user_agent,
     }

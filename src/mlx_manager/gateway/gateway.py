@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import TypeVar
 from mlx_manager.backends import Backend
 from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
 from mlx_manager.gateway.account import Stopwatch, log_record, origin_fields
+from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.replies import ReplyWatch
 from mlx_manager.ir import (
     DetokenizeRequest,
@@ -49,11 +52,18 @@ class Gateway:
     ) -> None:
         self._backends = tuple(backends)
         self._account = tuple(account)
-        self._is_closing = False
+        self._asker = Asker()
+        self._closing = asyncio.Event()
+
+    def on_behalf_of(self, asker: Asker) -> Gateway:
+        """This gateway, for the requests of `asker`."""
+        bound = copy.copy(self)
+        bound._asker = asker
+        return bound
 
     def close(self) -> None:
         """Take no new requests; those that run go on."""
-        self._is_closing = True
+        self._closing.set()
 
     async def generate(
         self, request: GenerationRequest, *, http_request_id: str, is_cut_off: Callable[[], bool] = lambda: False
@@ -65,7 +75,7 @@ class Gateway:
         stopwatch = Stopwatch(request, http_request_id, is_cut_off)
         ended_by: BaseException | None = None
         try:
-            self.admit()
+            self.admit(request.model)
             async with aclosing(self._attempt(self.plan(request), stopwatch)) as events:
                 async for event in events:
                     stopwatch.see(event)
@@ -104,10 +114,11 @@ class Gateway:
         watch = ReplyWatch(request, http_request_id, is_cut_off)
         return await self._reply(watch, lambda backend: backend.tokenize(request))
 
-    def admit(self) -> None:
-        """Raises `ShuttingDown` when no new request may begin."""
-        if self._is_closing:
+    def admit(self, model: str) -> None:
+        """Raises `ShuttingDown` when no new request may begin, and `NotPermitted` for a model that is not theirs."""
+        if self._closing.is_set():
             raise ShuttingDown("The server is stopping. Send the request again when it is back.", retry_after_s=5)
+        self._asker.caller.check_model(model)
 
     def plan(self, request: GenerationRequest) -> tuple[Target, ...]:
         """Who may answer `request`, best first; at least one."""
@@ -174,7 +185,7 @@ class Gateway:
         reply: _Reply | None = None
         ended_by: BaseException | None = None
         try:
-            self.admit()
+            self.admit(watch.model)
             reply = await self._ask_in_turn(watch, ask)
             return reply
         except BaseException as error:

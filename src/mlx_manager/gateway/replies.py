@@ -33,6 +33,11 @@ class ReplyWatch:
         self.attempts = Attempts()
         """Written by the gateway."""
 
+    @property
+    def model(self) -> str:
+        """As the request names it."""
+        return self._request.model
+
     def record(self, reply: Vectors | Tokens | None, error: BaseException | None) -> RequestRecord:
         """The finished account: the `reply`, or the `error` that ended the request."""
         status, code = (200, None) if reply else outcome_of(error, self._is_cut_off)

@@ -1,5 +1,6 @@
 """What flows on a request, whatever dialect it came in: the request, the events of its answer, and their fold."""
 
+from mlx_manager.ir.caller import ANYONE, Caller, CallerKind
 from mlx_manager.ir.embedding import EmbeddingRequest, RerankRequest, TextRole, Vectors
 from mlx_manager.ir.events import (
     ChoiceEnd,
@@ -43,7 +44,10 @@ from mlx_manager.ir.request import (
 from mlx_manager.ir.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 
 __all__ = [
+    "ANYONE",
     "Answer",
+    "Caller",
+    "CallerKind",
     "ChatPrompt",
     "Choice",
     "ChoiceEnd",

@@ -29,6 +29,8 @@ class Origin:
     """Written by who lets it in."""
     key: str | None = None
     """The name of the API key; written by who lets it in."""
+    key_id: int | None = None
+    """Its number, likewise."""
     error_code: str | None = None
     """Written where an error becomes an answer."""
     num_records: int = 0

@@ -21,6 +21,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     key: str | None = None
     """The name of the API key."""
+    key_id: int | None = None
     client_address: str | None = None
     user_agent: str | None = None
     model: str | None = None

@@ -1,10 +1,11 @@
 """The OpenAI dialect's routes."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from mlx_manager.api.openai import chat, completions, embeddings, models, rerank, responses
+from mlx_manager.api.who import admit_inference
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(admit_inference)])
 router.include_router(chat.router)
 router.include_router(completions.router)
 router.include_router(responses.router)

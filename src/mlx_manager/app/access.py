@@ -1,0 +1,76 @@
+"""The database, and who may: opened from the settings and closed again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from mlx_manager.api import Access
+from mlx_manager.auth import Door, KeyMeter, Keys, People
+from mlx_manager.catalog.settings import Settings
+from mlx_manager.ir import RequestRecord
+from mlx_manager.storage.ledger import Ledger, Used
+from mlx_manager.storage.private_files import ensure_local_token
+from mlx_manager.storage.store import Store
+
+_logger = logging.getLogger("mlx_manager.app")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the routes need, and the ledger that requests are counted in."""
+
+    access: Access
+    ledger: Ledger
+
+    def count(self, record: RequestRecord) -> None:
+        """Add an accounted request to the sums by key."""
+        if record.target is not None:
+            used = Used(1, record.num_prompt_tokens or 0, record.num_completion_tokens or 0)
+            self.ledger.add(record.key_id, record.target, used)
+
+
+@asynccontextmanager
+async def open_access(settings: Settings) -> AsyncIterator[Opened]:
+    """Open, migrate and follow the database. Raises `StorageUnavailable` where it cannot be used."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    store = await Store.open(settings.database, settings.home)
+    ledger = Ledger(store)
+    try:
+        await ledger.open()
+        store.begin_watch()
+        keys = Keys(store)
+        door = Door(
+            store,
+            keys,
+            KeyMeter(ledger),
+            local_token=ensure_local_token(settings.home),
+            is_loopback=is_loopback(settings.host),
+        )
+        if not door.is_loopback and not keys.all():
+            _logger.warning(
+                "This server listens on %s and no API key has been minted: it answers nobody until there is one. "
+                "mlx-manager user create NAME, then mlx-manager key create NAME",
+                settings.host,
+            )
+        yield Opened(Access(store=store, door=door, people=People(store), keys=keys), ledger)
+    finally:
+        await ledger.close()
+        await store.close()
+
+
+def check_database(settings: Settings) -> None:
+    """Make, migrate and read the database, before a server is started on it. Raises `MlxManagerError`."""
+
+    async def check() -> None:
+        await (await Store.open(settings.database, settings.home)).close()
+
+    asyncio.run(check())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server on `host` can be reached from this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -1,0 +1,63 @@
+"""The database opened for one command, which works beside a running server: it follows within about a second."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mlx_manager.auth import Keys, People
+from mlx_manager.catalog import load_settings
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.storage.store import Store
+
+ACTOR = "cli"
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """What commands about accounts, keys, providers and routes work with."""
+
+    store: Store
+    people: People
+    keys: Keys
+
+
+def with_accounts(flags: Mapping[str, object], work: Callable[[Accounts], Awaitable[_T]]) -> _T:
+    """What `work` returns. Raises `MlxManagerError`."""
+
+    async def run() -> _T:
+        async with _opened(flags) as accounts:
+            return await work(accounts)
+
+    return asyncio.run(run())
+
+
+def ask_password(prompt: str) -> str:
+    """From the terminal, twice and unseen, else one line of standard input. Raises `InvalidRequest`."""
+    if not sys.stdin.isatty():
+        password = sys.stdin.readline().rstrip("\n")
+        if not password:
+            raise InvalidRequest("No password: type it in a terminal, or give it as a line on standard input.")
+        return password
+    password = getpass.getpass(f"{prompt}: ")
+    if getpass.getpass("Once more: ") != password:
+        raise InvalidRequest("The two passwords differ.")
+    return password
+
+
+@asynccontextmanager
+async def _opened(flags: Mapping[str, object]) -> AsyncIterator[Accounts]:
+    settings = load_settings(os.environ, flags)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    store = await Store.open(settings.database, settings.home)
+    try:
+        yield Accounts(store=store, people=People(store), keys=Keys(store))
+    finally:
+        await store.close()

@@ -1,0 +1,106 @@
+"""mlx-manager key: API keys, from the terminal of the machine that serves."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Optional
+
+import typer
+
+from mlx_manager.catalog import KeyLimits, Scope
+from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.models import print_table
+from mlx_manager.errors import InvalidRequest
+
+key_commands = typer.Typer(
+    name="key", help="API keys: once there is one, /v1 wants one.", no_args_is_help=True, rich_markup_mode=None
+)
+_DAY_S = 24 * 3600
+
+
+@key_commands.command()
+@with_settings("home", "database")
+def create(
+    *,
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    # typer reads these at run time
+    user: Annotated[Optional[str], typer.Option(help="Whose key; the only account's otherwise.")] = None,  # noqa: UP045
+    scope: Annotated[list[Scope], typer.Option(help="inference, admin; both by giving it twice.")] = [  # noqa: B006
+        Scope.INFERENCE
+    ],
+    days: Annotated[Optional[int], typer.Option(help="Days until it expires.", min=1)] = None,  # noqa: UP045
+    model: Annotated[list[str], typer.Option(help="A model it may ask for; all otherwise.")] = [],  # noqa: B006
+    rpm: Annotated[Optional[int], typer.Option(help="Most requests a minute.", min=1)] = None,  # noqa: UP045
+    tokens_per_day: Annotated[Optional[int], typer.Option(help="Most tokens a day.", min=1)] = None,  # noqa: UP045
+    local_only: Annotated[bool, typer.Option("--local-only", help="Nothing it asks leaves this machine.")] = False,
+    **flags: object,
+) -> None:
+    """Make an API key and print it, this once."""
+    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
+
+    limits = KeyLimits(
+        models=tuple(model), requests_per_minute=rpm, tokens_per_day=tokens_per_day, is_local_only=local_only
+    )
+
+    async def work(accounts: Accounts) -> None:
+        people = accounts.people.all()
+        if user is None and len(people) != 1:
+            raise InvalidRequest("Say whose key it is to be: --user NAME.")
+        owner = people[0] if user is None else accounts.people.find(user)
+        minted = await accounts.keys.mint(
+            owner,
+            name,
+            scopes=tuple(dict.fromkeys(scope)),
+            limits=limits,
+            expires_unix_s=None if days is None else int(time.time()) + days * _DAY_S,
+            actor=ACTOR,
+        )
+        print(f"The key {minted.key.name!r} of {owner.name}, which is shown this once:\n\n{minted.secret}\n")
+
+    with_accounts(flags, work)
+
+
+@key_commands.command(name="list")
+@with_settings("home", "database")
+def list_keys(**flags: object) -> None:
+    """Show every API key, without its text."""
+    from mlx_manager.cli.accounts import Accounts, with_accounts  # noqa: PLC0415
+
+    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+        owners = accounts.store.current.users_by_id
+        return [
+            (
+                str(key.id),
+                owners[key.user_id].name,
+                key.name,
+                f"…{key.hint}",
+                ", ".join(key.scopes),
+                _day(key.expires_unix_s) or "never",
+                _day(key.last_used_unix_s),
+            )
+            for key in accounts.keys.all()
+        ]
+
+    rows = with_accounts(flags, work)
+    if rows:
+        print_table(("id", "user", "name", "key", "scopes", "expires", "last used"), rows)
+    else:
+        print("No API key has been made: on this machine /v1 answers without one.")
+
+
+@key_commands.command()
+@with_settings("home", "database")
+def revoke(key_id: Annotated[int, typer.Argument(help="Its number, as the list has it.")], **flags: object) -> None:
+    """Delete an API key: it is good no longer."""
+    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
+
+    async def work(accounts: Accounts) -> None:
+        key = accounts.keys.find(key_id)
+        await accounts.keys.revoke(key, actor=ACTOR)
+        print(f"The key {key.name!r} is good no longer.")
+
+    with_accounts(flags, work)
+
+
+def _day(unix_s: int | None) -> str:
+    return "" if unix_s is None else time.strftime("%Y-%m-%d", time.localtime(unix_s))

@@ -1,0 +1,122 @@
+"""mlx-manager user: accounts, from the terminal of the machine that serves."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from mlx_manager.catalog import UserRole, UserState
+from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.models import print_table
+
+user_commands = typer.Typer(
+    name="user", help="Accounts: the first one is the admin's.", no_args_is_help=True, rich_markup_mode=None
+)
+_Name = Annotated[str, typer.Argument(help="Name of the account.")]
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def create(
+    name: _Name,
+    is_admin: Annotated[bool, typer.Option("--admin", help="Make it an admin; the first account always is.")] = False,
+    **flags: object,
+) -> None:
+    """Make an account that can be used at once; its password is asked for, or read from standard input."""
+    from mlx_manager.cli.accounts import ACTOR, Accounts, ask_password, with_accounts  # noqa: PLC0415
+
+    role = UserRole.ADMIN if is_admin else UserRole.USER
+    password = ask_password(f"Password of {name}")
+
+    async def work(accounts: Accounts) -> None:
+        made = await accounts.people.create(name, password, role=role, actor=ACTOR)
+        print(f"{made.name} can log in now, as {made.role.value}.")
+
+    with_accounts(flags, work)
+
+
+@user_commands.command(name="list")
+@with_settings("home", "database")
+def list_users(**flags: object) -> None:
+    """Show every account."""
+    from mlx_manager.cli.accounts import Accounts, with_accounts  # noqa: PLC0415
+
+    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+        return [
+            (user.name, user.role.value, user.state.value, _day(user.created_unix_s)) for user in accounts.people.all()
+        ]
+
+    rows = with_accounts(flags, work)
+    if rows:
+        print_table(("name", "role", "state", "created"), rows)
+    else:
+        print("There is no account yet: mlx-manager user create NAME makes the admin's.")
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def approve(name: _Name, **flags: object) -> None:
+    """Let somebody who registered, or was disabled, log in."""
+    _change(name, flags, state=UserState.ACTIVE)
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def disable(name: _Name, **flags: object) -> None:
+    """End an account's sessions, and accept neither its password nor its keys."""
+    _change(name, flags, state=UserState.DISABLED)
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def role(
+    name: _Name, new_role: Annotated[UserRole, typer.Argument(metavar="admin|user", help="New role.")], **flags: object
+) -> None:
+    """Make an account an admin, or an admin a user."""
+    _change(name, flags, role=new_role)
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def password(name: _Name, **flags: object) -> None:
+    """Set a new password; every session of the account ends."""
+    from mlx_manager.cli.accounts import ACTOR, Accounts, ask_password, with_accounts  # noqa: PLC0415
+
+    new = ask_password(f"New password of {name}")
+
+    async def work(accounts: Accounts) -> None:
+        await accounts.people.reset_password(accounts.people.find(name), new, actor=ACTOR)
+        print(f"{name} has a new password.")
+
+    with_accounts(flags, work)
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def delete(name: _Name, **flags: object) -> None:
+    """Delete an account with its sessions and API keys."""
+    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
+
+    async def work(accounts: Accounts) -> None:
+        await accounts.people.remove(accounts.people.find(name), actor=ACTOR)
+        print(f"{name} is deleted.")
+
+    with_accounts(flags, work)
+
+
+def _change(
+    name: str, flags: dict[str, object], *, role: UserRole | None = None, state: UserState | None = None
+) -> None:
+    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
+
+    async def work(accounts: Accounts) -> None:
+        user = await accounts.people.change(accounts.people.find(name), role=role, state=state, actor=ACTOR)
+        print(f"{user.name}: {user.role.value}, {user.state.value}.")
+
+    with_accounts(flags, work)
+
+
+def _day(unix_s: int) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(unix_s))

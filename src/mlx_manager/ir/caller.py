@@ -1,0 +1,62 @@
+"""Who asks, as far as what is done with a request depends on it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from mlx_manager.errors import NotPermitted
+
+
+class CallerKind(StrEnum):
+    """How somebody said who they are."""
+
+    OPEN = "open"
+    """Not at all: on loopback, while no key has been minted."""
+    LOCAL = "local"
+    """A command of this machine's user."""
+    SESSION = "session"
+    KEY = "key"
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who was let in."""
+
+    kind: CallerKind = CallerKind.OPEN
+    user_id: int | None = None
+    user_name: str | None = None
+    key_id: int | None = None
+    key_name: str | None = None
+    session_id: str | None = None
+    is_admin: bool = False
+    """Whether everything under /admin is open to them."""
+    may_infer: bool = True
+    models: tuple[str, ...] = ()
+    """The models that may be asked for; empty: all."""
+    is_local_only: bool = False
+    """Whether nothing of theirs may leave this machine."""
+    budget_usd_per_month: float | None = None
+
+    @property
+    def label(self) -> str:
+        """For the audit: user:ada, key:ci, local."""
+        match self.kind:
+            case CallerKind.KEY:
+                return f"key:{self.key_name} of {self.user_name}"
+            case CallerKind.SESSION:
+                return f"user:{self.user_name}"
+            case _:
+                return self.kind.value
+
+    def check_model(self, model: str) -> None:
+        """Raises `NotPermitted` for a model that this caller may not ask for."""
+        if self.models and model not in self.models:
+            raise NotPermitted(
+                f"This API key may not ask for the model {model!r}. It may ask for: {', '.join(self.models)}.",
+                param="model",
+            )
+
+
+ANYONE = Caller()
+"""Who asks where nobody has to say."""

@@ -1,0 +1,72 @@
+"""All that is configured in the database, as one value that is read in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import func
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from mlx_manager.catalog import ApiKey, Provider, Route, User
+from mlx_manager.storage import keys, providers, routes, users
+from mlx_manager.storage.tables import ApiKeyRow, ChangeRow, OverrideRow, ProviderRow, RouteRow, UserRow
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What held at one moment. Requests are answered by it, not by the database."""
+
+    change_id: int = 0
+    """Of the last change that it contains."""
+    users: tuple[User, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    digests: Mapping[str, int] = field(default_factory=dict)
+    """Of keys, to their ids."""
+    providers: tuple[Provider, ...] = ()
+    sealed: Mapping[str, str | None] = field(default_factory=dict)
+    """The secrets of providers, by name, still encrypted."""
+    routes: tuple[Route, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def users_by_id(self) -> Mapping[int, User]:
+        """Accounts by number."""
+        return {user.id: user for user in self.users}
+
+    @cached_property
+    def keys_by_id(self) -> Mapping[int, ApiKey]:
+        """API keys by number."""
+        return {key.id: key for key in self.keys}
+
+    @cached_property
+    def providers_by_name(self) -> Mapping[str, Provider]:
+        """Providers by name."""
+        return {provider.name: provider for provider in self.providers}
+
+
+async def read_change_id(session: AsyncSession) -> int:
+    """The id of the last change."""
+    return (await session.exec(select(func.max(ChangeRow.id)))).one() or 0
+
+
+async def read_configuration(session: AsyncSession) -> Configuration:
+    """Everything, as of now."""
+    user_rows = (await session.exec(select(UserRow).order_by(col(UserRow.id)))).all()
+    key_rows = (await session.exec(select(ApiKeyRow).order_by(col(ApiKeyRow.id)))).all()
+    provider_rows = (await session.exec(select(ProviderRow).order_by(col(ProviderRow.id)))).all()
+    route_rows = (await session.exec(select(RouteRow).order_by(col(RouteRow.position), col(RouteRow.id)))).all()
+    override_rows = (await session.exec(select(OverrideRow))).all()
+    return Configuration(
+        change_id=await read_change_id(session),
+        users=tuple(users.as_value(row) for row in user_rows),
+        keys=tuple(keys.as_value(row) for row in key_rows),
+        digests={row.digest: row.id for row in key_rows if row.id is not None},
+        providers=tuple(providers.as_value(row) for row in provider_rows),
+        sealed={row.name: row.secret for row in provider_rows},
+        routes=tuple(routes.as_value(row) for row in route_rows),
+        overrides={row.name: row.value for row in override_rows},
+    )

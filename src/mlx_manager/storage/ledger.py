@@ -1,0 +1,159 @@
+"""What was used, by day, by key and by who answered: counted in memory, written every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import UpdateBase
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import col, select
+
+from mlx_manager.errors import StorageUnavailable
+from mlx_manager.storage import keys
+from mlx_manager.storage.store import Store
+from mlx_manager.storage.tables import UsageRow
+
+_logger = logging.getLogger("mlx_manager.storage")
+_FLUSH_PERIOD_S = 5.0
+NO_KEY = 0
+
+
+@dataclass(frozen=True)
+class Used:
+    """A sum."""
+
+    num_requests: int = 0
+    num_prompt_tokens: int = 0
+    num_completion_tokens: int = 0
+    cost_micro_usd: int = 0
+
+    def __add__(self, other: Used) -> Used:
+        return Used(
+            self.num_requests + other.num_requests,
+            self.num_prompt_tokens + other.num_prompt_tokens,
+            self.num_completion_tokens + other.num_completion_tokens,
+            self.cost_micro_usd + other.cost_micro_usd,
+        )
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.num_prompt_tokens + self.num_completion_tokens
+
+
+_Place = tuple[str, int, str]
+"""Day, key, target."""
+
+
+class Ledger:
+    """The sums of this month, those of other processes as they were when it was opened."""
+
+    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._days: defaultdict[tuple[str, int], Used] = defaultdict(Used)
+        self._months: defaultdict[tuple[str, int | None], Used] = defaultdict(Used)
+        self._unwritten: defaultdict[_Place, Used] = defaultdict(Used)
+        self._last_used: dict[int, int] = {}
+        self._is_closing = asyncio.Event()
+        self._writer: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Read the month so far, and begin to write."""
+        wanted = select(UsageRow).where(col(UsageRow.day) >= self._day()[:7] + "-01")
+        async with self._store.database.reading() as session:
+            for row in (await session.exec(wanted)).all():
+                used = Used(row.num_requests, row.num_prompt_tokens, row.num_completion_tokens, row.cost_micro_usd)
+                self._sum(row.day, row.key_id, used)
+        self._writer = asyncio.create_task(self._write_now_and_then())
+
+    async def close(self) -> None:
+        """Write what is left."""
+        self._is_closing.set()
+        if self._writer is not None:
+            await self._writer
+        await self._flush()
+
+    def add(self, key_id: int | None, target: str, used: Used) -> None:
+        """Count one request."""
+        place = (self._day(), key_id or NO_KEY, target)
+        self._sum(place[0], place[1], used)
+        self._unwritten[place] += used
+
+    def note_use(self, key_id: int) -> None:
+        """A key was used just now."""
+        self._last_used[key_id] = int(self._clock())
+
+    def last_used_unix_s(self, key_id: int) -> int | None:
+        """When a key was used last, as far as it has not been written yet."""
+        return self._last_used.get(key_id)
+
+    def today(self, key_id: int) -> Used:
+        """What a key used on this day of UTC."""
+        return self._days[self._day(), key_id]
+
+    def this_month(self, key_id: int | None = None) -> Used:
+        """What a key, or everybody together, used in this month of UTC."""
+        return self._months[self._day()[:7], key_id]
+
+    def _sum(self, day: str, key_id: int, used: Used) -> None:
+        self._days[day, key_id] += used
+        self._months[day[:7], key_id] += used
+        self._months[day[:7], None] += used
+
+    async def _write_now_and_then(self) -> None:
+        while not self._is_closing.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), _FLUSH_PERIOD_S)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        if not self._unwritten and not self._last_used:
+            return
+        unwritten, self._unwritten = self._unwritten, defaultdict(Used)
+        last_used, self._last_used = self._last_used, {}
+        try:
+            async with self._store.database.writing() as session:
+                upsert = _UPSERTS[session.get_bind().dialect.name]
+                for (day, key_id, target), used in unwritten.items():
+                    await session.exec(upsert(day, key_id, target, used))
+                for key_id, at_unix_s in last_used.items():
+                    await keys.note_use(session, key_id, at_unix_s)
+        except StorageUnavailable as error:
+            _logger.warning("The usage of the last seconds is written later: %s", error.message)
+            for place, used in unwritten.items():
+                self._unwritten[place] += used
+            self._last_used = last_used | self._last_used
+            return
+        if last_used:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            await self._store.refresh()
+        except StorageUnavailable as error:
+            _logger.warning("When keys were used last is read later: %s", error.message)
+
+    def _day(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%d")
+
+
+def _upsert_with(insert: Callable[..., postgresql.Insert] | Callable[..., sqlite.Insert]) -> Callable[..., UpdateBase]:
+    def upsert(day: str, key_id: int, target: str, used: Used) -> UpdateBase:
+        statement = insert(UsageRow).values(day=day, key_id=key_id, target=target, **used.__dict__)
+        return statement.on_conflict_do_update(
+            index_elements=["day", "key_id", "target"],
+            set_={name: getattr(UsageRow, name) + value for name, value in used.__dict__.items()},
+        )
+
+    return upsert
+
+
+_UPSERTS = {"sqlite": _upsert_with(sqlite.insert), "postgresql": _upsert_with(postgresql.insert)}

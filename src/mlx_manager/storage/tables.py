@@ -1,0 +1,138 @@
+"""The tables. What is asked for by value is a column; what is only ever read as a whole is JSON.
+
+Times are Unix seconds: they mean the same in every database.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+_NEW_IDS = {"sqlite_autoincrement": True}
+"""The id of a row that is gone is not given to another."""
+
+
+def _time(*, is_optional: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(BigInteger, nullable=is_optional))
+
+
+def _json() -> Any:
+    return Field(sa_column=Column(JSON, nullable=False))
+
+
+def _of_user() -> Any:
+    return Field(sa_column=Column(ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True))
+
+
+class UserRow(SQLModel, table=True):
+    """One account. The hash is argon2's own text, salt and costs included."""
+
+    __tablename__ = "users"
+    __table_args__ = _NEW_IDS
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    password_hash: str = Field(sa_column=Column(Text, nullable=False))
+    role: str = Field(sa_column=Column(Text, nullable=False))
+    state: str = Field(sa_column=Column(Text, nullable=False))
+    created_unix_s: int = _time()
+
+
+class SessionRow(SQLModel, table=True):
+    """One login. Its JWT is good while this row is here."""
+
+    __tablename__ = "sessions"
+
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    user_id: int = _of_user()
+    created_unix_s: int = _time()
+    expires_unix_s: int = _time()
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """One API key, by the SHA-256 of its 256 random bits."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("user_id", "name"), _NEW_IDS)
+
+    id: int | None = Field(default=None, primary_key=True)
+    user_id: int = _of_user()
+    name: str = Field(sa_column=Column(Text, nullable=False))
+    digest: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    hint: str = Field(sa_column=Column(Text, nullable=False))
+    scopes: list[str] = _json()
+    limits: dict[str, Any] = _json()
+    created_unix_s: int = _time()
+    expires_unix_s: int | None = _time(is_optional=True)
+    last_used_unix_s: int | None = _time(is_optional=True)
+
+
+class ProviderRow(SQLModel, table=True):
+    """One provider. `secret` is a JWE of `catalog.ProviderSecret`."""
+
+    __tablename__ = "providers"
+    __table_args__ = _NEW_IDS
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    base_url: str = Field(sa_column=Column(Text, nullable=False))
+    is_on: bool = Field(default=True)
+    options: dict[str, Any] = _json()
+    secret: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+
+
+class RouteRow(SQLModel, table=True):
+    """One route."""
+
+    __tablename__ = "routes"
+    __table_args__ = _NEW_IDS
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    position: int = Field(default=0, index=True)
+    pattern_kind: str = Field(sa_column=Column(Text, nullable=False))
+    pattern: str = Field(sa_column=Column(Text, nullable=False))
+    is_on: bool = Field(default=True)
+    options: dict[str, Any] = _json()
+
+
+class OverrideRow(SQLModel, table=True):
+    """A setting that was changed while the server ran."""
+
+    __tablename__ = "setting_overrides"
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    value: Any = Field(default=None, sa_column=Column(JSON, nullable=False))
+
+
+class ChangeRow(SQLModel, table=True):
+    """One change of what is configured: the audit. Its highest id tells every process whether there is news."""
+
+    __tablename__ = "changes"
+    __table_args__ = _NEW_IDS
+
+    id: int | None = Field(default=None, primary_key=True)
+    at_unix_s: int = _time()
+    actor: str = Field(sa_column=Column(Text, nullable=False))
+    action: str = Field(sa_column=Column(Text, nullable=False))
+    subject: str = Field(sa_column=Column(Text, nullable=False))
+    detail: dict[str, Any] = _json()
+
+
+class UsageRow(SQLModel, table=True):
+    """What was used on one day of UTC, by key and by who answered. Key 0 is no key."""
+
+    __tablename__ = "usage_days"
+    __table_args__ = (UniqueConstraint("day", "key_id", "target"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    day: str = Field(sa_column=Column(Text, nullable=False))
+    key_id: int = Field(default=0)
+    target: str = Field(sa_column=Column(Text, nullable=False))
+    num_requests: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    num_prompt_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    num_completion_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+    cost_micro_usd: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))

@@ -1,0 +1,210 @@
+"""API keys: who needs one, what it opens, and what it allows."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from mlx_manager.app import create_app
+from mlx_manager.catalog.settings import load_settings
+from tests.auth.conftest import Headers, Open, ask, mint, register
+
+PUBLIC = {
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/auth/state"),
+    ("POST", "/auth/register"),
+    ("POST", "/auth/login"),
+}
+
+
+def test_every_route_asks_who_it_is_but_those_that_cannot(opened: Open) -> None:
+    paths = create_app(load_settings({}, {"home": "/nowhere"})).openapi()["paths"]
+    routes = {(method.upper(), path) for path, operations in paths.items() for method in operations}
+    with opened(host="0.0.0.0").http() as client:
+        answers = {route: client.request(route[0], route[1].replace("{", "").replace("}", "")) for route in routes}
+    assert len(routes) > 40
+    assert {route for route, answer in answers.items() if answer.status_code != 401} == PUBLIC
+
+
+def test_on_loopback_v1_is_open_until_there_is_a_key(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        assert ask(client).status_code == 200
+        assert ask(client, "whatever clients send").status_code == 200
+        key = mint(client, ada)
+        refused = ask(client)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "not_authenticated")
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert client.get("/v1/models").status_code == 401
+        assert ask(client, "wrong").status_code == 401
+        assert ask(client, key).status_code == 200
+        assert ask(client, **{"x-api-key": key}).status_code == 200
+        assert client.get("/health").status_code == 200
+
+
+def test_a_session_asks_models_too(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        mint(client, ada)
+        assert ask(client).status_code == 401
+        assert ask(client, **ada).status_code == 200
+
+
+def test_an_official_client_authenticates(peopled: Open, ada: Headers) -> None:
+    served = peopled()
+    with served.http() as client:
+        key = mint(client, ada)
+    messages: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
+    with openai.OpenAI(base_url=served.base_url, api_key=key) as sdk:
+        assert sdk.chat.completions.create(model="m", messages=messages).choices[0].message.content
+    with openai.OpenAI(base_url=served.base_url, api_key="wrong") as sdk, pytest.raises(openai.AuthenticationError):
+        sdk.chat.completions.create(model="m", messages=messages)
+
+
+def test_admin_is_open_on_loopback_until_there_is_an_account(opened: Open) -> None:
+    served = opened()
+    with served.http() as client, served.http() as stranger:
+        assert stranger.get("/admin/users").status_code == 200
+        register(client)
+        assert stranger.get("/admin/users").status_code == 401
+        assert stranger.get("/admin/models").status_code == 401
+        assert client.get("/admin/users").status_code == 200
+
+
+def test_beyond_loopback_nothing_is_open(opened: Open, tmp_path: Path) -> None:
+    served = opened(host="0.0.0.0")
+    with served.http() as client:
+        refused = ask(client)
+        assert refused.status_code == 401
+        assert "mlx-manager user create" in refused.json()["error"]["message"]
+        assert client.get("/admin/models").status_code == 401
+        # this connection comes from the machine itself, and so may make the first account
+        assert register(client).status_code == 201
+        assert ask(client, mint(client, {})).status_code == 200
+    token = (tmp_path / "secrets" / "local-token").read_text()
+    assert httpx.get(f"{served.base_url}/models", headers={"x-api-key": token}).status_code == 200
+
+
+def test_a_key_is_shown_once(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        secret = mint(client, ada)
+        (listed,) = client.get("/auth/keys", headers=ada).json()["keys"]
+        assert secret not in str(listed)
+        assert secret.endswith(listed["hint"])
+        assert listed["last_used_unix_s"] is None
+
+
+def test_scopes(peopled: Open, ada: Headers, bob: Headers) -> None:
+    with peopled().http() as client:
+        asks, administers = mint(client, ada), mint(client, ada, "ops", scopes=["admin"])
+        assert client.get("/admin/users", headers={"x-api-key": administers}).status_code == 200
+        assert client.get("/admin/users", headers={"x-api-key": asks}).status_code == 403
+        assert ask(client, administers).status_code == 403
+        for body, status in (({"scopes": ["admin"]}, 403), ({"scopes": []}, 400), ({"scopes": ["all"]}, 400)):
+            assert client.post("/auth/keys", json={"name": "k", **body}, headers=bob).status_code == status
+
+
+def test_an_admin_s_key_is_one_no_longer_when_its_owner_is_none(peopled: Open, ada: Headers, bob: Headers) -> None:
+    with peopled().http() as client:
+        client.patch("/admin/users/bob", json={"role": "admin"}, headers=ada)
+        key = mint(client, bob, scopes=["admin", "inference"])
+        assert client.get("/admin/users", headers={"x-api-key": key}).status_code == 200
+        client.patch("/admin/users/bob", json={"role": "user"}, headers=ada)
+        assert client.get("/admin/users", headers={"x-api-key": key}).status_code == 403
+        assert ask(client, key).status_code == 200
+
+
+def test_the_models_that_a_key_may_ask_for(peopled: Open, ada: Headers) -> None:
+    served = peopled()
+    with served.http() as client:
+        key = mint(client, ada, limits={"models": ["m"]})
+        assert ask(client, key, "m").status_code == 200
+        refused = ask(client, key, "other")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (403, "model")
+        embeddings = client.post("/v1/embeddings", json={"model": "other", "input": "a"}, headers={"x-api-key": key})
+        assert embeddings.status_code == 403
+        assert len(served.backend.requests) == 1
+
+
+def test_requests_per_minute(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        key = mint(client, ada, limits={"requests_per_minute": 2})
+        remaining = [ask(client, key).headers["x-ratelimit-remaining-requests"] for _ in range(2)]
+        assert remaining == ["1", "0"]
+        limited = ask(client, key)
+        assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limited")
+        assert 55 <= int(limited.headers["retry-after"]) <= 60
+        assert limited.headers["x-ratelimit-limit-requests"] == "2"
+        assert limited.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_tokens_per_day_survive_a_restart(peopled: Open, ada: Headers) -> None:
+    first = peopled()
+    with first.http() as client:
+        # an answer of the script takes 7 and 4
+        key = mint(client, ada, limits={"tokens_per_day": 20})
+        assert ask(client, key).headers["x-ratelimit-remaining-tokens"] == "20"
+        assert ask(client, key).headers["x-ratelimit-remaining-tokens"] == "9"
+        assert ask(client, key).status_code == 429
+    first.stop()
+    deadline_s = time.monotonic() + 10
+    while True:
+        with peopled().http() as client:
+            limited = ask(client, key)
+        if limited.status_code == 429 or time.monotonic() > deadline_s:
+            break
+        time.sleep(0.1)
+    assert limited.status_code == 429
+    assert int(limited.headers["retry-after"]) <= 24 * 3600
+    assert limited.headers["x-ratelimit-limit-tokens"] == "20"
+
+
+def test_expired_and_revoked_keys(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        assert client.post("/auth/keys", json={"name": "k", "expires_unix_s": 1}, headers=ada).status_code == 400
+        key = mint(client, ada, expires_unix_s=int(time.time()) + 2)
+        revoked = mint(client, ada, "second")
+        key_id = client.get("/auth/keys", headers=ada).json()["keys"][1]["id"]
+        assert ask(client, key).status_code == 200
+        assert client.delete(f"/auth/keys/{key_id}", headers=ada).status_code == 204
+        assert ask(client, revoked).status_code == 401
+        time.sleep(2.1)
+        expired = ask(client, key)
+        assert expired.status_code == 401
+        assert "expired" in expired.json()["error"]["message"]
+
+
+def test_a_key_of_somebody_else_is_not_found(peopled: Open, ada: Headers, bob: Headers) -> None:
+    with peopled().http() as client:
+        mint(client, ada)
+        assert client.get("/auth/keys/1", headers=ada).status_code == 200
+        assert client.get("/auth/keys/1", headers=bob).status_code == 404
+        assert client.delete("/auth/keys/1", headers=bob).status_code == 404
+
+
+def test_pages_of_configured_origins_only_may_ask(opened: Open) -> None:
+    preflight = {"origin": "https://chat.example", "access-control-request-method": "POST"}
+    with opened().http() as client:
+        assert "access-control-allow-origin" not in client.options("/v1/models", headers=preflight).headers
+    with opened(cors_origins="https://chat.example").http() as client:
+        allowed = client.options("/v1/models", headers=preflight)
+        assert allowed.headers["access-control-allow-origin"] == "https://chat.example"
+        other = client.options("/v1/models", headers=preflight | {"origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_a_locked_database_keeps_nobody_out(peopled: Open, ada: Headers, tmp_path: Path) -> None:
+    with peopled().http() as client:
+        key = mint(client, ada)
+        raw = sqlite3.connect(tmp_path / "mlx-manager.db", isolation_level=None)
+        raw.execute("BEGIN EXCLUSIVE")
+        assert ask(client, key).status_code == 200
+        refused = client.post("/auth/keys", json={"name": "second"}, headers=ada)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage_unavailable")
+        assert "locked" in refused.json()["error"]["message"]
+        raw.close()
+        assert client.post("/auth/keys", json={"name": "second"}, headers=ada).status_code == 201

@@ -1,0 +1,109 @@
+"""The schema: from every revision to the newest, with rows in it, and then exactly what the tables say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+
+from mlx_manager.storage import migrations, tables
+from mlx_manager.storage.database import Database, parse_database_url
+from mlx_manager.storage.store import Store
+from tests.storage.test_database import reset
+
+FOLDER = Path(migrations.__file__).parent
+
+# what a server of that revision may have left behind
+ROWS: dict[str, tuple[str, ...]] = {
+    "0001": (
+        "INSERT INTO users (name, password_hash, role, state, created_unix_s) "
+        "VALUES ('ada', 'h', 'admin', 'active', 1)",
+        "INSERT INTO sessions (id, user_id, created_unix_s, expires_unix_s) SELECT 's', id, 1, 2 FROM users",
+        "INSERT INTO api_keys (user_id, name, digest, hint, scopes, limits, created_unix_s) "
+        """SELECT id, 'ci', 'd', 'abcd', '["inference"]', '{"tokens_per_day": 5}', 1 FROM users""",
+        "INSERT INTO providers (name, kind, base_url, is_on, options) "
+        "VALUES ('cloud', 'openai', 'https://api.example/v1', true, '{}')",
+        "INSERT INTO routes (name, position, pattern_kind, pattern, is_on, options) "
+        """VALUES ('r', 1, 'exact', 'm', true, '{"targets": [{"provider": "cloud"}]}')""",
+        "INSERT INTO changes (at_unix_s, actor, action, subject, detail) VALUES (1, 'cli', 'user.create', 'ada', '{}')",
+        "INSERT INTO usage_days (day, key_id, target, num_requests, num_prompt_tokens, num_completion_tokens, "
+        "cost_micro_usd) VALUES ('2026-01-01', 1, 'local', 1, 2, 3, 4)",
+    ),
+}
+
+
+async def on_connection(url: str | None, home: Path, work: Callable[[Connection], object]) -> object:
+    engine = create_async_engine(parse_database_url(url, home))
+    try:
+        async with engine.begin() as connection:
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+def upgrade_to(revision: str) -> Callable[[Connection], None]:
+    def work(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(FOLDER))
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        for statement in ROWS[revision]:
+            connection.execute(text(statement))
+
+    return work
+
+
+@pytest.mark.parametrize("revision", sorted(ROWS))
+async def test_rows_of_every_revision_are_read_by_the_newest(
+    revision: str, database_url: str | None, tmp_path: Path
+) -> None:
+    await reset(database_url)
+    await on_connection(database_url, tmp_path, upgrade_to(revision))
+    store = await Store.open(database_url, tmp_path)
+    changes = await store.changes()
+    await store.close()
+    current = store.current
+    assert [user.name for user in current.users] == ["ada"]
+    assert [(key.name, key.limits.tokens_per_day) for key in current.keys] == [("ci", 5)]
+    assert [provider.base_url for provider in current.providers] == ["https://api.example/v1"]
+    assert current.routes[0].targets[0].provider == "cloud"
+    assert [row.subject for row in changes] == ["ada"]
+
+
+def test_every_revision_has_rows_to_be_read() -> None:
+    assert sorted(ROWS) == sorted(path.name[1:5] for path in (FOLDER / "versions").glob("r*.py"))
+
+
+async def test_the_migrated_schema_is_that_of_the_tables(database_url: str | None, tmp_path: Path) -> None:
+    assert tables.UserRow.metadata is SQLModel.metadata
+    await reset(database_url)
+    await (await Database.open(database_url, tmp_path)).close()
+
+    def differences(connection: Connection) -> object:
+        return compare_metadata(MigrationContext.configure(connection), SQLModel.metadata)
+
+    assert await on_connection(database_url, tmp_path, differences) == []
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    # a table of ours that is in the way: the revision stops half way
+    def block(connection: Connection) -> None:
+        connection.execute(text("CREATE TABLE routes (id INTEGER)"))
+
+    await on_connection(None, tmp_path, block)
+    with pytest.raises(Exception, match="routes"):
+        await Database.open(None, tmp_path)
+
+    def names(connection: Connection) -> list[str]:
+        found = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        return sorted(row[0] for row in found)
+
+    assert await on_connection(None, tmp_path, names) == ["routes"]
