@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 _HIDDEN, _MLP, _HEADS, _LAYERS = 64, 128, 4, 2
 
 
-def make_tiny_model(folder: Path, starter_folder: Path, seed: int) -> None:
+def make_tiny_model(folder: Path, starter_folder: Path, seed: int, *, max_context: int = 1024) -> None:
     """Write a model folder whose weights are drawn with `seed`."""
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -25,7 +25,7 @@ def make_tiny_model(folder: Path, starter_folder: Path, seed: int) -> None:
         "num_attention_heads": _HEADS,
         "num_key_value_heads": _HEADS,
         "head_dim": _HIDDEN // _HEADS,
-        "max_position_embeddings": 1024,
+        "max_position_embeddings": max_context,
         "torch_dtype": "float32",
     }
     (folder / "config.json").write_text(json.dumps(config))

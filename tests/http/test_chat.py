@@ -7,7 +7,9 @@ from typing import Any
 
 import openai
 import pytest
+from pydantic import BaseModel
 
+from mlx_manager.backends.scripted import script_of
 from mlx_manager.ir import (
     ChoiceEnd,
     Finished,
@@ -96,6 +98,23 @@ async def test_async_sdk_gets_both_forms(served: Served) -> None:
         stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
         streamed = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert answer.choices[0].message.content == streamed == TEXT
+
+
+class Person(BaseModel):
+    name: str
+
+
+async def test_sdk_helpers_parse_and_accumulate(serve: Serve) -> None:
+    served = serve({"m": script_of(('{"name":', ' "Ada"}'))})
+    with sdk(served) as client:
+        parsed = client.chat.completions.parse(model="m", messages=MESSAGES, response_format=Person)
+    async with openai.AsyncOpenAI(base_url=served.base_url, api_key="none", max_retries=0) as client_async:
+        helper = client_async.chat.completions.stream(model="m", messages=MESSAGES, response_format=Person)
+        async with helper as stream:
+            deltas = [event.delta async for event in stream if event.type == "content.delta"]
+            streamed = await stream.get_final_completion()
+    assert parsed.choices[0].message.parsed == streamed.choices[0].message.parsed == Person(name="Ada")
+    assert "".join(deltas) == '{"name": "Ada"}'
 
 
 def test_usage_is_the_last_chunk_when_asked_for(served: Served) -> None:

@@ -73,6 +73,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [USER, answering()]}, "messages[1].tool_call_id", "'c1'"),
     ({"messages": [USER, calling(), answering(None)]}, "messages[2].tool_call_id", "required"),
     ({"messages": [USER, calling(), answering("c2")]}, "messages[2].tool_call_id", "there: 'c1'"),
+    ({"messages": [USER, calling(), calling()]}, "messages[2].tool_calls[0].id", "no answer yet"),
+    ({"messages": [USER, calling(), answering(), answering()]}, "messages[3].tool_call_id", "an answer before it"),
     ({"messages": [USER, {"role": "function", "name": "f", "content": "4"}]}, "messages[1].role", "none"),
     ({"messages": [USER, calling("{city}")]}, "messages[1].tool_calls[0].function.arguments", "not JSON"),
     ({"messages": [USER, calling("[1]")]}, "messages[1].tool_calls[0].function.arguments", "object"),
@@ -138,6 +140,10 @@ def test_the_form_before_tools_is_the_same_conversation(served: Served) -> None:
         {"role": "function", "name": "weather", "content": "sunny"},
     ]
     assert said(served, older) == said(served, [calling(call_id="call_0"), answering("call_0")])
+
+
+def test_a_call_may_have_the_id_of_one_that_was_answered(served: Served) -> None:
+    assert len(said(served, [calling(), answering(), calling(), answering()])) == 4
 
 
 def said(served: Served, messages: list[Any]) -> tuple[Message, ...]:

@@ -68,6 +68,8 @@ class _Calls:
 
     names: dict[str, str] = field(default_factory=dict)
     """By id."""
+    open_ids: set[str] = field(default_factory=set)
+    """Of those that have no answer yet."""
     last_function_id: str | None = None
     """Of the last call in the form before `tool_calls`, which has no ids of its own."""
 
@@ -123,7 +125,13 @@ def _parse_calls(message: ChatMessage, at: str, calls: _Calls) -> tuple[ToolCall
         ]
     parsed = []
     for call_id, function, function_at in sent:
+        if call_id in calls.open_ids:
+            param = f"{function_at.removesuffix('.function')}.id"
+            raise InvalidRequest(
+                f"{param} {call_id[:80]!r} is the id of a call before it that has no answer yet.", param=param
+            )
         calls.names[call_id] = function.name
+        calls.open_ids.add(call_id)
         arguments = parse_arguments(function.arguments, f"{function_at}.arguments")
         parsed.append(ToolCall(call_id=call_id, name=function.name, arguments=arguments))
     return tuple(parsed)
@@ -155,6 +163,9 @@ def _parse_answered_call(message: ChatMessage, content: tuple[Content, ...], at:
         raise InvalidRequest(
             f"{param} {asked}: name a tool call of an assistant message before it (there: {known}).", param=param
         )
+    if call_id not in calls.open_ids:
+        raise InvalidRequest(f"{param} {call_id[:80]!r} has an answer before it: send one for each call.", param=param)
+    calls.open_ids.discard(call_id)
     return Message(role=Role.TOOL, content=content, name=message.name or calls.names[call_id], tool_call_id=call_id)
 
 
