@@ -6,8 +6,10 @@ from typing import Any
 
 import openai
 import pytest
+from msgspec import structs
 
-from mlx_manager.gateway import MemoryResponses
+from mlx_manager.errors import ResponseNotFound
+from mlx_manager.gateway import MemoryResponses, OwnResponses
 from mlx_manager.ir import ChatPrompt
 from mlx_manager.protocols.openai.responses import StoredResponse
 from tests.http.scripted_server import TEXT, Serve, Served
@@ -149,8 +151,23 @@ async def test_the_least_recently_used_makes_room() -> None:
     assert await store.get("resp_0") is not None
     await store.put(kept(3))
     assert [await store.get(f"resp_{number}") is not None for number in range(4)] == [True, False, True, True]
-    assert await store.find_item("msg_1") is None
-    assert await store.find_item("msg_3") == {"id": "msg_3", "type": "message"}
+    own = OwnResponses(store, None)
+    assert await own.find_item("msg_1") is None
+    assert await own.find_item("msg_3") == {"id": "msg_3", "type": "message"}
+
+
+async def test_what_others_have_stored_is_not_there() -> None:
+    store = MemoryResponses()
+    await store.put(structs.replace(kept(1), owner=1))
+    mine, theirs, of_nobody = (OwnResponses(store, owner) for owner in (1, 2, None))
+    assert (await mine.get("resp_1", param="response_id")).id == "resp_1"
+    assert await mine.earlier_items("resp_1") == [{"id": "msg_1", "type": "message"}]
+    for others in (theirs, of_nobody):
+        with pytest.raises(ResponseNotFound):
+            await others.get("resp_1", param="response_id")
+        with pytest.raises(ResponseNotFound):
+            await others.earlier_items("resp_1")
+        assert await others.find_item("msg_1") is None
 
 
 async def test_bytes_are_bounded_and_given_back() -> None:

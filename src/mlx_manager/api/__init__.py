@@ -8,6 +8,7 @@ from mlx_manager.api.health import router as health_router
 from mlx_manager.api.hub import router as hub_router
 from mlx_manager.api.metrics import router as metrics_router
 from mlx_manager.api.openai import router as openai_router
+from mlx_manager.api.openai import tokens_router
 from mlx_manager.api.people import router as people_router
 from mlx_manager.api.state import ApiState, HttpOptions, ModelDirectory
 from mlx_manager.api.who import Access
@@ -26,4 +27,5 @@ __all__ = [
     "metrics_router",
     "openai_router",
     "people_router",
+    "tokens_router",
 ]

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
-from mlx_manager.gateway import Asker, Gateway, ResponseStore
+from mlx_manager.gateway import Asker, Gateway, OwnResponses, ResponseStore
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.pool import ModelPool, ModelStatus
@@ -96,8 +96,8 @@ async def _hub(request: Request) -> HubDesk:
     return hub
 
 
-async def _responses(request: Request) -> ResponseStore:
-    return cast(ResponseStore, request.state.responses)
+async def _responses(request: Request, caller: CallerDep) -> OwnResponses:
+    return OwnResponses(cast(ResponseStore, request.state.responses), caller.user_id)
 
 
 async def _metrics(request: Request) -> Metrics:
@@ -123,7 +123,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]
-ResponsesDep = Annotated[ResponseStore, Depends(_responses)]
+ResponsesDep = Annotated[OwnResponses, Depends(_responses)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]

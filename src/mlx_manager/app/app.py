@@ -23,6 +23,7 @@ from mlx_manager.api import (
     metrics_router,
     openai_router,
     people_router,
+    tokens_router,
 )
 from mlx_manager.app.access import is_loopback, open_access
 from mlx_manager.app.parts import PartsFactory, local_parts
@@ -46,6 +47,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
         redoc_url=None,
     )
     app.include_router(openai_router)
+    app.include_router(tokens_router)
     app.include_router(health_router)
     app.include_router(hub_router)
     app.include_router(admin_router)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mlx_manager.errors import ResponseNotFound
@@ -13,7 +14,7 @@ MAX_BYTES = 128 * 1024 * 1024
 
 
 class ResponseStore(Protocol):
-    """Keeps responses until their room is needed. Everything is asked for by id, and ids cannot be guessed."""
+    """Keeps responses until their room is needed."""
 
     async def put(self, response: StoredResponse) -> None:
         """Keep `response`, instead of an earlier state of it."""
@@ -27,9 +28,47 @@ class ResponseStore(Protocol):
         """Forget it; whether it was there."""
         ...
 
-    async def find_item(self, item_id: str) -> dict[str, Any] | None:
-        """An item that a kept response had as its input or its output."""
+    async def find_by_item(self, item_id: str) -> StoredResponse | None:
+        """The response that has the item in its input or its output."""
         ...
+
+
+@dataclass(frozen=True)
+class OwnResponses:
+    """A store, as far as one account sees it: what others have stored is not there."""
+
+    store: ResponseStore
+    owner: int | None
+
+    async def get(self, response_id: str, *, param: str) -> StoredResponse:
+        """A response that has to be there. Raises `ResponseNotFound`; `param` is where it was named."""
+        found = await self.store.get(response_id)
+        if found is None or found.owner != self.owner:
+            raise ResponseNotFound(
+                f"{param} names the response {response_id[:80]!r}, which is not stored here: it was made with "
+                "store: false, was deleted, had to make room, or was made before the server's last start.",
+                param=param,
+            )
+        return found
+
+    async def find_item(self, item_id: str) -> dict[str, Any] | None:
+        """An item that a response of theirs had as its input or its output."""
+        found = await self.store.find_by_item(item_id)
+        if found is None or found.owner != self.owner:
+            return None
+        return next((item for item in found.turn() if item["id"] == item_id), None)
+
+    async def earlier_items(self, response_id: str | None) -> list[dict[str, Any]]:
+        """All items of the conversation that ends with `response_id`, in order; none for none.
+
+        Raises `ResponseNotFound` when a response of it is not kept any more.
+        """
+        turns = []
+        while response_id is not None:
+            found = await self.get(response_id, param="previous_response_id")
+            turns.append(found.turn())
+            response_id = found.previous_response_id
+        return [item for turn in reversed(turns) for item in turn]
 
 
 class MemoryResponses:
@@ -39,7 +78,7 @@ class MemoryResponses:
         self._max_responses = max_responses
         self._max_bytes = max_bytes
         self._responses: OrderedDict[str, StoredResponse] = OrderedDict()
-        self._owners: dict[str, str] = {}
+        self._holders: dict[str, str] = {}
         """By the id of an item, the response that it belongs to."""
         self._num_bytes = 0
 
@@ -51,7 +90,7 @@ class MemoryResponses:
         self._responses[response.id] = response
         self._num_bytes += response.num_bytes
         for item in response.turn():
-            self._owners[item["id"]] = response.id
+            self._holders[item["id"]] = response.id
         while len(self._responses) > self._max_responses or self._num_bytes > self._max_bytes:
             await self.delete(next(iter(self._responses)))
 
@@ -69,38 +108,11 @@ class MemoryResponses:
             return False
         self._num_bytes -= found.num_bytes
         for item in found.turn():
-            if self._owners.get(item["id"]) == response_id:
-                del self._owners[item["id"]]
+            if self._holders.get(item["id"]) == response_id:
+                del self._holders[item["id"]]
         return True
 
-    async def find_item(self, item_id: str) -> dict[str, Any] | None:
-        """See `ResponseStore.find_item`."""
-        owner = self._owners.get(item_id)
-        if owner is None:
-            return None
-        return next((item for item in self._responses[owner].turn() if item["id"] == item_id), None)
-
-
-async def stored_response(store: ResponseStore, response_id: str, *, param: str) -> StoredResponse:
-    """A response that has to be there. Raises `ResponseNotFound`; `param` is where it was named."""
-    found = await store.get(response_id)
-    if found is None:
-        raise ResponseNotFound(
-            f"{param} names the response {response_id[:80]!r}, which is not stored here: it was made with "
-            "store: false, was deleted, had to make room, or was made before the server's last start.",
-            param=param,
-        )
-    return found
-
-
-async def earlier_items(store: ResponseStore, response_id: str | None) -> list[dict[str, Any]]:
-    """All items of the conversation that ends with `response_id`, in order; none for none.
-
-    Raises `ResponseNotFound` when a response of it is not kept any more.
-    """
-    turns = []
-    while response_id is not None:
-        found = await stored_response(store, response_id, param="previous_response_id")
-        turns.append(found.turn())
-        response_id = found.previous_response_id
-    return [item for turn in reversed(turns) for item in turn]
+    async def find_by_item(self, item_id: str) -> StoredResponse | None:
+        """See `ResponseStore.find_by_item`."""
+        holder = self._holders.get(item_id)
+        return None if holder is None else self._responses[holder]

@@ -27,7 +27,7 @@ from mlx_manager.api.state import (
     ResponsesDep,
 )
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.gateway import Gateway, ResponseStore, earlier_items, stored_response
+from mlx_manager.gateway import Gateway, OwnResponses
 from mlx_manager.ir import Event
 from mlx_manager.protocols.openai import encode_json
 from mlx_manager.protocols.openai.responses import (
@@ -51,7 +51,7 @@ class ResponseExchange:
     request: Request
     gateway: Gateway
     models: ModelDirectory
-    store: ResponseStore
+    responses: OwnResponses
     http: HttpOptions
     request_id: str
 
@@ -81,10 +81,10 @@ class ResponseExchange:
 
     async def _parse(self, body: bytes, answer_id: str) -> ResponseCall:
         wire = read_response_request(body)
-        found = {item_id: await self.store.find_item(item_id) for item_id in references_of(wire)}
+        found = {item_id: await self.responses.find_item(item_id) for item_id in references_of(wire)}
         return parse_response(
             wire,
-            earlier=await earlier_items(self.store, wire.previous_response_id),
+            earlier=await self.responses.earlier_items(wire.previous_response_id),
             referenced={item_id: item for item_id, item in found.items() if item is not None},
             answer_id=answer_id,
             created_unix_s=int(time.time()),
@@ -123,7 +123,7 @@ class ResponseExchange:
 
     async def _keep(self, call: ResponseCall, builder: ResponseBuilder) -> None:
         if call.store:
-            await self.store.put(stored(call, builder.response))
+            await self.responses.store.put(stored(call, builder.response, self.responses.owner))
 
 
 async def _exchange(
@@ -131,11 +131,11 @@ async def _exchange(
     gateway: GatewayDep,
     models: ModelsDep,
     *,
-    store: ResponsesDep,
+    responses: ResponsesDep,
     http: HttpOptionsDep,
     request_id: RequestIdDep,
 ) -> ResponseExchange:
-    return ResponseExchange(request, gateway, models, store, http, request_id)
+    return ResponseExchange(request, gateway, models, responses, http, request_id)
 
 
 @router.post("")
@@ -145,34 +145,34 @@ async def create_response(exchange: Annotated[ResponseExchange, Depends(_exchang
 
 
 @router.get("/{response_id}")
-async def retrieve_response(response_id: str, store: ResponsesDep, stream: bool = False) -> Response:
+async def retrieve_response(response_id: str, responses: ResponsesDep, stream: bool = False) -> Response:
     """A stored response."""
     if stream:
         raise InvalidRequest("stream is not supported here: a stored response is sent as a whole.", param="stream")
-    found = await stored_response(store, response_id, param="response_id")
+    found = await responses.get(response_id, param="response_id")
     return Response(found.body, media_type="application/json")
 
 
 @router.delete("/{response_id}")
-async def delete_response(response_id: str, store: ResponsesDep) -> Response:
+async def delete_response(response_id: str, responses: ResponsesDep) -> Response:
     """Forget a stored response; conversations cannot go on from it any more."""
-    found = await stored_response(store, response_id, param="response_id")
-    await store.delete(found.id)
+    found = await responses.get(response_id, param="response_id")
+    await responses.store.delete(found.id)
     return _json({"id": found.id, "object": "response", "deleted": True})
 
 
 @router.get("/{response_id}/input_items")
 async def list_input_items(
     response_id: str,
-    store: ResponsesDep,
+    responses: ResponsesDep,
     *,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
     after: str | None = None,
 ) -> Response:
     """The items that a stored response was asked with, those of the conversation before it included."""
-    found = await stored_response(store, response_id, param="response_id")
-    items = [*await earlier_items(store, found.previous_response_id), *found.inputs()]
+    found = await responses.get(response_id, param="response_id")
+    items = [*await responses.earlier_items(found.previous_response_id), *found.inputs()]
     if order == "desc":
         items.reverse()
     ids = [item["id"] for item in items]

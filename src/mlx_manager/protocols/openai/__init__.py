@@ -21,6 +21,14 @@ from mlx_manager.protocols.openai.envelope import Encoder, Envelope, error_frame
 from mlx_manager.protocols.openai.parameters import PARAMETERS, Endpoint, Parameter, Support
 from mlx_manager.protocols.openai.rerank import RERANK_PARAMETERS, RerankBody, parse_rerank, render_rerank
 from mlx_manager.protocols.openai.server import Call, parse_chat, parse_completion
+from mlx_manager.protocols.openai.tokens import (
+    DetokenizeBody,
+    TokenizeBody,
+    parse_detokenize,
+    parse_tokenize,
+    render_detokenize,
+    render_tokenize,
+)
 from mlx_manager.protocols.openai.wire import ChatRequest, CompletionRequest
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "ChatRequest",
     "CompletionEncoder",
     "CompletionRequest",
+    "DetokenizeBody",
     "EmbeddingsRequest",
     "Encoder",
     "Endpoint",
@@ -43,16 +52,21 @@ __all__ = [
     "RerankBody",
     "ServingObject",
     "Support",
+    "TokenizeBody",
     "encode_error",
     "encode_json",
     "error_body",
     "error_frame",
     "parse_chat",
     "parse_completion",
+    "parse_detokenize",
     "parse_embeddings",
     "parse_rerank",
+    "parse_tokenize",
     "render_chat",
     "render_completion",
+    "render_detokenize",
     "render_embeddings",
     "render_rerank",
+    "render_tokenize",
 ]

@@ -15,6 +15,8 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One response. Bodies are JSON, as they go out."""
 
     id: str
+    owner: int | None = None
+    """The number of the account that asked for it; None where nobody had to say who they are."""
     created_unix_s: int
     previous_response_id: str | None
     body: bytes
@@ -42,10 +44,11 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
         return [*self.inputs(), *said]
 
 
-def stored(call: ResponseCall, response: ResponseObject) -> StoredResponse:
+def stored(call: ResponseCall, response: ResponseObject, owner: int | None) -> StoredResponse:
     """What is kept of `call` and of the response as it stands."""
     return StoredResponse(
         id=response.id,
+        owner=owner,
         created_unix_s=response.created_at,
         previous_response_id=response.previous_response_id,
         body=encode_response(response),
