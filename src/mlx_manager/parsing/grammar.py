@@ -57,13 +57,8 @@ class GrammarWriter:
         """
         if required:
             return f"{self.marker(begin)} {rest}"
-        # A marker that is one token can still be spelled by others.
-        pattern = regex(begin)
-        self.rule("TEXT", f"/(?s:.*)/ & ~/(?s:.*){pattern}(?s:.*)/")
-        if self.is_special(begin):
-            return f"TEXT | TEXT {self.marker(begin)} {rest}"
-        self.rule("lead[lazy]", f"/(?s:.*){pattern}/")
-        return f"TEXT | lead {rest}"
+        self.rule("TEXT", f"/(?s:.*)/ & ~{_containing(begin)}")
+        return f"TEXT | {self._text_and(begin, 'lead')} {rest}"
 
     def call_object(self, tools: tuple[Tool, ...], name_key: str, arguments_key: str) -> str:
         """Add what matches a call of any of `tools`, written as a JSON object of its name and its arguments.
@@ -80,10 +75,19 @@ class GrammarWriter:
     def until(self, name: str, end: str) -> str:
         """Add the rule `name`: any text and then the marker `end`, which the text cannot contain."""
         if self.is_special(end):
-            text = f"{name.upper()}_TEXT"
-            self.rule(text, f"/(?s:.*)/ & ~/(?s:.*){regex(end)}(?s:.*)/")
-            return self.rule(name, f"{text} {self.marker(end)}")
-        return self.rule(f"{name}[lazy]", f"/(?s:.*){regex(end)}/")
+            return self.rule(name, self._text_and(end, f"{name}_text"))
+        self._text_and(end, name)
+        return name
+
+    def _text_and(self, marker: str, name: str) -> str:
+        """What matches any text and then `marker`, by a rule or a terminal called `name`."""
+        if not self.is_special(marker):
+            return self.rule(f"{name}[lazy]", f"/(?s:.*){regex(marker)}/")
+        # What stands before the special token belongs to the text's lexeme, because that takes all text there is. A
+        # marker that is one token can still be spelled by others.
+        before, special, after = re.split(self._special, marker, maxsplit=1)
+        terminal = self.rule(name.upper(), f"/(?s:.*){regex(before)}/ & ~{_containing(marker)}")
+        return f"{terminal} {self.marker(special + after)}"
 
     def is_special(self, marker: str) -> bool:
         """Whether a special token is in a marker, so that no text can be mistaken for it."""
@@ -100,6 +104,10 @@ def regex(text: str) -> str:
     return "".join(
         character if character.isalnum() or character in "_ " else f"\\x{{{ord(character):x}}}" for character in text
     )
+
+
+def _containing(text: str) -> str:
+    return f"/(?s:.*){regex(text)}(?s:.*)/"
 
 
 def json_value(schema: Mapping[str, Any]) -> str:

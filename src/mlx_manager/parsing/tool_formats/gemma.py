@@ -139,7 +139,7 @@ class GemmaCalls(ToolFormat):
         if types == {"string"} and choices:
             return writer.rule(rule, " | ".join(f"{quote} {literal(choice)} {quote}" for choice in choices))
         if types == {"string"}:
-            return writer.rule(rule, f"{quote} {writer.until('STRING_REST', self.quote)}")
+            return writer.rule(rule, f"{quote} {writer.until('string_rest', self.quote)}")
         if types == {"object"} and "properties" in schema:
             return writer.rule(rule, self._object(writer, rule, schema))
         if types == {"array"} and "items" in schema:
@@ -163,7 +163,7 @@ class GemmaCalls(ToolFormat):
 
     def _any_value(self, writer: GrammarWriter) -> str:
         quote = writer.marker(self.quote)
-        writer.rule("any_string", f"{quote} {writer.until('STRING_REST', self.quote)}")
+        writer.rule("any_string", f"{quote} {writer.until('string_rest', self.quote)}")
         writer.rule("any_plain", json_value({"type": ["number", "boolean", "null"]}))
         writer.rule("any_key", r"/[A-Za-z_][A-Za-z0-9_-]*/")
         writer.rule("any_object", '"{" (any_key ":" any_value ("," any_key ":" any_value)*)? "}"')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlx_manager.ir import Tool
 from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
@@ -13,6 +14,7 @@ from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, para
 from mlx_manager.parsing.json_text import read_number
 from mlx_manager.parsing.style import Call, ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, any_name, read_calls_json
+from mlx_manager.parsing.tool_formats.text_values import types_of
 
 _MOST_DEPTH = 64
 _MOST_NAME_CHARACTERS = 256
@@ -72,14 +74,14 @@ class PythonicCalls(ToolFormat):
         return f"{begin}[{', '.join(spelled)}]{'' if self.begins_bare else self.end}"
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
-        """See `ToolFormat`. Values are written as JSON, which the template does too."""
+        """See `ToolFormat`. Booleans are Python's; whatever is in lists and objects is written as JSON."""
         calls = []
         for index, tool in enumerate(tools):
             schema = parameters_of(tool)
             needed = [key for key in schema.get("properties", {}) if key in schema.get("required", [])]
             rest = [key for key in schema.get("properties", {}) if key not in needed]
             values = {
-                key: f"{literal(key + '=')} {json_value(with_definitions(value, schema))}"
+                key: f"{literal(key + '=')} {_value(value, schema)}"
                 for key, value in schema.get("properties", {}).items()
                 if isinstance(value, dict)
             }
@@ -100,6 +102,13 @@ class PythonicCalls(ToolFormat):
             return answer
         writer.rule("TEXT", r"/([^\[{ \n\t](?s:.*))?/")
         return f"TEXT | {answer}"
+
+
+def _value(schema: Any, root: dict[str, Any]) -> str:
+    """What matches a value that `schema`, a part of `root`, allows."""
+    if types_of(schema) == {"boolean"} and not {"enum", "const"} & set(schema):
+        return '("True" | "False")'
+    return json_value(with_definitions(schema, root))
 
 
 def _spelled(value: object) -> str:

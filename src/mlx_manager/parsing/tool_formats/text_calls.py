@@ -187,8 +187,8 @@ class TextCalls(ToolFormat):
         if is_string and choices:
             value = f"{gap} ({' | '.join(literal(choice) for choice in choices)}) {gap} {end}"
         elif is_string:
-            writer.until("TEXT_VALUE", self.value_end)
-            value = "TEXT_VALUE"
+            writer.until("text_value", self.value_end)
+            value = "text_value"
         else:
             value = f"{gap} {json_value(schema if isinstance(schema, dict) else {})} {gap} {end}"
         return writer.rule(rule, f"{begin} {value}")
