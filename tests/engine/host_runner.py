@@ -45,6 +45,9 @@ class HostRunner:
         self.arena = arena
         self.num_launches = 0
 
+    def trim(self) -> None:
+        """There is no memory to give back."""
+
     def build(self, batch: Batch, previous: Launched | None, masks: object | None = None) -> HostLaunched:
         """Note the step."""
         self.num_launches += 1

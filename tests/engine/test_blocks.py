@@ -69,6 +69,20 @@ class PoolMachine(RuleBasedStateMachine):
         self.free |= set(self.cached)
         self.cached.clear()
 
+    @rule()
+    def reset(self) -> None:
+        """Only a pool of which nobody uses anything can forget all of it."""
+        if self.references:
+            with pytest.raises(ValueError, match="in use"):
+                self.pool.reset()
+            return
+        self.evicted.clear()
+        self.pool.reset()
+        assert self.evicted == self.cached
+        assert self.pool.num_touched == 0
+        self.free |= set(self.cached)
+        self.cached.clear()
+
     @rule(choose=st.integers(0, 1 << 16))
     def misuse(self, choose: int) -> None:
         """A free block cannot be acquired, and one that nobody uses cannot be released."""

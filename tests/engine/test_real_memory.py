@@ -110,3 +110,28 @@ def test_a_poisoned_prefix_fails_all_who_share_it_and_is_forgotten(starter: Star
     assert tokens["prose"] == [starter.answers["prose"][:ANSWER]]
     tokens = sick.run(starter.ask("300 tokens", ANSWER))
     assert tokens["300 tokens"] == [starter.answers["300 tokens"][:ANSWER]]
+
+
+@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+def test_a_trim_gives_the_arena_back_and_changes_no_answer(starter: Starter, lookahead: Lookahead) -> None:
+    names = ("prose", "64 tokens", "300 tokens", "700 tokens")
+    trimmed = drive(starter, num_blocks=256, lookahead=lookahead)
+    gc.collect()
+    before = mx.get_active_memory()
+    trimmed.add(starter.ask("prose", ANSWER, key="busy"))
+    with pytest.raises(ValueError, match="at work"):
+        trimmed.engine.trim()
+    trimmed.run(*(starter.ask(name, ANSWER) for name in names))
+    arena_bytes = trimmed.engine.arena_bytes
+    assert arena_bytes >= 64 * BLOCK_SIZE * starter.caches.bytes_per_token
+    held = mx.get_active_memory()
+    trimmed.engine.trim()
+    assert trimmed.engine.arena_bytes == 0
+    assert held - mx.get_active_memory() > arena_bytes - MIB / 1024
+    assert mx.get_active_memory() - before < MIB
+    assert trimmed.engine.scheduler.blocks.num_cached == 0
+    for _ in range(2):
+        tokens = trimmed.run(*(starter.ask(name, ANSWER) for name in names))
+        assert {name: tokens[name] for name in names} == starter.expected(names, ANSWER)
+        trimmed.engine.trim()
+    assert trimmed.cached["700 tokens"] < 700, "it shares only with what runs beside it"

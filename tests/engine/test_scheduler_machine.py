@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -120,6 +121,23 @@ class Driver:
         self._check_contents()
         if launched is not None:
             self._commit(launched)
+
+    def trim(self) -> None:
+        """Forget the cache and whatever the arena holds, as the engine does."""
+        if self.scheduler.has_work or self.flight is not None:
+            if self.scheduler.has_work:
+                with pytest.raises(ValueError, match="run or wait"):
+                    self.scheduler.trim()
+            return
+        self.scheduler.trim()
+        assert self.scheduler.blocks.num_touched == 0
+        assert len(self.scheduler.prefix) == 0
+        self.arena = HostArena(
+            self.scheduler.blocks.num_blocks,
+            VOCABULARY,
+            has_states=self.num_checkpoints is not None,
+            window=self.window,
+        )
 
     def drain(self) -> None:
         """Run until everything has ended; it must within a bound."""
@@ -260,6 +278,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def finish_choice(self, choose: int, choice: int) -> None:
         sequences = self.driver.requests[choose % len(self.driver.requests)]
         self.driver.end([sequences[choice % len(sequences)]], "stopped")
+
+    @rule(is_drained=st.booleans())
+    def trim(self, *, is_drained: bool) -> None:
+        """What is at work cannot be trimmed; afterwards nothing is found, and everything is computed anew."""
+        if is_drained:
+            self.driver.drain()
+        self.driver.trim()
 
     @invariant()
     def the_books_balance(self) -> None:

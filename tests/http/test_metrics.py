@@ -128,5 +128,5 @@ def test_dashboard_and_alert_rules_ask_for_metrics_that_there_are(serve: Serve) 
 
 
 _OF_A_POOL = {f"memory_{what}_bytes" for what in ("budget", "floor", "system_available")} | {
-    f"{what}_total" for what in ("model_loads", "model_load_failures", "model_evictions")
+    f"{what}_total" for what in ("model_loads", "model_load_failures", "model_evictions", "model_trims")
 }

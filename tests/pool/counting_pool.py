@@ -31,13 +31,15 @@ async def counting_pool(
     spare_delay_s: float = 0.0,
     command: tuple[str, ...] = PROTOCOL_WORKER,
     names: Sequence[str] = ("counter", "other"),
+    has_caches: bool = False,
     **options: Any,
 ) -> AsyncIterator[ModelPool]:
     """A started pool over model folders made in `folder`; closed on leaving. `options` are those of `PoolOptions`.
 
-    Every model is predicted to take `MODEL_BYTES`; a file `weighs` in its folder says otherwise.
+    Every model is predicted to take `MODEL_BYTES`; a file `weighs` in its folder says otherwise. With `has_caches` it
+    takes `KV_BYTES` beside that, and gives them back in a trim.
     """
-    entries = [_model_folder(folder, name) for name in names]
+    entries = [_model_folder(folder, name, has_caches=has_caches) for name in names]
     pool = ModelPool(
         lambda: entries,
         default_model=default_model,
@@ -88,6 +90,12 @@ def num_loads(folder: Path, name: str = "counter") -> int:
     return len(list((folder / name).glob("load-*")))
 
 
+def num_trims(folder: Path, name: str = "counter") -> int:
+    """How many trims the workers of a model were asked for, in the whole test."""
+    trims = folder / name / "trims"
+    return len(trims.read_text().splitlines()) if trims.exists() else 0
+
+
 def set_mode(folder: Path, mode: str, name: str = "counter") -> None:
     """Say how loads of a model go from now on."""
     (folder / name / "mode").write_text(mode)
@@ -116,7 +124,7 @@ def _predict(entry: ModelEntry, options: LoadOptions) -> Footprint:
     num_bytes = int(weighs.read_text()) if weighs.exists() else MODEL_BYTES
     return Footprint(
         weights_bytes=0,
-        kv_bytes_per_token=0,
+        kv_bytes_per_token=1024 if (Path(entry.path) / "caches").exists() else 0,
         sliding_bytes_per_token=0,
         window_tokens=None,
         state_bytes_per_sequence=0,
@@ -130,9 +138,11 @@ def _predict(entry: ModelEntry, options: LoadOptions) -> Footprint:
     )
 
 
-def _model_folder(parent: Path, name: str) -> ModelEntry:
+def _model_folder(parent: Path, name: str, *, has_caches: bool) -> ModelEntry:
     folder = parent / name
     folder.mkdir()
+    if has_caches:
+        (folder / "caches").touch()
     (folder / "mode").write_text("good")
     return ModelEntry(
         name=name,

@@ -1,7 +1,9 @@
 """A worker without a model: speaks the protocol over the real socket and counts instead of generating.
 
-The model folder's file `mode` says what a load does: good, slow, broken or dies. Each load leaves a file
-`load-PID` there. A prompt "NUM PERIOD_S" is answered with NUM deltas, one a step; the prompt "refuse" fails.
+The model folder's file `mode` says what a load does: good, slow, broken or dies. Each load leaves a file `load-PID`
+with its options there, each request a line in `requests`, each trim one in `trims`; with the mode stuck no trim is
+answered, and mortal workers die of it. A prompt "NUM PERIOD_S" is answered with NUM deltas, one a step, a conversation
+with one; the prompt "refuse" fails.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
+
+from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import ErrorInfo
 from mlx_manager.ipc import (
     Abort,
@@ -29,13 +34,17 @@ from mlx_manager.ipc import (
     ServingReport,
     StepDone,
     Stop,
+    Trim,
+    Trimmed,
     WorkerChannel,
 )
 from mlx_manager.ir import (
+    ChatPrompt,
     ChoiceEnd,
     Event,
     Finished,
     FinishReason,
+    GenerationRequest,
     PartDelta,
     PartEnd,
     PartStart,
@@ -75,21 +84,25 @@ def main() -> None:
     channel.send(Hello(pid=os.getpid(), device="none", blas=None, versions={}))
     running: dict[str, Counting] = {}
     num_aborted = 0
+    folder = Path()
     while True:
         message = channel.poll(0.002 if running else None)
         match message:
-            case Load(model):
-                load(channel, Path(model.path))
+            case Load(model, options):
+                folder = Path(model.path)
+                load(channel, folder, options)
             case Generate(request):
-                assert isinstance(request.prompt, TextPrompt)
-                if request.prompt.text == "refuse":
-                    error = ErrorInfo(code="context_length_exceeded", message="too long", param="messages")
-                    channel.send(RequestFailed(request.request_id, error))
+                with (folder / "requests").open("ab") as requests:
+                    requests.write(msgspec.json.encode(request) + b"\n")
+                failure = begin(request, running)
+                if failure is not None:
+                    channel.send(failure)
                     continue
-                num_tokens, period_s = request.prompt.text.split()
-                running[request.request_id] = Counting(request.request_id, int(num_tokens), float(period_s))
             case Abort(request_id):
                 num_aborted += running.pop(request_id, None) is not None
+            case Trim():
+                assert not running, "a trim while something is answered"
+                trim(channel, folder)
             case Stop():
                 sys.stderr.write("stopping as asked\n")
                 channel.close()
@@ -105,8 +118,21 @@ def main() -> None:
             channel.send(StepDone(deltas, EngineStats(num_running=len(running), num_aborted_requests=num_aborted)))
 
 
-def load(channel: WorkerChannel, folder: Path) -> None:
-    (folder / f"load-{os.getpid()}").touch()
+def begin(request: GenerationRequest, running: dict[str, Counting]) -> RequestFailed | None:
+    if isinstance(request.prompt, ChatPrompt):
+        running[request.request_id] = Counting(request.request_id, 1, 0.0)
+        return None
+    assert isinstance(request.prompt, TextPrompt)
+    if request.prompt.text == "refuse":
+        error = ErrorInfo(code="context_length_exceeded", message="too long", param="messages")
+        return RequestFailed(request.request_id, error)
+    num_tokens, period_s = request.prompt.text.split()
+    running[request.request_id] = Counting(request.request_id, int(num_tokens), float(period_s))
+    return None
+
+
+def load(channel: WorkerChannel, folder: Path, options: LoadOptions) -> None:
+    (folder / f"load-{os.getpid()}").write_bytes(msgspec.json.encode(options))
     channel.send(LoadProgress("counting to three", 0.5))
     mode = (folder / "mode").read_text()
     time.sleep(1.2 if mode == "slow" else 0.1)
@@ -123,11 +149,21 @@ def load(channel: WorkerChannel, folder: Path) -> None:
         dtype="float32",
         max_context=100,
         weights_bytes=0,
-        kv_bytes_per_token=0,
+        kv_bytes_per_token=1024 if (folder / "caches").exists() else 0,
         kv_budget_bytes=0,
         load_s=0.1,
     )
     channel.send(Loaded(report, EngineStats()))
+
+
+def trim(channel: WorkerChannel, folder: Path) -> None:
+    mode = (folder / "mode").read_text()
+    if mode == "mortal":
+        os.kill(os.getpid(), signal.SIGKILL)
+    with (folder / "trims").open("a") as trims:
+        trims.write("trimmed\n")
+    if mode != "stuck":
+        channel.send(Trimmed(EngineStats()))
 
 
 def end_with_gateway() -> None:

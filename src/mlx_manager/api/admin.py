@@ -43,6 +43,8 @@ class AdminModel(msgspec.Struct, frozen=True, kw_only=True):
     planned_bytes: int
     """What the memory budget counts for it."""
     measured_bytes: int
+    is_trimmed: bool
+    """Whether its caches were given back while it is idle; its next request gets room for them first."""
     size_bytes: int
     kv_budget_bytes: int | None
     """Null out of memory."""
@@ -149,7 +151,7 @@ async def show_stats(pool: PoolDep) -> Response:
 
 @router.get("/evictions")
 async def list_evictions(pool: PoolDep) -> Response:
-    """What was unloaded lately, and why."""
+    """What was unloaded or trimmed lately, and why."""
     return _answer(Evictions(evictions=pool.evictions()))
 
 
@@ -172,6 +174,7 @@ def _render(status: ModelStatus, default_model: str | None) -> AdminModel:
         idle_s=status.idle_s,
         planned_bytes=status.planned_bytes,
         measured_bytes=status.measured_bytes,
+        is_trimmed=status.is_trimmed,
         size_bytes=entry.size_bytes,
         kv_budget_bytes=report.kv_budget_bytes if report else None,
         path=report.path if report else None,

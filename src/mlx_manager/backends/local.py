@@ -59,7 +59,7 @@ class LocalBackend:
             self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
             system_prompt = self._pool.overrides(request.model).system_prompt
             request = msgspec.structs.replace(request, prompt=with_system_prompt(request.prompt, system_prompt))
-        async with self._pool.lease(request.model) as worker:
+        async with self._pool.lease(request.model, computes=False) as worker:
             return await worker.tokenize(request)
 
     def _check_kind(self, name: str, *wanted: ModelKind) -> None:

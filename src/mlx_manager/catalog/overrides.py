@@ -73,7 +73,7 @@ SHARING = ("auto", "on", "off")
 
 MODEL_SETTINGS: tuple[ModelSetting, ...] = (
     ModelSetting("aliases", "list", "Other names that it answers to.", words, "aliases"),
-    ModelSetting("pinned", "flag", "It is never evicted.", flag, "pinned"),
+    ModelSetting("pinned", "flag", "It is never evicted or trimmed.", flag, "pinned"),
     ModelSetting("ttl", "seconds", "Idle time after which it is unloaded; 0 keeps it.", number(0.0), "ttl_s"),
     ModelSetting(
         "priority",

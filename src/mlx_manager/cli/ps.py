@@ -48,4 +48,4 @@ def _note(model: dict[str, Any]) -> str:
         return f"{model['stage']} ({model['fraction']:.0%})"
     if model["error"] is not None:
         return str(model["error"]["message"])
-    return "pinned" if model["pinned"] else ""
+    return ", ".join(word for word, holds in (("pinned", model["pinned"]), ("trimmed", model["is_trimmed"])) if holds)

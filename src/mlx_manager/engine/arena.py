@@ -53,7 +53,7 @@ class ArenaSnapshot:
 
 
 class Arena:
-    """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, never shrinks."""
+    """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, until it is emptied."""
 
     def __init__(self, layers: list[LayerShape], max_blocks: int) -> None:
         self.layers = layers
@@ -75,7 +75,7 @@ class Arena:
         """Make room for blocks 0 to `num_blocks - 1`. One layer at a time, so that only one is there twice."""
         if num_blocks <= self.num_blocks:
             return
-        grown = self.num_blocks
+        grown = max(self.num_blocks, _INITIAL_BLOCKS)
         while grown < num_blocks:
             grown *= 2
         grown = min(grown, self._max_blocks)
@@ -87,6 +87,12 @@ class Arena:
                 self.values[index] = mx.concatenate([self.values[index], self._zeros(layer, layer.value_dim, num_new)])
             mx.eval(self.keys[index], self.values[index])
         self.num_blocks = grown
+
+    def empty(self) -> None:
+        """Give everything back to the device, until blocks are reserved again."""
+        self.num_blocks = 0
+        self.keys = [self._zeros(layer, layer.key_dim, 0) for layer in self.layers]
+        self.values = [self._zeros(layer, layer.value_dim, 0) for layer in self.layers]
 
     def write(self, layer: int, blocks: mx.array, slots: mx.array, keys: mx.array, values: mx.array) -> None:
         """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into slot `slots[i]` of `blocks[i]`."""

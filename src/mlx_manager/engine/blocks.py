@@ -121,6 +121,14 @@ class BlockPool:
             self._recycled.append(block)
         self._cached.clear()
 
+    def reset(self) -> None:
+        """Forget that any block was ever handed out. Raises `ValueError` while one is in use."""
+        if self._num_used:
+            raise ValueError(f"{self._num_used} blocks are in use")
+        self.forget_cached()
+        self._recycled.clear()
+        self._first_fresh = 0
+
     def recycled(self) -> list[int]:
         """Free blocks that have been written at some time."""
         return list(self._recycled)

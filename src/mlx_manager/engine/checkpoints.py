@@ -46,6 +46,11 @@ class CheckpointBook:
         if checkpoint is not None:
             self._dropped.append(checkpoint)
 
+    def forget_all(self) -> None:
+        """Give up every copy."""
+        self._dropped.extend(self._id_by_key.values())
+        self._id_by_key.clear()
+
     def discard(self, checkpoint: int) -> None:
         """A copy that will never be found: its sequence ended before its tokens were known."""
         self._dropped.append(checkpoint)

@@ -217,6 +217,16 @@ class Engine:
         else:
             self.counters.num_finished_requests += 1
 
+    def trim(self) -> None:
+        """Give up every cached block and the memory of all of them; the next request begins with an empty cache.
+
+        Raises `ValueError` while there is work.
+        """
+        if self.has_work:
+            raise ValueError("the engine is at work")
+        self.scheduler.trim()
+        self._runner.trim()
+
     def step(self, take_in: Callable[[], object] | None = None) -> list[EngineEvent]:
         """Run one step and return the tokens that became known. Blocks while the device works.
 

@@ -53,6 +53,10 @@ class Runner(Protocol):
         """
         ...
 
+    def trim(self) -> None:
+        """Give the memory of the KV cache back. No sequence lives, and nothing that was kept will be asked for."""
+        ...
+
     @property
     def arena_bytes(self) -> int:
         """Bytes that the KV cache holds on the device."""
@@ -111,6 +115,11 @@ class PagedRunner:
     def reset(self) -> None:
         """Forget every sequence's state; what is in the arena is nobody's any more."""
         self._states = StateStore(self._caches.layout)
+
+    def trim(self) -> None:
+        """Give the arena, the states and their copies back to the device."""
+        self.reset()
+        self._arena.empty()
 
     def _run(self, batch: Batch, wanted: tuple[int, ...], previous_tokens: mx.array | None) -> mx.array | None:
         """Move blocks and states, run every pass; the logits behind the segments `wanted`, which may repeat."""

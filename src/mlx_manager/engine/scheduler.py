@@ -149,6 +149,16 @@ class Scheduler:
         self.blocks.forget_cached()
         self._scrubs.extend(self.blocks.recycled())
 
+    def trim(self) -> None:
+        """Forget everything that is cached, as if nothing had ever run. Raises `ValueError` while there is work."""
+        if self.has_work:
+            raise ValueError("sequences run or wait, or their end has not been told")
+        self.blocks.reset()
+        self._unproven.clear()
+        if self._checkpoints is not None:
+            self._checkpoints.forget_all()
+            self._checkpoints.take_dropped()
+
     def check_integrity(self) -> None:
         """Prove that the books balance: every reference has a block table that holds it. Raises `AssertionError`."""
         self.blocks.check_integrity()

@@ -50,6 +50,10 @@ class SequentialRunner:
             samples = choose(rows, batch.samples, batch.segments, previous_tokens, allowed)
         return Launched(batch, samples, logits)
 
+    def trim(self) -> None:
+        """Drop the caches of sequences that have ended."""
+        self._caches.clear()
+
     def _forward(self, segment: Segment, previous_tokens: mx.array | None) -> mx.array:
         """The logits behind the segment's last token, [1, vocabulary]."""
         if segment.start == 0:

@@ -56,7 +56,8 @@ class Abort(msgspec.Struct, frozen=True, tag="abort"):
 
 
 class Trim(msgspec.Struct, frozen=True, tag="trim"):
-    """Memory is short: give idle caches back, the KV arena above all. Answered by `Trimmed`; no effect while busy."""
+    """Memory is short: give back what is kept for requests to come, the KV arena above all. Answered by `Trimmed`, once
+    nothing is being answered any more."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):

@@ -31,13 +31,14 @@ _POOL_GAUGES = (
     ("memory_planned_bytes", "What the memory budget counts for all models.", "planned_bytes"),
     ("memory_measured_bytes", "What all workers took when they were last looked at.", "measured_bytes"),
     ("memory_system_available_bytes", "Memory that the system has available.", "system_available_bytes"),
-    ("memory_floor_bytes", "Below so much available memory, idle models are unloaded.", "memory_floor_bytes"),
+    ("memory_floor_bytes", "Below so much available memory, idle models give way.", "memory_floor_bytes"),
 )
 _POOL_COUNTERS = (
     ("model_loads", "Loads that ended well.", "num_loads"),
     ("model_load_failures", "Loads that failed.", "num_failed_loads"),
     ("model_load_refusals", "Loads for which no room could be made.", "num_refused"),
-    ("model_evictions", "Models that were unloaded, and caches that were given back.", "num_evictions"),
+    ("model_evictions", "Models that were unloaded.", "num_evictions"),
+    ("model_trims", "Idle models whose caches were given back.", "num_trims"),
 )
 
 

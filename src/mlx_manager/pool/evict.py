@@ -23,35 +23,51 @@ class Resident:
 
     name: str
     num_bytes: int
+    trimmed_bytes: int
+    """What it would hold without its caches; no less than `num_bytes` where they are given back already."""
     last_used_s: float
     num_uses: int
     is_pinned: bool
     is_idle: bool
     """In memory and nobody waits for it: it can go at once. Others go only after their requests."""
 
+    @property
+    def cache_bytes(self) -> int:
+        """What trimming it brings."""
+        return max(0, self.num_bytes - self.trimmed_bytes)
+
 
 @dataclass(frozen=True)
 class RoomPlan:
-    """What makes the room. With `drains` it is not there yet: these are busy, and go once they are idle."""
+    """What makes the room. With `drains` it is not there yet: these are busy, and give way once they are idle."""
 
     is_possible: bool
+    trims: tuple[str, ...] = ()
+    """These stay in memory and give their caches back."""
     evictions: tuple[str, ...] = ()
     drains: tuple[str, ...] = ()
 
 
 def plan_room(needed_bytes: int, budget_bytes: int, residents: Sequence[Resident], policy: EvictionPolicy) -> RoomPlan:
-    """How `needed_bytes` more fit into the budget: idle models go first, in the policy's order, and no more than have
-    to; where they are not enough, nobody goes yet and busy ones are to be drained. A pinned model never goes."""
+    """How `needed_bytes` more fit into the budget. A pinned model neither goes nor is trimmed.
+
+    Idle models give way, in the policy's order: as few as possible are evicted, and of those that stay no more are
+    trimmed than have to. Where all of that is not enough, nobody gives way yet and busy ones are to be drained.
+    """
     short_bytes = needed_bytes + sum(resident.num_bytes for resident in residents) - budget_bytes
     if short_bytes <= 0:
         return RoomPlan(is_possible=True)
     victims = eviction_order(residents, policy)
     idle = [resident for resident in victims if resident.is_idle]
-    evictions, short_bytes = _take(idle, short_bytes)
-    if short_bytes <= 0:
-        return RoomPlan(is_possible=True, evictions=evictions)
-    drains, short_bytes = _take([resident for resident in victims if not resident.is_idle], short_bytes)
-    return RoomPlan(is_possible=True, drains=drains) if short_bytes <= 0 else RoomPlan(is_possible=False)
+    for num_evicted in range(len(idle) + 1):
+        trims, left_bytes = _take([(one.name, one.cache_bytes) for one in idle[num_evicted:]], short_bytes)
+        if left_bytes <= 0:
+            evictions = tuple(resident.name for resident in idle[:num_evicted])
+            return RoomPlan(is_possible=True, trims=trims, evictions=evictions)
+        if num_evicted < len(idle):
+            short_bytes -= idle[num_evicted].num_bytes
+    drains, left_bytes = _take([(one.name, one.num_bytes) for one in victims if not one.is_idle], short_bytes)
+    return RoomPlan(is_possible=True, drains=drains) if left_bytes <= 0 else RoomPlan(is_possible=False)
 
 
 def eviction_order(residents: Sequence[Resident], policy: EvictionPolicy) -> list[Resident]:
@@ -64,12 +80,13 @@ def eviction_order(residents: Sequence[Resident], policy: EvictionPolicy) -> lis
     return sorted(loose, key=lambda resident: (resident.last_used_s, resident.name))
 
 
-def _take(victims: Sequence[Resident], short_bytes: int) -> tuple[tuple[str, ...], int]:
-    """The first of `victims` that give `short_bytes` together, and what is short still."""
+def _take(offers: Sequence[tuple[str, int]], short_bytes: int) -> tuple[tuple[str, ...], int]:
+    """The first (name, bytes) of `offers` that bring `short_bytes` together, and what is short still."""
     names = []
-    for victim in victims:
+    for name, num_bytes in offers:
         if short_bytes <= 0:
             break
-        names.append(victim.name)
-        short_bytes -= victim.num_bytes
+        if num_bytes > 0:
+            names.append(name)
+            short_bytes -= num_bytes
     return tuple(names), short_bytes

@@ -13,9 +13,6 @@ from mlx_manager.pool.status import EvictionReason
 
 logger = logging.getLogger(__name__)
 
-_TOLERANCE = 1.02
-"""A process a little above its plan is no reason to reserve more: measuring is that exact."""
-
 
 class MemoryKeeper:
     """One check each `period_s`, from `start` to `close`. `measure` and `available` are the system's, but in tests."""
@@ -56,7 +53,7 @@ class MemoryKeeper:
         await self._unload_idle()
         await self._room.relieve()
         if self.available() < self.floor_bytes:
-            await self._room.shed_one()
+            await self._room.shed()
 
     async def _run(self) -> None:
         while True:
@@ -69,14 +66,13 @@ class MemoryKeeper:
             if worker is None:
                 continue
             measured = await asyncio.to_thread(self._measure, worker.pid)
-            if worker is not slot.worker or slot.plan is None:
+            if worker is not slot.worker:
                 continue
             reported = worker.stats.active_memory_bytes if worker.stats else 0
-            slot.measured_bytes = max(measured, reported)
-            excess = slot.measured_bytes - slot.plan.num_bytes
-            if slot.measured_bytes > slot.planned_bytes * _TOLERANCE:
+            planned = slot.planned_bytes
+            if slot.reservation.measure(max(measured, reported)):
+                excess = slot.planned_bytes - planned
                 logger.warning("The worker of '%s' takes %d bytes more than planned", slot.entry.name, excess)
-                slot.excess_bytes = excess
 
     async def _unload_idle(self) -> None:
         for slot in list(self._slots.values()):

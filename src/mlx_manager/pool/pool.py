@@ -64,6 +64,7 @@ class ModelPool:
             predict=shared.predict,
             policy=shared.policy,
             drain_timeout_s=shared.drain_timeout_s,
+            measure=shared.measure,
         )
         self._keeper = MemoryKeeper(
             self._slots,
@@ -103,16 +104,16 @@ class ModelPool:
             await slot.wait_idle()
 
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[WorkerClient]:
+    async def lease(self, name: str, *, computes: bool = True) -> AsyncIterator[WorkerClient]:
         """The worker that serves the model `name`, or that of the alias `name`, for as long as the context lasts; a
-        cold model is loaded first.
+        cold model is loaded first. Without `computes` it is asked for nothing that needs its caches.
 
         The worker may die while it is leased; what it is asked then raises `WorkerDied`, and a new lease starts a new
         one. Raises `ModelNotFound`, `ModelLoadFailed`, `InsufficientMemory` or `ShuttingDown`.
         """
         if self._is_closing:
             raise ShuttingDown("The server is stopping.")
-        async with self._slot(name).lease() as worker:
+        async with self._slot(name).lease(computes=computes) as worker:
             yield worker
 
     def entry(self, name: str) -> ModelEntry:
@@ -142,9 +143,9 @@ class ModelPool:
         if slot is None:
             return None
         status = slot.status(is_closing=self._is_closing)
-        if status.state is not ModelState.LOADING:
-            return None
-        return f"loading {status.entry.name}: {status.stage} ({status.fraction:.0%})"
+        if status.state is ModelState.LOADING:
+            return f"loading {status.entry.name}: {status.stage} ({status.fraction:.0%})"
+        return f"making room for the context of {status.entry.name}: {status.stage}" if status.stage else None
 
     def begin_load(self, name: str) -> ModelStatus:
         """Load the model in the background, unless it is in memory. Raises `ModelNotFound` or `ShuttingDown`."""
@@ -189,12 +190,13 @@ class ModelPool:
         return PoolStats(
             budget_bytes=self._budget_bytes,
             planned_bytes=sum(slot.planned_bytes for slot in slots),
-            measured_bytes=sum(slot.measured_bytes for slot in slots),
+            measured_bytes=sum(slot.reservation.measured_bytes for slot in slots),
             system_available_bytes=self._shared.available(),
             memory_floor_bytes=self._keeper.floor_bytes,
             num_loads=sum(slot.num_loads for slot in slots),
             num_failed_loads=sum(slot.num_failed_loads for slot in slots),
             num_evictions=self._room.num_evictions,
+            num_trims=self._room.num_trims,
             num_refused=self._room.num_refused,
         )
 
@@ -261,7 +263,7 @@ class ModelPool:
         if slot is not None and not slot.is_cold:
             return slot
         if slot is None:
-            slot = ModelSlot(entry, self._workers, self._room.admit, self._changed, backoff_s=self._shared.backoff_s)
+            slot = ModelSlot(entry, self._workers, self._room, self._changed, backoff_s=self._shared.backoff_s)
             slot.overrides = self._names.overrides(name)
             self._slots[name] = slot
         slot.entry = entry

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mlx_manager.catalog import LoadOptions, render_size
-from mlx_manager.errors import InsufficientMemory
-from mlx_manager.pool.evict import EvictionPolicy, eviction_order, plan_room
+from mlx_manager.errors import InsufficientMemory, MlxManagerError
+from mlx_manager.pool.evict import EvictionPolicy, Resident, RoomPlan, eviction_order, plan_room
 from mlx_manager.pool.memory import MemoryPlan, Predictor
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.slot import ModelSlot
@@ -40,9 +40,11 @@ class MemoryRoom:
         predict: Predictor,
         policy: EvictionPolicy,
         drain_timeout_s: float,
+        measure: Callable[[int], int],
     ) -> None:
         self.evictions: deque[Eviction] = deque(maxlen=_MAX_KEPT_EVICTIONS)
         self.num_evictions = 0
+        self.num_trims = 0
         self.num_refused = 0
         self._slots = slots
         self._budget_bytes = budget_bytes
@@ -51,6 +53,7 @@ class MemoryRoom:
         self._predict = predict
         self._policy = policy
         self._drain_timeout_s = drain_timeout_s
+        self._measure = measure
         self._turn = asyncio.Lock()
 
     async def admit(self, slot: ModelSlot) -> LoadOptions:
@@ -64,8 +67,8 @@ class MemoryRoom:
             budget_bytes = await self._budget_bytes()
             options = self._load_options(slot)
             footprint = await asyncio.to_thread(self._predict, slot.entry, options)
-            pinned_bytes = sum(other.planned_bytes for other in self._others(slot) if other.overrides.pinned)
-            room_bytes = budget_bytes - pinned_bytes - slot.excess_bytes
+            excess_bytes = slot.reservation.excess_bytes
+            room_bytes = budget_bytes - self._pinned_bytes(slot) - excess_bytes
             plan = MemoryPlan(options, footprint).within(room_bytes)
             if plan.options.kv_budget_bytes < options.kv_budget_bytes:
                 logger.warning(
@@ -74,9 +77,25 @@ class MemoryRoom:
                     render_size(plan.options.kv_budget_bytes),
                     render_size(options.kv_budget_bytes),
                 )
-            await self._make_room(slot, plan.num_bytes + slot.excess_bytes, budget_bytes)
+            await self._make_room(slot, plan.num_bytes + excess_bytes, budget_bytes)
             slot.reserve(plan)
             return plan.options
+
+    async def regain(self, slot: ModelSlot) -> None:
+        """Let a trimmed model have its caches again, in its turn among the loads. Raises `InsufficientMemory`.
+
+        Where models that were pinned meanwhile leave no room for them, it is unloaded: a load takes what they leave.
+        """
+        async with self._turn:
+            if slot.worker is None or not slot.reservation.is_trimmed:
+                return
+            budget_bytes = await self._budget_bytes()
+            needed_bytes = slot.reservation.full_bytes
+            if needed_bytes > budget_bytes - self._pinned_bytes(slot):
+                await self.evict(slot, EvictionReason.ROOM, slot.entry.name)
+                return
+            await self._make_room(slot, needed_bytes, budget_bytes)
+            slot.reservation.regain()
 
     async def fits(self, slot: ModelSlot) -> bool:
         """Whether `slot` could be loaded now with nobody going. Raises `InvalidRequest` as `admit` does."""
@@ -87,41 +106,82 @@ class MemoryRoom:
         return MemoryPlan(options, footprint).within(budget_bytes - held_bytes).num_bytes <= budget_bytes - held_bytes
 
     async def relieve(self) -> None:
-        """Unload idle models while more is held than the budget allows: workers took more than planned."""
+        """Let idle models give way while more is held than the budget allows: workers took more than planned."""
         async with self._turn:
             budget_bytes = await self._budget_bytes()
-            residents = [slot.resident() for slot in self._slots.values() if slot.planned_bytes]
-            short_bytes = sum(resident.num_bytes for resident in residents) - budget_bytes
-            for resident in eviction_order(residents, self._policy):
-                if short_bytes <= 0:
-                    return
-                if resident.is_idle:
-                    short_bytes -= resident.num_bytes
-                    await self.evict(self._slots[resident.name], EvictionReason.BUDGET)
+            residents = self._residents()
+            plan = plan_room(0, budget_bytes, residents, self._policy)
+            evictions = plan.evictions
+            if plan.drains or not plan.is_possible:
+                # they cannot do it alone, and what they can is better than nothing
+                evictions = tuple(one.name for one in eviction_order(residents, self._policy) if one.is_idle)
+            await self._give_way(plan.trims, evictions, EvictionReason.BUDGET)
 
-    async def shed_one(self) -> bool:
-        """Unload the idle model that is first to go, because the system runs short of memory; False: there is none."""
+    async def shed(self) -> None:
+        """Trim the idle models, because the system runs short of memory. Where all are, unload the first to go."""
         async with self._turn:
-            residents = [slot.resident() for slot in self._slots.values() if slot.planned_bytes]
-            victim = next((one for one in eviction_order(residents, self._policy) if one.is_idle), None)
-            if victim is not None:
-                await self.evict(self._slots[victim.name], EvictionReason.PRESSURE)
-            return victim is not None
+            idle = [one for one in eviction_order(self._residents(), self._policy) if one.is_idle]
+            trims = tuple(one.name for one in idle if one.cache_bytes)
+            evictions = () if trims else tuple(one.name for one in idle[:1])
+            await self._give_way(trims, evictions, EvictionReason.PRESSURE)
 
     async def evict(self, slot: ModelSlot, reason: EvictionReason, for_model: str | None = None) -> None:
         """Unload `slot` and write it down; returns once its memory is given back."""
+        logger.info("The model '%s' is unloaded (%s)", slot.entry.name, reason.value)
+        self.num_evictions += 1
+        self._write_down(slot, reason, for_model, freed_bytes=slot.planned_bytes)
+        await slot.unload()
+
+    async def _give_way(
+        self, trims: Sequence[str], evictions: Sequence[str], reason: EvictionReason, for_model: str | None = None
+    ) -> None:
+        """Trim and unload idle models; returns once their memory is given back."""
+        slots = [self._slots[name] for name in trims]
+        for slot in slots:
+            # before anything is awaited, so that no request finds them as they were
+            slot.reservation.begin_trim()
+        for name in evictions:
+            self._slots[name].begin_unload()
+        await asyncio.gather(
+            *(self._trim(slot, reason, for_model) for slot in slots),
+            *(self.evict(self._slots[name], reason, for_model) for name in evictions),
+        )
+
+    async def _trim(self, slot: ModelSlot, reason: EvictionReason, for_model: str | None) -> None:
+        """Finish what `begin_trim` began, and write it down. A worker that does not give its caches back is ended."""
+        held_bytes = slot.planned_bytes
+        try:
+            await slot.trim(self._measure, self._drain_timeout_s)
+        except TimeoutError:
+            logger.warning("The worker of '%s' does not give its caches back", slot.entry.name)
+            await self.evict(slot, reason, for_model)
+        except MlxManagerError:
+            await slot.unload()  # it ended, and why is told already
+        else:
+            freed_bytes = held_bytes - slot.planned_bytes
+            logger.info("The caches of '%s' are given back (%s)", slot.entry.name, reason.value)
+            self.num_trims += 1
+            self._write_down(slot, reason, for_model, freed_bytes=freed_bytes, is_trim=True)
+
+    def _write_down(
+        self,
+        slot: ModelSlot,
+        reason: EvictionReason,
+        for_model: str | None,
+        *,
+        freed_bytes: int,
+        is_trim: bool = False,
+    ) -> None:
         eviction = Eviction(
             unix_s=time.time(),
             model=slot.entry.name,
             reason=reason,
             for_model=for_model,
-            freed_bytes=slot.planned_bytes,
+            freed_bytes=freed_bytes,
             idle_s=round(slot.idle_s, 3),
+            is_trim=is_trim,
         )
-        logger.info("The model '%s' is unloaded (%s)", slot.entry.name, reason.value)
-        self.num_evictions += 1
         self.evictions.append(eviction)
-        await slot.unload()
 
     async def _make_room(self, slot: ModelSlot, needed_bytes: int, budget_bytes: int) -> None:
         deadline_s = time.monotonic() + self._drain_timeout_s
@@ -141,11 +201,10 @@ class MemoryRoom:
                     slot.tell_progress(f"waiting for the requests of {', '.join(plan.drains)}")
                     await self._changed.wait(wait_s)
                     continue
-                if not plan.evictions:
+                if not (plan.trims or plan.evictions):
                     return
-                slot.tell_progress(f"unloading {', '.join(plan.evictions)}")
-                gone = [self.evict(self._slots[n], EvictionReason.ROOM, slot.entry.name) for n in plan.evictions]
-                await asyncio.gather(*gone)
+                slot.tell_progress(_describe(plan))
+                await self._give_way(plan.trims, plan.evictions, EvictionReason.ROOM, slot.entry.name)
         finally:
             for name in draining:
                 self._slots[name].is_draining = False
@@ -153,6 +212,13 @@ class MemoryRoom:
 
     def _others(self, slot: ModelSlot) -> list[ModelSlot]:
         return [other for other in self._slots.values() if other is not slot and other.planned_bytes]
+
+    def _residents(self) -> list[Resident]:
+        return [slot.resident() for slot in self._slots.values() if slot.planned_bytes]
+
+    def _pinned_bytes(self, slot: ModelSlot) -> int:
+        """What nobody but their owners can have."""
+        return sum(other.reservation.full_bytes for other in self._others(slot) if other.overrides.pinned)
 
     def _refusal(
         self,
@@ -177,6 +243,13 @@ class MemoryRoom:
             f"{render_size(budget_bytes)}; held by others: {held or 'nothing'}. {fix}",
             retry_after_s=_RETRY_BUSY_S if is_busy else _RETRY_NEVER_FITS_S,
         )
+
+
+def _describe(plan: RoomPlan) -> str:
+    """What is being done to make room, for those who wait."""
+    unloading = f"unloading {', '.join(plan.evictions)}" if plan.evictions else ""
+    trimming = f"taking back the cache of {', '.join(plan.trims)}" if plan.trims else ""
+    return " and ".join(filter(None, (trimming, unloading)))
 
 
 def _why(slot: ModelSlot) -> str:

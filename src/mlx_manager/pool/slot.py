@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides
-from mlx_manager.errors import ErrorInfo, InsufficientMemory, MlxManagerError, ModelLoadFailed, ShuttingDown
+from mlx_manager.errors import ErrorInfo, InsufficientMemory, MlxManagerError
 from mlx_manager.ipc import LoadProgress, ServingReport
 from mlx_manager.pool.evict import Resident
+from mlx_manager.pool.load_errors import Backoff, as_load_error, is_fault_of_model
 from mlx_manager.pool.memory import MemoryPlan
+from mlx_manager.pool.reservation import Reservation
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.spare import WorkerSource
 from mlx_manager.pool.status import ModelState, ModelStatus
@@ -20,21 +23,31 @@ from mlx_manager.pool.worker_client import WorkerClient
 
 logger = logging.getLogger(__name__)
 
-_MAX_BACKOFF_S = 60.0
-_BACKOFF_GROWTH = 2.0
 
-Admit = Callable[["ModelSlot"], Awaitable[LoadOptions]]
+_Result = TypeVar("_Result")
+
+
+class Room(Protocol):
+    """Who gives out the memory."""
+
+    async def admit(self, slot: ModelSlot) -> LoadOptions:
+        """Make room for a load of `slot` and call its `reserve`. Raises `InsufficientMemory` or `InvalidRequest`."""
+        ...
+
+    async def regain(self, slot: ModelSlot) -> None:
+        """Make room for the caches of `slot`, which is trimmed, or unload it. Raises `InsufficientMemory`."""
+        ...
 
 
 class ModelSlot:
     """A model by name: cold until somebody asks for its worker, and again after that worker's end.
 
-    `admit` makes room for it and calls `reserve`; it is awaited at the beginning of each load. `changed` is told
-    whenever a model became idle or its memory was given back.
+    `room` is asked at the beginning of each load, and before a trimmed model answers again. `changed` is told whenever
+    a model became idle or its memory was given back.
     """
 
     def __init__(
-        self, entry: ModelEntry, workers: WorkerSource, admit: Admit, changed: Signal, *, backoff_s: float
+        self, entry: ModelEntry, workers: WorkerSource, room: Room, changed: Signal, *, backoff_s: float
     ) -> None:
         self.entry = entry
         """Refreshed by the pool before a load."""
@@ -42,29 +55,24 @@ class ModelSlot:
         """Written by the pool."""
         self.is_draining = False
         """Written by who wants it gone: requests that come now wait until it is."""
-        self.plan: MemoryPlan | None = None
-        """What was reserved for it; None while it holds nothing."""
-        self.measured_bytes = 0
-        """Written by the keeper."""
-        self.excess_bytes = 0
-        """The most that was measured above the plan; the next load reserves it too."""
+        self.reservation = Reservation()
+        """Written by the room, and measured by the keeper."""
         self.last_used_s = time.monotonic()
         self.num_uses = 0
         self.num_loads = 0
         self.num_failed_loads = 0
         self._workers = workers
-        self._admit = admit
+        self._room = room
         self._changed = changed
-        self._backoff_s = backoff_s
-        self._num_failures_in_row = 0
-        self._retry_at_s = 0.0
+        self._backoff = Backoff(backoff_s)
         self._num_active = 0
         self._num_waiting = 0
         self._worker: WorkerClient | None = None
         self._holder: WorkerClient | None = None
-        """Whose memory `plan` is about."""
+        """Whose memory `reservation` is about."""
         self._loading: asyncio.Task[WorkerClient | ErrorInfo] | None = None
         self._unloading: asyncio.Task[None] | None = None
+        self._regaining: asyncio.Task[ErrorInfo | None] | None = None
         self._progress = LoadProgress(stage="", fraction=0.0)
         self._report: ServingReport | None = None
         self._error: ErrorInfo | None = None
@@ -84,13 +92,17 @@ class ModelSlot:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is in memory and nobody uses it or is about to: it can go at once."""
-        return self.is_ready and self._loading is None and not self._num_active and not self._num_waiting
+        """Whether it is in memory and nobody uses it or is about to: it can go at once.
+
+        Those who wait for a trimmed one wait for their turn, and are as well served by a load.
+        """
+        is_awaited = self._num_waiting > 0 and not self.reservation.is_trimmed
+        return self.is_ready and self._loading is None and not self._num_active and not is_awaited
 
     @property
     def planned_bytes(self) -> int:
         """What the budget counts for it now."""
-        return 0 if self.plan is None else self.plan.num_bytes + self.excess_bytes
+        return self.reservation.num_bytes
 
     @property
     def idle_s(self) -> float:
@@ -107,6 +119,7 @@ class ModelSlot:
         return Resident(
             name=self.entry.name,
             num_bytes=self.planned_bytes,
+            trimmed_bytes=self.reservation.least_bytes,
             last_used_s=self.last_used_s,
             num_uses=self.num_uses,
             is_pinned=self.overrides.pinned,
@@ -114,15 +127,17 @@ class ModelSlot:
         )
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[WorkerClient]:
+    async def lease(self, *, computes: bool = True) -> AsyncIterator[WorkerClient]:
         """The worker, loaded first where needed; all who wait share one load and its failure.
+
+        A trimmed model gets its caches again first, unless nothing is to be computed.
 
         A caller that is cancelled leaves the load running. Raises `ModelLoadFailed`, `InsufficientMemory` or
         `ShuttingDown`.
         """
         self.num_uses += 1
         self.last_used_s = time.monotonic()
-        worker = await self._ready_worker()
+        worker = await self._ready_worker(computes=computes)
         # nothing is awaited between here and there, so that nobody can find it idle
         self._num_active += 1
         try:
@@ -146,23 +161,40 @@ class ModelSlot:
 
     def reserve(self, plan: MemoryPlan) -> None:
         """Note what the load that was admitted is going to take."""
-        self.plan = plan
+        self.reservation.make(plan)
         self._progress = LoadProgress(stage="starting a worker", fraction=0.0)
 
     def tell_progress(self, stage: str) -> None:
         """Say what the load waits for."""
         self._progress = LoadProgress(stage=stage, fraction=0.0)
 
-    async def unload(self) -> None:
-        """End the worker, and return once its memory is given back. What it still answers ends with `ShuttingDown`."""
+    def begin_unload(self) -> None:
+        """Begin to end the worker: requests that come now wait for another one."""
         if self._unloading is None and self._worker is not None:
             self._unloading = asyncio.create_task(self._stop_worker(self._worker))
+
+    async def unload(self) -> None:
+        """End the worker, and return once its memory is given back. What it still answers ends with `ShuttingDown`."""
+        self.begin_unload()
         if self._unloading is not None:
             await asyncio.shield(self._unloading)
 
+    async def trim(self, measure: Callable[[int], int], timeout_s: float) -> None:
+        """Let the worker of an idle model, for which `reservation.begin_trim` was called, give its caches back.
+
+        `measure` tells what a process takes. Raises `TimeoutError`, or `MlxManagerError` where the worker ended.
+        """
+        worker = self.worker
+        if worker is None:
+            return
+        stats = await asyncio.wait_for(worker.trim(), timeout_s)
+        measured_bytes = await asyncio.to_thread(measure, worker.pid)
+        if worker is self.worker:
+            self.reservation.end_trim(max(measured_bytes, stats.active_memory_bytes))
+
     async def wait_idle(self) -> None:
-        """Return once neither a load nor an unload is under way. Used by the pool's end, after the workers stopped."""
-        tasks = [task for task in (self._loading, self._unloading) if task is not None]
+        """Return once it is neither loaded, unloaded nor given memory. Used by the pool's end, when workers stopped."""
+        tasks = [task for task in (self._loading, self._unloading, self._regaining) if task is not None]
         if tasks:
             await asyncio.wait(tasks)
 
@@ -171,24 +203,26 @@ class ModelSlot:
         worker = self.worker
         state = self._state(is_closing=is_closing)
         is_loading = state is ModelState.LOADING
+        is_under_way = is_loading or self._regaining is not None
         return ModelStatus(
             entry=self.entry,
             state=state,
-            stage=self._progress.stage if is_loading else "",
+            stage=self._progress.stage if is_under_way else "",
             fraction=self._progress.fraction if is_loading else 0.0,
             report=self._report if worker else None,
             stats=worker.stats if worker else None,
             worker_pid=self._worker.pid if self._worker is not None and self._worker.is_usable else None,
             num_worker_deaths=self._num_worker_deaths,
             error=self._error or self._refusal,
-            retry_in_s=max(0.0, self._retry_at_s - time.monotonic()) if state is ModelState.FAILED else None,
+            retry_in_s=self._backoff.wait_s if state is ModelState.FAILED else None,
             overrides=self.overrides,
             num_in_flight=self._num_active,
             num_waiting=self._num_waiting,
             num_uses=self.num_uses,
-            idle_s=self.idle_s if self.is_idle else None,
+            idle_s=self.idle_s if self.is_idle and not self._num_waiting else None,
             planned_bytes=self.planned_bytes,
-            measured_bytes=self.measured_bytes,
+            measured_bytes=self.reservation.measured_bytes,
+            is_trimmed=self.reservation.is_trimmed,
         )
 
     def _state(self, *, is_closing: bool) -> ModelState:
@@ -200,10 +234,15 @@ class ModelSlot:
             return ModelState.LOADING
         return ModelState.FAILED if self._error is not None else ModelState.COLD
 
-    async def _ready_worker(self) -> WorkerClient:
+    async def _ready_worker(self, *, computes: bool) -> WorkerClient:
         while True:
             if self._unloading is not None:
                 await asyncio.wait((self._unloading,))
+            elif computes and self.is_ready and self._loading is None and self.reservation.is_trimmed:
+                await self._join(self._begin_regain())
+                if self._unloading is None and self.worker is not None and not self.reservation.is_trimmed:
+                    # even while it drains: who waited has a turn, or two models could take theirs from each other
+                    return self.worker
             elif self._worker is not None and self.is_ready and not self.is_draining:
                 return self._worker
             elif self.is_ready and self._loading is None:
@@ -215,21 +254,38 @@ class ModelSlot:
 
     async def _join_load(self) -> WorkerClient:
         if self._loading is None:
-            self._check_backoff()
+            self._backoff.check(self._error)
+        return await self._join(self.begin_load())
+
+    async def _join(self, shared: asyncio.Task[_Result | ErrorInfo]) -> _Result:
+        """Wait for what is done for all who wait, and share its failure."""
         self._num_waiting += 1
         try:
-            loaded = await asyncio.shield(self.begin_load())
+            done = await asyncio.shield(shared)
         finally:
             self._num_waiting -= 1
             self._changed.notify()
-        if isinstance(loaded, ErrorInfo):
-            raise MlxManagerError.from_info(loaded)
-        return loaded
+        if isinstance(done, ErrorInfo):
+            raise MlxManagerError.from_info(done)
+        return done
 
-    def _check_backoff(self) -> None:
-        wait_s = self._retry_at_s - time.monotonic()
-        if self._error is not None and wait_s > 0:
-            raise MlxManagerError.from_info(_with_retry(self._error, wait_s))
+    def _begin_regain(self) -> asyncio.Task[ErrorInfo | None]:
+        if self._regaining is None:
+            self._refusal = None
+            self.tell_progress("waiting for memory")
+            self._regaining = asyncio.create_task(self._regain())
+        return self._regaining
+
+    async def _regain(self) -> ErrorInfo | None:
+        try:
+            await self._room.regain(self)
+        except InsufficientMemory as error:
+            self._refusal = error.as_info()
+            logger.warning("%s", error.message)
+            return self._refusal
+        finally:
+            self._regaining = None
+        return None
 
     async def _load(self, previous: WorkerClient | None) -> WorkerClient | ErrorInfo:
         name = self.entry.name
@@ -238,7 +294,7 @@ class ModelSlot:
             if previous is not None:
                 # it died: its memory has to be back before somebody counts
                 await asyncio.wait((previous.ended,))
-            options = await self._admit(self)
+            options = await self._room.admit(self)
             worker = self._worker = self._workers.take(name)
             taken = self._holder = worker
             taken.ended.add_done_callback(lambda _: self._on_ended(taken))
@@ -251,14 +307,13 @@ class ModelSlot:
         except (MlxManagerError, OSError) as error:
             if worker is not None:
                 await worker.stop()
-            self.plan = None
-            return self._on_failed_load(_as_load_error(name, error))
+            self.reservation.release()
+            return self._on_failed_load(as_load_error(name, error))
         else:
             self._report = report
-            if self.plan is not None:
-                self.plan = self.plan.corrected(report)
+            self.reservation.correct(report)
             self.num_loads += 1
-            self._num_failures_in_row = 0
+            self._backoff.succeed()
             self.last_used_s = time.monotonic()
             logger.info("The model '%s' is loaded in %.1f s", name, report.load_s)
             return worker
@@ -268,17 +323,13 @@ class ModelSlot:
             self._workers.replenish_later()
 
     def _on_failed_load(self, error: ErrorInfo) -> ErrorInfo:
-        """A load that found no room, or that the server's end cut short, says nothing against the model."""
         logger.warning("%s", error.message)
-        if error.code in (InsufficientMemory.code, ShuttingDown.code):
+        if not is_fault_of_model(error):
             self._refusal = error
             return error
         self._error = error
         self.num_failed_loads += 1
-        wait_s = min(self._backoff_s * _BACKOFF_GROWTH**self._num_failures_in_row, _MAX_BACKOFF_S)
-        self._num_failures_in_row += 1
-        self._retry_at_s = time.monotonic() + wait_s
-        return _with_retry(error, wait_s)
+        return self._backoff.fail(error)
 
     async def _stop_worker(self, worker: WorkerClient) -> None:
         try:
@@ -295,8 +346,7 @@ class ModelSlot:
         """Its process is over, so its memory is given back."""
         if worker is self._holder:
             self._holder = None
-            self.plan = None
-            self.measured_bytes = 0
+            self.reservation.release()
             self.is_draining = False
         self._changed.notify()
 
@@ -310,23 +360,3 @@ class ModelSlot:
         logger.error("%s", reason.message)
         if worker is self._worker and self._loading is None:
             self._error = reason
-
-
-def _as_load_error(name: str, error: MlxManagerError | OSError) -> ErrorInfo:
-    if isinstance(error, ModelLoadFailed | InsufficientMemory | ShuttingDown):
-        return error.as_info()
-    if isinstance(error, MlxManagerError):
-        return ModelLoadFailed(f"The model '{name}' could not be loaded: {error.message}").as_info()
-    return ModelLoadFailed(f"No worker could be started for the model '{name}': {error}").as_info()
-
-
-def _with_retry(error: ErrorInfo, wait_s: float) -> ErrorInfo:
-    """`error`, saying when the next request will try again."""
-    sentence = error.message.rstrip()
-    end = "" if sentence.endswith((".", "!", "?")) else "."
-    return ErrorInfo(
-        code=error.code,
-        message=f"{sentence}{end} A request will try again in {wait_s:.1f} s.",
-        param=error.param,
-        retry_after_s=wait_s,
-    )

@@ -28,7 +28,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     entry: ModelEntry
     state: ModelState
     stage: str = ""
-    """While loading: what is being done, for people."""
+    """While loading, or while it waits to get the memory of its caches back: what is being done, for people."""
     fraction: float = 0.0
     """While loading: 0 to 1."""
     report: ServingReport | None = None
@@ -51,6 +51,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the budget counts for it."""
     measured_bytes: int = 0
     """What its process took when it was last looked at."""
+    is_trimmed: bool = False
+    """Whether its caches were given back; the next request waits until there is room for them again."""
 
 
 class EvictionReason(StrEnum):
@@ -90,5 +92,7 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     num_loads: int
     num_failed_loads: int
     num_evictions: int
+    num_trims: int
+    """Idle models whose caches were given back."""
     num_refused: int
-    """Loads for which no room could be made."""
+    """Loads, and returns of caches, for which no room could be made."""

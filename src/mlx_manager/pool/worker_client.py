@@ -33,6 +33,8 @@ from mlx_manager.ipc import (
     Stop,
     Tokenize,
     Tokenized,
+    Trim,
+    Trimmed,
 )
 from mlx_manager.ir import (
     DetokenizeRequest,
@@ -78,6 +80,7 @@ class WorkerClient:
         self._in_flight: dict[str, _EventQueue] = {}
         self._replies: dict[str, asyncio.Future[Vectors | Tokens | ErrorInfo]] = {}
         """By request: what is answered by one message."""
+        self._trimmed: asyncio.Future[EngineStats | ErrorInfo] | None = None
         self._stop_reason: ErrorInfo | None = None
         self._garbage = ""
         self._socket_path = socket_path
@@ -174,6 +177,19 @@ class WorkerClient:
         """
         return cast(Tokens, await self._reply_to(request.request_id, Tokenize(request)))
 
+    async def trim(self) -> EngineStats:
+        """Let it give its caches back, which it does once it answers nothing; the engine's books afterwards.
+
+        Raises `WorkerDied` or `ShuttingDown`.
+        """
+        self._trimmed = asyncio.get_running_loop().create_future()
+        self._check_usable()
+        self._channel.send(Trim())
+        stats = await self._trimmed
+        if isinstance(stats, ErrorInfo):
+            raise MlxManagerError.from_info(stats)
+        return stats
+
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process: asked at first, terminated after `grace_s`, killed after twice that.
 
@@ -201,9 +217,12 @@ class WorkerClient:
             raise MlxManagerError.from_info(answer)
         return answer
 
-    def _check_free(self, request_id: str) -> None:
+    def _check_usable(self) -> None:
         if not self.is_usable:
             raise MlxManagerError.from_info(self._stop_reason or self._death())
+
+    def _check_free(self, request_id: str) -> None:
+        self._check_usable()
         if request_id in self._in_flight or request_id in self._replies:
             raise ValueError(f"a request of the id {request_id!r} is already in flight")
 
@@ -214,14 +233,14 @@ class WorkerClient:
                 for delta in deltas:
                     self._pass_on(delta)
             case RequestFailed(request_id, error):
-                failed = self._in_flight.pop(request_id, None)
-                if failed is not None:
-                    failed.fail(error)
-                self._answer(request_id, error)
+                self._fail(request_id, error)
             case Embedded(request_id, vectors):
                 self._answer(request_id, vectors)
             case Tokenized(request_id, tokens):
                 self._answer(request_id, tokens)
+            case Trimmed(stats):
+                self.stats = stats
+                self._end_trim(stats)
             case LoadProgress():
                 self._on_progress(message)
             case Hello():
@@ -279,7 +298,18 @@ class WorkerClient:
         if reply is not None:
             _settle(reply, answer)
 
+    def _end_trim(self, answer: EngineStats | ErrorInfo) -> None:
+        if self._trimmed is not None:
+            _settle(self._trimmed, answer)
+
+    def _fail(self, request_id: str, error: ErrorInfo) -> None:
+        failed = self._in_flight.pop(request_id, None)
+        if failed is not None:
+            failed.fail(error)
+        self._answer(request_id, error)
+
     def _fail_requests(self, reason: ErrorInfo) -> None:
+        self._end_trim(reason)
         for request_id in list(self._replies):
             self._answer(request_id, reason)
         queues = list(self._in_flight.values())

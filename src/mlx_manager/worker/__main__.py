@@ -28,11 +28,20 @@ from mlx_manager.ipc import (
     Tokenize,
     Tokenized,
     ToWorker,
+    Trim,
+    Trimmed,
 )
 from mlx_manager.ipc.channel import WorkerChannel
 from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, GenerationRequest, RerankRequest, TokenizeRequest
 from mlx_manager.models.loading import Report
-from mlx_manager.worker.device import device_name, package_versions, preloaded_blas, probe, recommended_bytes
+from mlx_manager.worker.device import (
+    device_name,
+    give_memory_back,
+    package_versions,
+    preloaded_blas,
+    probe,
+    recommended_bytes,
+)
 from mlx_manager.worker.load import load
 from mlx_manager.worker.served import ServedModel
 
@@ -48,6 +57,7 @@ class WorkerMain:
         self._channel = channel
         self._load = load_model
         self._is_told_to_stop = False
+        self._is_told_to_trim = False
 
     def run(self) -> int:
         """Say hello, load what is asked for, serve it until told to stop. Returns the exit status."""
@@ -82,6 +92,8 @@ class WorkerMain:
                 return
             if serving.has_work:
                 self._step(serving)
+            elif self._is_told_to_trim:
+                self._trim(serving)
             elif num_aborts:
                 self._channel.send(StepDone((), serving.stats()))
 
@@ -91,6 +103,7 @@ class WorkerMain:
         command = self._channel.poll(timeout_s)
         while command is not None and not self._is_told_to_stop:
             self._is_told_to_stop = isinstance(command, Stop)
+            self._is_told_to_trim |= isinstance(command, Trim)
             num_aborts += isinstance(command, Abort)
             self._take(command, serving)
             command = self._channel.poll(0.0)
@@ -110,6 +123,12 @@ class WorkerMain:
                 failure = _unprepared(request.request_id, error)
             if failure is not None:
                 self._channel.send(failure)
+
+    def _trim(self, serving: ServedModel) -> None:
+        self._is_told_to_trim = False
+        serving.trim()
+        give_memory_back()
+        self._channel.send(Trimmed(serving.stats()))
 
     def _step(self, serving: ServedModel) -> None:
         done, messages = serving.step(lambda: self._take_in(serving))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 import time
 from importlib import metadata
 from typing import Any
@@ -46,6 +48,15 @@ def recommended_bytes() -> int:
     if isinstance(recommended, int) and not is_cpu_backend():
         return recommended
     return int(psutil.virtual_memory().total)
+
+
+def give_memory_back() -> None:
+    """Hand buffers that nothing uses back to the device, and free pages of the heap to the system."""
+    mx.clear_cache()
+    if sys.platform.startswith("linux"):
+        trim_heap = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the C library need not be glibc
+        if trim_heap is not None:
+            trim_heap(0)
 
 
 def probe() -> dict[str, Any]:

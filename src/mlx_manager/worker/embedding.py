@@ -126,6 +126,9 @@ class EmbeddingServing(Generic[_Request]):
                 messages.append(failure)
         return StepDone((), self.stats()), messages
 
+    def trim(self) -> None:
+        """Nothing is kept from one request for the next."""
+
     def stats(self) -> EngineStats:
         """The books now; there are no blocks in them."""
         num_running = sum(1 for job in self._jobs.values() if job.num_done)

@@ -38,6 +38,10 @@ class ServedModel(Protocol):
         """Do a bounded piece of work and report what it brought. `take_in` takes in what arrives meanwhile."""
         ...
 
+    def trim(self) -> None:
+        """Give up what is kept for requests to come. Only while there is no work."""
+        ...
+
     def stats(self) -> EngineStats:
         """The books now."""
         ...

@@ -124,6 +124,10 @@ class Serving:
         reports = tuple(RequestEvents(request_id, tuple(events)) for request_id, events in deltas.items() if events)
         return StepDone(reports, self.stats()), failures
 
+    def trim(self) -> None:
+        """Give up the prefix cache and the memory of the KV arena."""
+        self._engine.trim()
+
     def stats(self) -> EngineStats:
         """The engine's books now."""
         scheduler, blocks, counters = self._engine.scheduler, self._engine.scheduler.blocks, self._engine.counters

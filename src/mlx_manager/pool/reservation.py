@@ -1,0 +1,93 @@
+"""What the memory budget counts for one model: its plan, what was measured above it, and less while it is trimmed."""
+
+from __future__ import annotations
+
+from mlx_manager.ipc import ServingReport
+from mlx_manager.pool.memory import MemoryPlan
+
+_TOLERANCE = 1.02
+"""A process a little above its plan is no reason to reserve more: measuring is that exact."""
+
+
+class Reservation:
+    """Nothing is held until `make`, and nothing after `release`.
+
+    A trimmed model has given its caches back and is counted without them. It computes nothing until `regain`, so what
+    it takes then is room that has to be found first.
+    """
+
+    def __init__(self) -> None:
+        self.measured_bytes = 0
+        """What its process took when it was last looked at."""
+        self._plan: MemoryPlan | None = None
+        self._excess_bytes = 0
+        """The most that was measured above the plan; the next load reserves it too."""
+        self._trimmed_bytes: int | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """What the budget counts now."""
+        return self.full_bytes if self._trimmed_bytes is None else self._trimmed_bytes
+
+    @property
+    def full_bytes(self) -> int:
+        """What it counts when the model is not trimmed."""
+        return 0 if self._plan is None else self._plan.num_bytes + self._excess_bytes
+
+    @property
+    def least_bytes(self) -> int:
+        """What is left of it by a trim, as far as can be told before; what it is while the model is trimmed."""
+        if self._plan is None or self._trimmed_bytes is not None:
+            return self.num_bytes
+        return min(self._plan.footprint.fixed_bytes + self._excess_bytes, self.full_bytes)
+
+    @property
+    def is_trimmed(self) -> bool:
+        """Whether the caches were given back, or are about to be."""
+        return self._trimmed_bytes is not None
+
+    @property
+    def excess_bytes(self) -> int:
+        """What is reserved above any plan."""
+        return self._excess_bytes
+
+    def make(self, plan: MemoryPlan) -> None:
+        """Hold what `plan` says."""
+        self._plan = plan
+        self._trimmed_bytes = None
+
+    def correct(self, report: ServingReport) -> None:
+        """Count what the worker found."""
+        if self._plan is not None:
+            self._plan = self._plan.corrected(report)
+
+    def release(self) -> None:
+        """The memory is given back."""
+        self._plan = None
+        self._trimmed_bytes = None
+        self.measured_bytes = 0
+
+    def begin_trim(self) -> None:
+        """From now on the model is trimmed; it counts as before until `end_trim`."""
+        self._trimmed_bytes = self.full_bytes
+
+    def end_trim(self, measured_bytes: int) -> None:
+        """The caches are given back, and this is what the process takes without them."""
+        self.measured_bytes = measured_bytes
+        if self._plan is not None:
+            self._trimmed_bytes = max(self._plan.footprint.fixed_bytes, measured_bytes)
+
+    def regain(self) -> None:
+        """Count the caches again: there is room for them."""
+        self._trimmed_bytes = None
+
+    def measure(self, measured_bytes: int) -> bool:
+        """Note what the process takes; whether that is more than was reserved. From then on it is reserved."""
+        self.measured_bytes = measured_bytes
+        if self._plan is None or measured_bytes <= self.num_bytes * _TOLERANCE:
+            return False
+        if self._trimmed_bytes is not None:
+            self._trimmed_bytes = measured_bytes
+        else:
+            self._excess_bytes = measured_bytes - self._plan.num_bytes
+        return True
