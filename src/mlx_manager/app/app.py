@@ -17,10 +17,12 @@ from mlx_manager.api import (
     HttpOptions,
     RequestEdge,
     admin_router,
+    anthropic_router,
     auth_router,
     health_router,
     hub_router,
     metrics_router,
+    models_router,
     openai_router,
     people_router,
     tokens_router,
@@ -48,6 +50,8 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     )
     app.include_router(openai_router)
     app.include_router(tokens_router)
+    app.include_router(anthropic_router)
+    app.include_router(models_router)
     app.include_router(health_router)
     app.include_router(hub_router)
     app.include_router(admin_router)

@@ -167,7 +167,14 @@ class Serving:
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
         )
-        answer = AnswerBuilder(request, prompt, self._vocabulary, reading, self._echo_text(request, prompt))
+        answer = AnswerBuilder(
+            request,
+            prompt,
+            self._vocabulary,
+            reading,
+            self._echo_text(request, prompt),
+            is_cut_to_fit=max_output_tokens < (request.sampling.max_tokens or 0),
+        )
         if grammar is None:
             self._start(tokenized, answer)
         else:
@@ -243,7 +250,7 @@ class Serving:
                 param="messages",
             )
         wanted = sampling.max_tokens or self._options.default_max_tokens
-        if sampling.max_tokens is not None and sampling.max_tokens > room:
+        if sampling.max_tokens is not None and sampling.max_tokens > room and not sampling.fits_context:
             raise ContextLengthExceeded(
                 f"the prompt has {num_prompt_tokens} tokens and max_tokens asks for {sampling.max_tokens} more, "
                 f"{num_prompt_tokens + sampling.max_tokens} together; the context holds {self.max_context}",

@@ -1,45 +1,23 @@
-"""GET /v1/models and /v1/models/{id}."""
+"""Models as OpenAI's dialect lists them."""
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import APIRouter
-from starlette.responses import Response
+from collections.abc import Iterable
 
-from mlx_manager.api.state import ModelsDep
+import msgspec
+
 from mlx_manager.catalog import ModelEntry, ModelKind
-from mlx_manager.errors import ModelNotFound
 from mlx_manager.ipc import ServingReport
 from mlx_manager.pool import ModelStatus
-from mlx_manager.protocols.openai import ModelList, ModelObject, ServingObject, encode_json
-
-router = APIRouter()
+from mlx_manager.protocols.openai import ModelList, ModelObject, ServingObject
 
 
-@router.get("/models")
-async def list_models(models: ModelsDep) -> Response:
-    """Every model that can be asked for, the default model first: many clients take the first."""
-    statuses = sorted(models.statuses(), key=lambda status: status.entry.name != models.default_model)
-    listed = ModelList(data=[model for status in statuses for model in _render_names(status)])
-    return Response(encode_json(listed), media_type="application/json")
+def list_of(statuses: Iterable[ModelStatus]) -> ModelList:
+    """The models, in their order."""
+    return ModelList(data=[model for status in statuses for model in names_of(status)])
 
 
-@router.get("/models/{model_id:path}")
-async def retrieve_model(model_id: str, models: ModelsDep) -> Response:
-    """One model."""
-    statuses = models.statuses()
-    # a name of its own wins over an alias
-    for model in (
-        *map(_render_model, statuses),
-        *(alias for status in statuses for alias in _render_names(status)[1:]),
-    ):
-        if model.id == model_id:
-            return Response(encode_json(model), media_type="application/json")
-    names = ", ".join(status.entry.name for status in statuses) or "none"
-    raise ModelNotFound(f"There is no model {model_id!r}. Models here: {names}.", param="model")
-
-
-def _render_names(status: ModelStatus) -> list[ModelObject]:
+def names_of(status: ModelStatus) -> list[ModelObject]:
     """The model, and behind it once more under each of its aliases: clients offer what is listed."""
     model = _render_model(status)
     return [model, *(msgspec.structs.replace(model, id=alias) for alias in status.overrides.aliases)]
