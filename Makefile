@@ -1,6 +1,7 @@
 # make serve    everything a first run needs, then the server         make check    format, lint, types, imports, tests, docs
 # make test     the whole suite                                       make bench    ours beside the other servers, on this machine
 # make docs     write the generated parts of docs/                    make lock     resolve the dependencies anew
+# make clients  the clients and agents that tests/e2e/clients runs
 # Arguments go through ARGS:  make serve ARGS="--port 8080"   make test ARGS="-k scheduler"   make bench ARGS=--quick
 
 VENV := .venv
@@ -11,7 +12,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test check format lint types imports docs docs-check bench bench-own steady lock clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own steady clients lock clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -55,6 +56,20 @@ bench-own: install
 
 steady: install
 	$(BIN)/python -m benchmarks.steady $(ARGS)
+
+# Clients of others, each with more dependencies than all the rest here: in environments of their own, in no lock. The
+# tests of those that are not there are skipped.
+CLIENTS := build/clients
+CLIENT_FILES := tests/e2e/clients
+clients:
+	@for set in python:requirements apart:requirements-apart; do \
+		folder=$(CLIENTS)/$${set%%:*}; \
+		[ -x $$folder/bin/python ] || "$$(tools/find-python.sh)" -m venv $$folder; \
+		$$folder/bin/python -m pip --disable-pip-version-check --quiet install -r $(CLIENT_FILES)/$${set#*:}.txt || exit 1; \
+	done
+	@command -v npm >/dev/null || { echo "Node is not here: no agents and no Node SDK."; exit 0; }; \
+		mkdir -p $(CLIENTS)/node && cp $(CLIENT_FILES)/package.json $(CLIENTS)/node/ && \
+		npm install --prefix $(CLIENTS)/node --no-audit --no-fund --loglevel=error
 
 # The lock files hold every platform's hashes and no index address. `make lock ARGS=--upgrade` takes newer versions.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(ARGS)

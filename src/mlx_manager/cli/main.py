@@ -17,6 +17,7 @@ from mlx_manager.cli.doctor import doctor
 from mlx_manager.cli.fit import fit
 from mlx_manager.cli.import_gguf import import_model
 from mlx_manager.cli.key import key_commands
+from mlx_manager.cli.launch import AGENT_ARGUMENTS, launch
 from mlx_manager.cli.load import load
 from mlx_manager.cli.models import models
 from mlx_manager.cli.ps import ps
@@ -50,6 +51,7 @@ app.command()(rm)
 app.command()(ps)
 app.command()(load)
 app.command()(unload)
+app.command(context_settings=AGENT_ARGUMENTS)(launch)
 app.command()(fit)
 app.command()(doctor)
 app.command()(bench)

@@ -23,7 +23,7 @@ class RemoteServer:
     def __init__(self, settings: Settings) -> None:
         self.base = base_url(settings.host, settings.port)
         # the key of whoever runs the command, else what the server of this home left for its own user
-        self._token = os.environ.get("MLX_MANAGER_API_KEY") or read_local_token(settings.home)
+        self.token = os.environ.get("MLX_MANAGER_API_KEY") or read_local_token(settings.home)
         # no proxy stands between a command and its own machine
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -42,7 +42,7 @@ class RemoteServer:
 
     def ask(self, method: str, path: str) -> dict[str, Any]:
         """The JSON object that the server answers."""
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         request = urllib.request.Request(f"{self.base}{path}", method=method, headers=headers)
         try:
             with self._opener.open(request, timeout=_PATIENCE_S) as answer:
