@@ -11,9 +11,9 @@ from mlx_manager.hub import STARTER_NAME, ensure_starter
 from mlx_manager.hub.starter import find_installed_gguf
 
 _ROOT = Path(__file__).parents[1]
-_TOGETHER = ("starter", "answers", "console_server")
+_TOGETHER = ("starter", "answers")
 """Fixtures of a whole session that take so long to make that all tests that use one run in one process, first."""
-_CONVERTER = ("models/gguf*.py", "worker/convert.py", "hub/gguf_import.py")
+_CONVERTER = ("models/gguf*.py", "models/families/gguf.py", "worker/convert.py", "hub/gguf_import.py")
 
 
 @pytest.hookimpl(tryfirst=True)

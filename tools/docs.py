@@ -23,6 +23,7 @@ from mlx_manager.catalog import MODEL_SETTINGS
 from mlx_manager.catalog.settings import SETTINGS, load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.models.families import FAMILIES
+from mlx_manager.protocols.anthropic import COUNT_TOKENS_PARAMETERS, MESSAGES_PARAMETERS
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
 from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
 
@@ -133,6 +134,15 @@ def families() -> str:
     return "\n".join(rows)
 
 
+def anthropic_parameters() -> str:
+    """The same for Anthropic's dialect."""
+    rows = ["| parameter | messages | count_tokens | |", "| --- | --- | --- | --- |"]
+    for row in MESSAGES_PARAMETERS.values():
+        count = COUNT_TOKENS_PARAMETERS[row.name].support.value
+        rows.append(f"| `{row.name}` | {row.support.value} | {count} | {_cell(row.note)} |")
+    return "\n".join(rows)
+
+
 def module_map() -> str:
     """Every module with the first line of its docstring, room by room."""
     lines = [f"- `{module.name}`: {_module_summary(module)}" for module in sorted(PACKAGE.glob("*.py"))]
@@ -151,6 +161,7 @@ PARTS = (
     Part("routes.md", "parameters", parameters),
     Part("protocols.md", "response parameters", response_parameters),
     Part("families.md", "families", families),
+    Part("protocols.md", "anthropic parameters", anthropic_parameters),
     Part("structure.md", "modules", module_map),
 )
 

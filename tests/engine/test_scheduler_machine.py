@@ -200,7 +200,7 @@ class Driver:
                 own = contents[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
                 block = self.scheduler.prefix.find(keys[index]) if index < len(keys) else None
                 assert block is None or self.arena.block_holds(block, own)
-                hit = self.scheduler.prefix.find_partial(parent, seq.tokens_of_block(index))
+                hit = self.scheduler.prefix.find_partial(parent, seq.prefix_ids_of_block(index))
                 assert hit is None or self.arena.block_holds(hit.block, own[: hit.num_tokens])
 
 

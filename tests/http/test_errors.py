@@ -164,7 +164,7 @@ def test_body_that_is_not_a_json_object(served: Served, content: bytes, says: st
         ({"content-type": "text/plain"}, "Content-Type"),
         ({"content-type": "application/x-www-form-urlencoded"}, "Content-Type"),
         ({}, "Content-Type"),
-        ({"content-type": "application/json", "content-encoding": "gzip"}, "Content-Encoding"),
+        ({"content-type": "application/json", "content-encoding": "br"}, "Content-Encoding"),
     ],
 )
 def test_body_in_another_form_is_refused(served: Served, headers: dict[str, str], param: str) -> None:

@@ -156,14 +156,15 @@ REFUSALS = {
     "no context": (metadata(llama__context_length=None), "llama.context_length is missing"),
     "one part of several": (metadata(split__count=3), "one of 3 parts"),
     "a type MLX cannot keep": (
-        in_type("blk.1.attn_v.weight", Kind.Q5_0),
-        "'blk.1.attn_v.weight' is stored as Q5_0, which MLX cannot keep",
+        in_type("blk.1.attn_v.weight", Kind.MXFP4),
+        "'blk.1.attn_v.weight' is stored as MXFP4, which MLX cannot keep",
     ),
-    "an unknown tensor": (add_tensor("blk.0.attn_q.bias", 64), "'blk.0.attn_q.bias' is not part of a plain Llama"),
+    "an unknown tensor": (add_tensor("blk.0.attn_q.bias", 64), "'blk.0.attn_q.bias' is not part of a plain llama"),
     "a missing tensor": (lambda tiny: tiny.tensors.pop("blk.1.ffn_up.weight"), "among them 'blk.1.ffn_up.weight'"),
     "a misshapen tensor": (add_tensor("blk.0.attn_k.weight", HIDDEN, HIDDEN), "'blk.0.attn_k.weight' of shape"),
     "unknown rotary frequencies": (add_tensor("rope_freqs.weight", HEAD_DIM // 2), "are not scaled as Llama 3"),
-    "a sentencepiece vocabulary": (metadata(tokenizer__ggml__model="llama"), "tokenizer of this file is of the kind"),
+    "a wordpiece vocabulary": (metadata(tokenizer__ggml__model="bert"), "tokenizer of this file is of the kind 'bert'"),
+    "a sentencepiece vocabulary without bytes": (metadata(tokenizer__ggml__model="llama"), "a token for each byte"),
     "an unknown pre-tokenizer": (metadata(tokenizer__ggml__pre="viking"), "pre-tokenizer 'viking'"),
     "no pre-tokenizer": (metadata(tokenizer__ggml__pre=None), "tokenizer.ggml.pre is missing"),
     "no vocabulary": (metadata(tokenizer__ggml__tokens=None), "tokenizer.ggml.tokens is missing"),
@@ -188,15 +189,15 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, flaw: str) -> 
     assert not list((tmp_path / "models").glob("*"))
 
 
-def test_a_k_quant_is_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_a_quantization_that_is_not_known_is_refused_with_a_way_out(tmp_path: Path) -> None:
     source = tiny_llama().write(tmp_path / "tiny.gguf")
     content = bytearray(source.read_bytes())
     name = b"blk.0.ffn_gate.weight"
     # after the name: the number of dimensions, two lengths, then the type
     at = content.index(name) + len(name) + 4 + 8 + 8
-    content[at : at + 4] = int(Kind.Q4_K).to_bytes(4, "little")
+    content[at : at + 4] = int(Kind.Q3_K).to_bytes(4, "little")
     source.write_bytes(content)
-    with pytest.raises(InvalidRequest, match=r"stored as Q4_K, which MLX cannot keep.*Use a GGUF of this model in"):
+    with pytest.raises(InvalidRequest, match=r"stored as Q3_K, which MLX cannot keep.*Use a GGUF of this model in"):
         imported(tmp_path, source)
 
 

@@ -12,6 +12,7 @@ from mlx_manager.catalog import ModelKind
 from mlx_manager.hub import Inventory
 
 CAUSAL = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+SEEING = {**CAUSAL, "vision_config": {"hidden_size": 8}}
 POOLING = {"modules.json": "[]"}
 CROSS_ENCODER = {"modules.json": "[]", "config_sentence_transformers.json": '{"model_type": "CrossEncoder"}'}
 
@@ -26,7 +27,9 @@ def card(task: str) -> dict[str, str]:
         ("chat", CAUSAL, {}, ModelKind.TEXT),
         ("no-architecture", {"model_type": "llama"}, {}, ModelKind.TEXT),
         ("chat", CAUSAL, card("text-generation"), ModelKind.TEXT),
-        ("sees", {**CAUSAL, "vision_config": {"hidden_size": 8}}, {}, ModelKind.VISION),
+        ("sees", SEEING, {"preprocessor_config.json": "{}"}, ModelKind.VISION),
+        ("sees", SEEING, {"processor_config.json": "{}"}, ModelKind.VISION),
+        ("text-part-alone", SEEING, {}, ModelKind.TEXT),
         ("bare", {"model_type": "bert", "architectures": ["BertModel"]}, {}, ModelKind.EMBEDDING),
         ("bare", {"model_type": "gemma3_text", "architectures": ["Gemma3TextModel"]}, {}, ModelKind.EMBEDDING),
         ("masked", {"model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"]}, {}, ModelKind.EMBEDDING),

@@ -96,6 +96,14 @@ def test_stop_tokens_of_the_family_end_an_answer() -> None:
     assert found == {"<|eot_id|>", "<|eom_id|>"}
 
 
+@pytest.mark.parametrize("name", ["gemma-3", "gemma-4", "ministral-3", "mistral-small-3.2", "qwen3.5"])
+def test_pictures_are_where_the_template_puts_them(name: str) -> None:
+    tokenizer = tokenizer_of(template_of(name))
+    content = [{"type": "image"}, {"type": "text", "text": "What is this?"}]
+    rendered = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    assert str(rendered).count(style_of(name).family.image_token) == 1
+
+
 def test_the_docs_list_every_family_and_what_its_template_needs() -> None:
     rows = dict(re.findall(r"^\| `([a-z0-9.-]+)` \| ([^|]*) \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE))
     assert rows == {name: told.fixes or "nothing" for name, told in TOLD.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TypeVar
 
 import msgspec
@@ -15,22 +16,56 @@ does not see our answer before it is done."""
 
 
 async def read_json_body(request: Request, max_body_bytes: int) -> bytes:
-    """The whole body. Raises `PayloadTooLarge`, and `InvalidRequest` when it is not sent as plain JSON.
+    """The whole body. decompressed where it has to be; the bound holds for both forms. Raises `PayloadTooLarge`, and
+    `InvalidRequest` when it is not sent as JSON.
 
     Other content types are refused, not guessed: a web page may send those to a local server without asking first.
     """
-    _check_headers(request)
+    unpacker = _check_headers(request)
     chunks: list[bytes] = []
-    num_bytes = 0
+    num_sent = num_bytes = 0
     async for chunk in request.stream():
-        num_bytes += len(chunk)
-        if num_bytes <= max_body_bytes:
-            chunks.append(chunk)
-        elif num_bytes > max_body_bytes * _DRAIN_FACTOR:
+        num_sent += len(chunk)
+        if max(num_sent, num_bytes) <= max_body_bytes:
+            unpacked = chunk if unpacker is None else unpacker.unpack(chunk, max_body_bytes + 1 - num_bytes)
+            num_bytes += len(unpacked)
+            chunks.append(unpacked)
+        elif num_sent > max_body_bytes * _DRAIN_FACTOR:
             break
-    if num_bytes > max_body_bytes:
+    if max(num_sent, num_bytes) > max_body_bytes:
         raise PayloadTooLarge(f"The body is larger than the {max_body_bytes} bytes accepted (setting max_body).")
+    if unpacker is not None:
+        unpacker.check_end()
     return b"".join(chunks)
+
+
+class _Unpacker:
+    """Decompresses a body as it comes, never to more than is asked of it at once."""
+
+    def __init__(self, encoding: str, wbits: int) -> None:
+        self._encoding = encoding
+        self._stream = zlib.decompressobj(wbits)
+
+    def unpack(self, chunk: bytes, most: int) -> bytes:
+        """At most `most` bytes of what `chunk` adds; the rest is not kept, because the body is too large then."""
+        try:
+            return self._stream.decompress(chunk, most)
+        except zlib.error:
+            raise self._broken() from None
+
+    def check_end(self) -> None:
+        """Raises `InvalidRequest` where the body ended before its compressed form did, or goes on behind it."""
+        if not self._stream.eof or self._stream.unused_data:
+            raise self._broken()
+
+    def _broken(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"The body is not what {self._encoding} makes: send it whole, or uncompressed.", param="Content-Encoding"
+        )
+
+
+_WINDOWS = {"gzip": zlib.MAX_WBITS + 16, "x-gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
+"""The forms that bodies are decompressed from, in zlib's words."""
 
 
 async def read_struct(request: Request, max_body_bytes: int, form: type[_Form]) -> _Form:
@@ -49,7 +84,8 @@ async def read_struct(request: Request, max_body_bytes: int, form: type[_Form]) 
 _Form = TypeVar("_Form", bound=msgspec.Struct)
 
 
-def _check_headers(request: Request) -> None:
+def _check_headers(request: Request) -> _Unpacker | None:
+    """What decompresses the body; None where nothing has to."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise InvalidRequest(
@@ -57,7 +93,11 @@ def _check_headers(request: Request) -> None:
             param="Content-Type",
         )
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    if encoding in ("", "identity"):
+        return None
+    if encoding not in _WINDOWS:
         raise InvalidRequest(
-            f"Bodies compressed with {encoding[:40]} are not accepted: send it uncompressed.", param="Content-Encoding"
+            f"Bodies compressed with {encoding[:40]} are not accepted: send gzip, deflate, or it uncompressed.",
+            param="Content-Encoding",
         )
+    return _Unpacker(encoding, _WINDOWS[encoding])

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_manager.api.dialect import speaks_anthropic
 from mlx_manager.api.errors import HostNotAllowed, error_response, internal_error, stopping_error
 from mlx_manager.api.origin import is_accountable, origin_of
 from mlx_manager.api.state import REQUEST_ID_KEY
@@ -52,20 +53,22 @@ class RequestEdge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers.update(answer_headers)
+                sent = MutableHeaders(scope=message)
+                sent["x-request-id"] = request_id
+                if speaks_anthropic(scope):
+                    sent["request-id"] = request_id
+                sent.update(answer_headers)
             await send(message)
 
         try:
             if not self._is_allowed(headers.get("host", "")):
-                await error_response(_refuse_host(headers.get("host", "")))(scope, receive, send_with_id)
+                await error_response(_refuse_host(headers.get("host", "")), scope)(scope, receive, send_with_id)
                 return
             await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # the server stops and has waited long enough; the task ends here either way
             if not status:
-                await error_response(stopping_error())(scope, receive, send_with_id)
+                await error_response(stopping_error(), scope)(scope, receive, send_with_id)
         except ClientDisconnect:
             # in the middle of its body: nobody is there to be answered
             return
@@ -73,7 +76,7 @@ class RequestEdge:
             _logger.exception("request %s (%s %s) failed", request_id, scope["method"], scope["path"])
             if status:
                 raise
-            await error_response(internal_error(request_id))(scope, receive, send_with_id)
+            await error_response(internal_error(request_id), scope)(scope, receive, send_with_id)
         finally:
             gateway = scope.get("state", {}).get("gateway")
             if is_accountable(scope) and not origin.num_records and gateway is not None:

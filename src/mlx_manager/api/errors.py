@@ -1,4 +1,4 @@
-"""Errors as HTTP answers, in OpenAI's form."""
+"""Errors as HTTP answers, in the form of the dialect that was spoken."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
+from mlx_manager.api.dialect import speaks_anthropic
 from mlx_manager.errors import InvalidRequest, MlxManagerError, NotAuthenticated, ShuttingDown
 from mlx_manager.ir import current_origin
-from mlx_manager.protocols.openai import encode_error
+from mlx_manager.protocols import anthropic, openai
 
 
 class HostNotAllowed(MlxManagerError):
@@ -44,8 +46,8 @@ class MethodNotAllowed(InvalidRequest):
     code = "method_not_allowed"
 
 
-def error_response(error: MlxManagerError) -> Response:
-    """The answer to a request that failed before anything of its answer was sent."""
+def error_response(error: MlxManagerError, scope: Scope) -> Response:
+    """The answer to the request of `scope`, which failed before anything of its answer was sent."""
     current_origin().error_code = error.code
     headers = {}
     if error.retry_after_s is not None:
@@ -54,7 +56,11 @@ def error_response(error: MlxManagerError) -> Response:
         headers["retry-after"] = "1"
     if error.status == NotAuthenticated.status:
         headers["www-authenticate"] = "Bearer"
-    return Response(encode_error(error), error.status, headers=headers, media_type="application/json")
+    status, body = error.status, openai.encode_error(error)
+    if speaks_anthropic(scope):
+        status = anthropic.error_status(error)
+        body = anthropic.encode_json(anthropic.error_body(error, current_origin().request_id))
+    return Response(body, status, headers=headers, media_type="application/json")
 
 
 def internal_error(request_id: str) -> MlxManagerError:
@@ -71,24 +77,25 @@ _STATUSES_TO_RETRY = (429, 503)
 
 
 async def _handle_our_error(request: Request, error: MlxManagerError) -> Response:
-    return error_response(error)
+    return error_response(error, request.scope)
 
 
 async def _handle_wrong_parameter(request: Request, error: RequestValidationError) -> Response:
     """A parameter in the path or the query that FastAPI refused."""
     first = error.errors()[0]
     name = str(first["loc"][-1])
-    return error_response(InvalidRequest(f"{name}: {first['msg']}.", param=name))
+    return error_response(InvalidRequest(f"{name}: {first['msg']}.", param=name), request.scope)
 
 
 async def _handle_http_exception(request: Request, error: HTTPException) -> Response:
     """The router's own refusals."""
     if error.status_code == 404:
-        return error_response(_no_such_path(request))
+        return error_response(_no_such_path(request), request.scope)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         response = error_response(
-            MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}. Allowed: {allowed}.")
+            MethodNotAllowed(f"{request.method} is not allowed on {request.url.path}. Allowed: {allowed}."),
+            request.scope,
         )
         response.headers["allow"] = allowed
         return response

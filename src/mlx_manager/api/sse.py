@@ -1,10 +1,11 @@
-"""A stream of Server-Sent Events as an HTTP answer, which comments on silence and ends when the client goes."""
+"""A stream of Server-Sent Events as an HTTP answer, which fills silence and ends when the client goes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -12,8 +13,17 @@ from starlette.types import Receive, Scope, Send
 from mlx_manager.api.disconnect import UntilDisconnect
 from mlx_manager.api.errors import stopping_error
 
-_COMMENT = b": keep-alive\n\n"
 _PROGRESS_PERIOD_S = 0.5
+
+
+@dataclass(frozen=True)
+class Silence:
+    """What a stream does while there is nothing to send."""
+
+    keepalive_s: float
+    start_wait_s: float
+    frame: bytes = b": keep-alive\n\n"
+    """A comment, or an event for clients that wait for one."""
 
 
 class EventStream(Response):
@@ -21,7 +31,7 @@ class EventStream(Response):
 
     The headers wait for the first frame, at most `start_wait_s`: an error raised before is raised on, for the exception
     handlers to answer with its own status. Once the headers are out, an error becomes `error_frame(error)` and ends the
-    stream; so does the server's end. After `keepalive_s` of silence a comment goes out. A `client` that goes has
+    stream; so does the server's end. After `keepalive_s` of silence its frame goes out. A `client` that goes has
     `frames` cancelled at once. `late_headers` are asked for when the headers go out; one that comes up only afterwards
     is said in a comment before the next frame. Until the first frame, `waiting_for` is asked what it is waited for, and
     what it says goes out in a comment whenever it has changed.
@@ -35,8 +45,7 @@ class EventStream(Response):
         *,
         client: UntilDisconnect,
         error_frame: Callable[[Exception], bytes],
-        keepalive_s: float,
-        start_wait_s: float,
+        silence: Silence,
         headers: Mapping[str, str],
         late_headers: Callable[[], Mapping[str, str]] = dict,
         waiting_for: Callable[[], str | None] = lambda: None,
@@ -49,8 +58,9 @@ class EventStream(Response):
         self._client = client
         self._late_headers = late_headers
         self._error_frame = error_frame
-        self._keepalive_s = keepalive_s
-        self._start_wait_s = min(start_wait_s, keepalive_s)
+        self._silence_frame = silence.frame
+        self._keepalive_s = silence.keepalive_s
+        self._start_wait_s = min(silence.start_wait_s, silence.keepalive_s)
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """As every answer's, but without a content-length: the stream's is not known."""
@@ -80,7 +90,7 @@ class EventStream(Response):
             await wire.end()
 
     async def _keep_alive(self, wire: _Wire) -> None:
-        """Send the headers when the first frame is long in coming, then comments into every silence.
+        """Send the headers when the first frame is long in coming, then fill every silence.
 
         One timer for the whole stream, not one per frame.
         """
@@ -90,7 +100,7 @@ class EventStream(Response):
         while True:
             silence_s = wire.silence_s()
             if silence_s >= self._keepalive_s:
-                await wire.write(_COMMENT)
+                await wire.fill(self._silence_frame)
                 silence_s = 0.0
             await asyncio.sleep(self._keepalive_s - silence_s)
 
@@ -102,7 +112,7 @@ class EventStream(Response):
                 await wire.comment(waiting_for)
                 told = waiting_for
             elif wire.silence_s() >= self._keepalive_s:
-                await wire.comment("keep-alive")
+                await wire.fill(self._silence_frame)
             await asyncio.sleep(min(_PROGRESS_PERIOD_S, self._keepalive_s))
 
 
@@ -134,6 +144,13 @@ class _Wire:
             await self._start()
             self.has_frames = True
             await self._send({"type": "http.response.body", "body": self._missed_headers() + chunk, "more_body": True})
+            self._last_write_s = self._loop.time()
+
+    async def fill(self, silence_frame: bytes) -> None:
+        """Send `silence_frame`, which is no part of the answer."""
+        async with self._turn:
+            await self._start()
+            await self._send({"type": "http.response.body", "body": silence_frame, "more_body": True})
             self._last_write_s = self._loop.time()
 
     async def comment(self, text: str) -> None:

@@ -22,6 +22,8 @@ class Segment:
     source_row: int | None
     """Row of the previous step's samples that holds the input token; None where the host knows it."""
     block_table: tuple[int, ...]
+    inputs: object | None = None
+    """As the sequence's."""
 
     @property
     def num_tokens(self) -> int:

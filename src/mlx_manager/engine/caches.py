@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlx import nn
-from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache
+
+_MODULES = ("mlx_lm.models.cache", "mlx_vlm.models.cache")
+"""Both have classes of these names, which do the same; the second is loaded where a model of it is."""
 
 
 class UnknownCache(Exception):
@@ -26,35 +29,43 @@ class CacheLayout:
         """Per attention leaf: how many positions a token sees, itself included; None: all before it."""
         self.state_sizes: list[int] = []
         """Per state leaf: how many arrays it holds."""
+        self._state_classes: list[type[Any]] = []
         for leaf in _leaves(self._entries):
-            if type(leaf) is KVCache:
+            kind = _kind(leaf)
+            if kind == "KVCache":
                 self.windows.append(None)
-            elif type(leaf) is RotatingKVCache and leaf.keep == 0:
+            elif kind == "RotatingKVCache" and leaf.keep == 0:
                 self.windows.append(leaf.max_size)
-            elif type(leaf) is ArraysCache:
+            elif kind == "ArraysCache":
                 self.state_sizes.append(len(leaf.cache))
+                self._state_classes.append(type(leaf))
             else:
                 raise UnknownCache(type(leaf).__name__)
 
-    def assemble(self, views: list[Any], states: list[ArraysCache]) -> list[Any]:
+    def assemble(self, views: list[Any], states: list[Any]) -> list[Any]:
         """The list a model takes for its cache, with `views` for its attention leaves and `states` for the others."""
         views_left, states_left = iter(views), iter(states)
 
         def build(entry: Any) -> Any:
-            if isinstance(entry, CacheList):
-                return CacheList(*(build(inner) for inner in entry.caches))
-            return next(states_left) if type(entry) is ArraysCache else next(views_left)
+            if _kind(entry) == "CacheList":
+                return type(entry)(*(build(inner) for inner in entry.caches))
+            return next(states_left) if _kind(entry) == "ArraysCache" else next(views_left)
 
         return [build(entry) for entry in self._entries]
 
-    def new_states(self) -> list[ArraysCache]:
+    def new_states(self) -> list[Any]:
         """Empty states, as before the first token."""
-        return [ArraysCache(size) for size in self.state_sizes]
+        return [made(size) for made, size in zip(self._state_classes, self.state_sizes, strict=True)]
+
+
+def _kind(entry: Any) -> str:
+    """The name of a cache's class; empty for one of a model's own, whatever it is called."""
+    return type(entry).__name__ if type(entry).__module__ in _MODULES else ""
 
 
 def _leaves(entries: list[Any]) -> Iterator[Any]:
     for entry in entries:
-        if isinstance(entry, CacheList):
+        if _kind(entry) == "CacheList":
             yield from _leaves(list(entry.caches))
         else:
             yield entry

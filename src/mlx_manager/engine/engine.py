@@ -62,6 +62,10 @@ class EngineRequest:
     max_output_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
     priority: Priority = Priority.NORMAL
+    inputs: object | None = None
+    """What stands in the prompt besides tokens; handed to the runner as it is."""
+    prefix_ids: tuple[int, ...] = ()
+    """With `inputs`: what tells the contents of the prompt's positions apart, see `prefix.content_id`."""
 
 
 @dataclass(frozen=True)
@@ -360,6 +364,8 @@ class Engine:
             request_id=request.request_id,
             choice=choice,
             token_ids=list(request.prompt_token_ids),
+            inputs=request.inputs,
+            prefix_ids=list(request.prefix_ids),
             num_prompt_tokens=len(request.prompt_token_ids),
             max_output_tokens=request.max_output_tokens,
             eos_token_ids=request.eos_token_ids,

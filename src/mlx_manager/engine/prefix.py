@@ -1,8 +1,9 @@
 """The prefix index: finds physical blocks by the tokens they hold and all tokens before them. No tensors here.
 
 The key of a block is a digest of its parent's key, its own tokens and any extra keys, so that equal keys mean equal
-prefixes (vLLM's automatic prefix caching works the same way). A block that is not full is entered under its tokens so
-far; it is never shared, only copied from, because its owner may go on writing behind them.
+prefixes (vLLM's automatic prefix caching works the same way). Where the embeddings of an image stand in a prompt, its
+`content_id`s stand for the tokens. A block that is not full is entered under its tokens so far; it is never shared,
+only copied from, because its owner may go on writing behind them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,16 @@ def block_key(parent: bytes, token_ids: AbstractSequence[int], extra: bytes = b"
     digest = hashlib.blake2b(parent, digest_size=16, key=extra_key)
     digest.update(array("q", token_ids).tobytes())
     return digest.digest()
+
+
+def content_id(digest: bytes, index: int) -> int:
+    """What stands for number `index` of the embeddings of an image in place of a token: below zero, as no token is.
+
+    All images have the same token in a prompt, and it says nothing of what is seen. Equal ids mean the same embedding
+    of the same image, so that keys made of them differ wherever images do, inside a block too.
+    """
+    mixed = hashlib.blake2b(digest + index.to_bytes(8, "little"), digest_size=8).digest()
+    return -1 - (int.from_bytes(mixed, "little") >> 1)
 
 
 @dataclass(frozen=True)

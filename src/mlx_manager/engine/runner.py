@@ -63,6 +63,19 @@ class Runner(Protocol):
         ...
 
 
+class PassArguments(Protocol):
+    """What a model takes in a pass besides tokens and caches, by name: embeddings of images, positions of its own."""
+
+    def __call__(self, segments: list[Segment], plan: PassPlan, tokens: mx.array) -> dict[str, Any]:
+        """For the rows of `plan`, in the order of `segments`; `tokens` are the pass's, [rows, 1] or [1, length]."""
+        ...
+
+
+def no_arguments(segments: list[Segment], plan: PassPlan, tokens: mx.array) -> dict[str, Any]:
+    """A text model takes tokens and caches alone."""
+    return {}
+
+
 class PagedRunner:
     """Runs a model over the arena. Owns the arena and the recurrent states; hooks the model once (see `attach`).
 
@@ -73,7 +86,16 @@ class PagedRunner:
     arena_class = Arena
     """Another one only where a test plants a fault that the check at load has to find."""
 
-    def __init__(self, model: nn.Module, caches: ModelCaches, max_blocks: int, attention: DecodeAttention) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        caches: ModelCaches,
+        max_blocks: int,
+        attention: DecodeAttention,
+        arguments: PassArguments = no_arguments,
+    ) -> None:
+        self._arguments = arguments
+        self.max_blocks = max_blocks
         self._hooks = wrap_attention(model)
         self._model = model
         self._caches = caches
@@ -181,14 +203,16 @@ class PagedRunner:
             self._states.forget(seq_ids[0])
         states = self._states.load(seq_ids) if self.has_states else []
         caches = self._caches.layout.assemble(list(self._views.layers), states)
-        inputs = _input_ids(segments, plan, previous_tokens)
+        tokens = _input_ids(segments, plan, previous_tokens)
+        tokens = tokens.reshape(1, -1) if is_sequence else tokens
+        arguments = self._arguments(segments, plan, tokens)
         picked = None if rows == list(range(plan.num_rows)) else mx.array(rows)
         if self._selection is not None:
             self._selection.pick = None if picked is None else (picked, is_sequence)
         self._activate(self._views)
         self.attention.begin(plan)
         try:
-            logits: Any = self._model(inputs.reshape(1, -1) if is_sequence else inputs, cache=caches)
+            logits: Any = self._model(tokens, cache=caches, **arguments)
         finally:
             self.attention.end()
             self._views.clear()

@@ -123,7 +123,7 @@ class Scheduler:
     def commit_token(self, seq: Sequence, token_id: int) -> None:
         """Tell the sequence the token that a step chose for it; its now full blocks become findable."""
         seq.num_sampling -= 1
-        seq.token_ids.append(token_id)
+        seq.append(token_id)
         self._enter_full_blocks(seq)
         self._keep_checkpoints(seq)
 
@@ -251,7 +251,7 @@ class Scheduler:
         """
         if not self._has_prefix_cache or not (self._computing or step.saved_keys):
             return False
-        chain_keys(seq.token_ids, seq.block_keys)
+        chain_keys(seq.prefix_ids, seq.block_keys)
         keys = seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]
         if not step.saved_keys.isdisjoint(keys):
             return True
@@ -294,7 +294,7 @@ class Scheduler:
         return True
 
     def _tell_admitted(self, seq: Sequence) -> None:
-        prompt = seq.token_ids[: seq.num_prompt_tokens]
+        prompt = seq.prefix_ids[: seq.num_prompt_tokens]
         lookup = Lookup(seq.num_cached_tokens, seq.num_found_blocks, self._has_prefix_cache)
         report = explain(prompt, lookup, self._memory)
         if self._has_prefix_cache:
@@ -308,7 +308,7 @@ class Scheduler:
         """
         if not self._has_prefix_cache:
             return []
-        chain_keys(seq.token_ids, seq.block_keys)
+        chain_keys(seq.prefix_ids, seq.block_keys)
         keys = seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]
         hits = self._find_blocks(keys)
         seq.num_found_blocks = len(hits)
@@ -348,7 +348,7 @@ class Scheduler:
             return
         num_hits = len(seq.block_table)
         parent = seq.block_keys[num_hits - 1] if num_hits else ROOT_KEY
-        wanted = seq.token_ids[num_hits * BLOCK_SIZE : seq.num_tokens - 1][:BLOCK_SIZE]
+        wanted = seq.prefix_ids[num_hits * BLOCK_SIZE : seq.num_tokens - 1][:BLOCK_SIZE]
         hit = self.prefix.find_partial(parent, wanted, exclude=step.written | self._unproven)
         if hit is None:
             return
@@ -423,6 +423,7 @@ class Scheduler:
                 token_ids=(0,) if is_on_device else tuple(seq.token_ids[start:end]),
                 source_row=seq.source_row if is_on_device else None,
                 block_table=tuple(seq.block_table[: num_blocks_for(end)]),
+                inputs=seq.inputs,
             )
         )
         step.scheduled.add(seq.seq_id)
@@ -476,11 +477,11 @@ class Scheduler:
             return
         num_full = min(seq.num_computed_tokens, len(seq.token_ids)) // BLOCK_SIZE
         if num_full > seq.num_entered_blocks:
-            chain_keys(seq.token_ids, seq.block_keys)
+            chain_keys(seq.prefix_ids, seq.block_keys)
         while seq.num_entered_blocks < num_full:
             index = seq.num_entered_blocks
             parent = seq.block_keys[index - 1] if index else ROOT_KEY
-            self.prefix.enter(seq.block_table[index], parent, seq.tokens_of_block(index))
+            self.prefix.enter(seq.block_table[index], parent, seq.prefix_ids_of_block(index))
             self._retract(seq.block_keys[index], seq)
             seq.num_entered_blocks += 1
 
@@ -490,7 +491,7 @@ class Scheduler:
             num_blocks, checkpoint = seq.pending_checkpoints[0]
             if num_blocks * BLOCK_SIZE > len(seq.token_ids):
                 return
-            chain_keys(seq.token_ids, seq.block_keys)
+            chain_keys(seq.prefix_ids, seq.block_keys)
             self._checkpoints.keep(seq.block_keys[num_blocks - 1], checkpoint)
             del seq.pending_checkpoints[0]
 
@@ -515,11 +516,11 @@ class Scheduler:
             self._enter_full_blocks(seq)
             num_known = min(seq.num_computed_tokens, len(seq.token_ids))
             if seq.block_table:
-                self._memory.end(seq.seq_id, seq.token_ids[:num_known], seq.num_prompt_tokens)
+                self._memory.end(seq.seq_id, seq.prefix_ids[:num_known], seq.num_prompt_tokens)
             index, num_in_last = divmod(num_known, BLOCK_SIZE)
             if num_in_last and index < len(seq.block_table) and self.blocks.num_references(seq.block_table[index]) == 1:
                 parent = seq.block_keys[index - 1] if index else ROOT_KEY
-                self.prefix.enter(seq.block_table[index], parent, seq.tokens_of_block(index)[:num_in_last])
+                self.prefix.enter(seq.block_table[index], parent, seq.prefix_ids_of_block(index)[:num_in_last])
         # Last blocks first, so that the beginning of a prefix outlives its end.
         for block in reversed(seq.block_table[seq.num_holes :]):
             self.blocks.release(block, keep=block in self.prefix)

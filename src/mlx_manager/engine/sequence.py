@@ -54,6 +54,10 @@ class Sequence:
     choice: int
     token_ids: list[int]
     """Prompt and output, as far as the host knows them."""
+    inputs: object | None = None
+    """What stands in the prompt besides tokens, for the runner alone; None where there is nothing."""
+    prefix_ids: list[int] = field(default_factory=list)
+    """`token_ids` as the prefix cache knows them: the same list, but where there are `inputs`, see `content_id`."""
     num_prompt_tokens: int
     max_output_tokens: int
     eos_token_ids: frozenset[int]
@@ -87,6 +91,18 @@ class Sequence:
     forks: list[Sequence] = field(default_factory=list)
     """Sequences of the same prompt that start from this one's blocks once the prompt is prefilled."""
 
+    def __post_init__(self) -> None:
+        if self.inputs is None:
+            self.prefix_ids = self.token_ids
+        elif len(self.prefix_ids) != len(self.token_ids):
+            raise ValueError("a sequence with inputs needs a prefix id for each of its tokens")
+
+    def append(self, token_id: int) -> None:
+        """One more token is known."""
+        self.token_ids.append(token_id)
+        if self.prefix_ids is not self.token_ids:
+            self.prefix_ids.append(token_id)
+
     @property
     def num_tokens(self) -> int:
         """All tokens, known to the host or still on the device."""
@@ -117,6 +133,6 @@ class Sequence:
         """Whether the host knows all the tokens that the length limit allows."""
         return len(self.token_ids) - self.num_prompt_tokens >= self.max_output_tokens
 
-    def tokens_of_block(self, index: int) -> list[int]:
-        """The known tokens of logical block `index`."""
-        return self.token_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
+    def prefix_ids_of_block(self, index: int) -> list[int]:
+        """The known prefix ids of logical block `index`."""
+        return self.prefix_ids[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]

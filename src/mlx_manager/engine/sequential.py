@@ -6,7 +6,8 @@ For models the paged path does not carry, or failed to agree on. Slower, but wha
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence as AbstractSequence
+from typing import Any, Protocol
 
 import mlx.core as mx
 from mlx import nn
@@ -18,15 +19,28 @@ from mlx_manager.engine.runner import Launched
 from mlx_manager.engine.sampler import choose
 
 
-class SequentialRunner:
-    """Runs any model mlx-lm can load. Owns one library cache per live sequence.
+class Begin(Protocol):
+    """How a library begins with a whole prompt that may hold more than tokens."""
 
-    The scheduler's blocks stand for memory only here; it must be told to keep no prefix cache.
+    def __call__(
+        self, token_ids: AbstractSequence[int], inputs: object | None, cache: list[Any]
+    ) -> tuple[mx.array, dict[str, Any]]:
+        """The logits of the prompt, [1, length, vocabulary], and what later calls of the model are given by name."""
+        ...
+
+
+class SequentialRunner:
+    """Runs any model the library can load. Owns one library cache per live sequence.
+
+    The scheduler's blocks stand for memory only here; it must be told to keep no prefix cache. With `begin` prompts
+    come whole, and one request at a time.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, begin: Begin | None = None) -> None:
         self._model = model
+        self._begin = begin
         self._caches: dict[int, list[Any]] = {}
+        self._later: dict[int, dict[str, Any]] = {}
 
     @property
     def arena_bytes(self) -> int:
@@ -37,12 +51,14 @@ class SequentialRunner:
         """Build a step without starting it; with masks, its forward pass is started."""
         for seq_id in batch.ended:
             self._caches.pop(seq_id, None)
+            self._later.pop(seq_id, None)
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
         logits = [self._forward(segment, previous_tokens) for segment in batch.segments]
         for sample in batch.samples:
             leader = batch.segments[sample.segment].seq_id
             if sample.seq_id != leader:
                 self._caches[sample.seq_id] = copy.deepcopy(self._caches[leader])
+                self._later[sample.seq_id] = self._later.get(leader, {})
         samples = None
         if batch.samples:
             rows = mx.concatenate([logits[sample.segment] for sample in batch.samples])
@@ -58,11 +74,16 @@ class SequentialRunner:
         """The logits behind the segment's last token, [1, vocabulary]."""
         if segment.start == 0:
             self._caches[segment.seq_id] = make_prompt_cache(self._model)
+            if self._begin is not None:
+                begun, later = self._begin(segment.token_ids, segment.inputs, self._caches[segment.seq_id])
+                self._later[segment.seq_id] = later
+                return begun[:, -1]
         if segment.source_row is not None and previous_tokens is not None:
             tokens = previous_tokens[segment.source_row].reshape(1, 1)
         else:
             tokens = mx.array([segment.token_ids])
-        logits: mx.array = self._model(tokens, cache=self._caches[segment.seq_id])
+        later = self._later.get(segment.seq_id, {})
+        logits: mx.array = self._model(tokens, cache=self._caches[segment.seq_id], **later)
         return logits[:, -1]
 
 

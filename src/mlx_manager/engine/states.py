@@ -7,9 +7,9 @@ for a batch. As long as the same sequences decode together, their batch is passe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import ArraysCache
 
 from mlx_manager.engine.caches import CacheLayout
 
@@ -52,7 +52,7 @@ class StateStore:
         leaves = self._rows[seq_id].batch
         return tuple(None if array is None else array.shape[1:] for leaf in leaves for array in leaf)
 
-    def load(self, seq_ids: list[int]) -> list[ArraysCache]:
+    def load(self, seq_ids: list[int]) -> list[Any]:
         """The states of `seq_ids` as the model takes them; empty ones for a single sequence that has none yet."""
         caches = self._layout.new_states()
         if len(seq_ids) == 1 and seq_ids[0] not in self._rows:
@@ -61,7 +61,7 @@ class StateStore:
             cache.cache = list(leaf)
         return caches
 
-    def store(self, seq_ids: list[int], caches: list[ArraysCache]) -> None:
+    def store(self, seq_ids: list[int], caches: list[Any]) -> None:
         """Take the states back from the model after a pass."""
         batch: State = [list(cache.cache) for cache in caches]
         for row, seq_id in enumerate(seq_ids):

@@ -63,6 +63,59 @@ def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int) -> 
     return Verdict(True, worst, "logits agree with the library's cache, alone and mixed")
 
 
+@dataclass(frozen=True)
+class ProbePrompt:
+    """A prompt that holds more than tokens, for the check, with what the library makes of it."""
+
+    token_ids: tuple[int, ...]
+    """The prompt's, and one behind it."""
+    inputs: object
+    split: int
+    """Where the prompt is cut into two chunks: in the middle of what is no token."""
+    expected: tuple[mx.array, mx.array]
+    """The library's logits behind the prompt, and behind the token after it; [vocabulary] each."""
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that it takes."""
+        return num_blocks_for(len(self.token_ids))
+
+
+def check_inputs(model: nn.Module, runner: PagedRunner, probe: ProbePrompt, vocabulary_size: int) -> Verdict:
+    """The same for a prompt that holds more than tokens, beside a row of text. Nothing else may run on `runner`."""
+    table = tuple(range(num_blocks_for(len(probe.token_ids))))
+    num_prompt_tokens = len(probe.token_ids) - 1
+    text = _tokens(1, 9 + 1, vocabulary_size)
+    expected_text = _library_logits(model, text, 9)
+
+    def chunk(start: int, end: int) -> Segment:
+        return Segment(0, start, probe.token_ids[start:end], None, table[: num_blocks_for(end)], probe.inputs)
+
+    def beside(start: int, end: int) -> Segment:
+        return Segment(1, start, text[start:end], None, (len(table),))
+
+    def run(*segments: Segment) -> list[mx.array]:
+        batch = Batch(segments, (), (), (), (), (), (), (), num_blocks=len(table) + 1)
+        logits = runner.logits(batch)
+        mx.eval(logits)
+        return [logits[index] for index in range(len(segments))]
+
+    try:
+        run(chunk(0, probe.split))
+        prompts = run(beside(0, 9), chunk(probe.split, num_prompt_tokens))
+        decodes = run(chunk(num_prompt_tokens, num_prompt_tokens + 1), beside(9, 10))
+    except _MODEL_ERRORS as error:
+        return Verdict(False, 0.0, f"the paged path does not carry its images: {type(error).__name__}: {error}")
+    runner.reset()
+    found = (*prompts, *decodes)
+    wanted = (expected_text[0], probe.expected[0], probe.expected[1], expected_text[1])
+    worst = max(_difference(logits, reference) for logits, reference in zip(found, wanted, strict=True))
+    tolerance = _TOLERANCE.get(expected_text.dtype, _TOLERANCE[mx.bfloat16])
+    if not worst <= tolerance:
+        return Verdict(False, worst, f"logits of a prompt with an image differ from the library's by {worst:.2g}")
+    return Verdict(True, worst, "logits agree with the library's, with an image and beside it")
+
+
 class _Canary:
     """The rows and the blocks they are given: row 2 in blocks 7, 2 and 5, row 1 in 3 …, scattered on purpose."""
 

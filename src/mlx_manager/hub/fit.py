@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from mlx_manager.catalog import LoadOptions, ModelEntry, render_size
+from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind, render_size
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub.footprint import BLOCK_TOKENS, Footprint, num_blocks_for
 from mlx_manager.hub.layer_memory import (
@@ -21,7 +21,7 @@ from mlx_manager.hub.layer_memory import (
     num_attention_heads,
 )
 from mlx_manager.hub.safetensors_header import read_tensors
-from mlx_manager.hub.weights import ResidentWeights, loaded_tensors, resident_weights
+from mlx_manager.hub.weights import ResidentWeights, loaded_tensors, resident_weights, seeing_tensors
 
 MEMORY_SHARE = 0.75
 """Part of a machine's memory that models may take."""
@@ -56,9 +56,11 @@ def predict_footprint(
     nested = config.get("text_config")
     text = {**config, **nested} if isinstance(nested, dict) else config
     quantization = config.get("quantization") or config.get("quantization_config") or {}
-    tensors = loaded_tensors(read_tensors(folder), text)
+    sees = entry.kind is ModelKind.VISION
+    on_disk = read_tensors(folder)
+    tensors = loaded_tensors(on_disk, text)
     weights = resident_weights(
-        tensors,
+        tensors | (seeing_tensors(on_disk) if sees else {}),
         quantization,
         options.dtype,
         is_cpu_backend=is_cpu_backend,
@@ -79,7 +81,9 @@ def predict_footprint(
         checkpoint_share=_CHECKPOINT_SHARE if kept.state_bytes else 0.0,
         activation_bytes=step.fixed_bytes,
         activation_bytes_per_context_token=step.bytes_per_context_token,
-        process_bytes=_PROCESS_BYTES + _TOKENIZER_GROWTH * _size(folder / "tokenizer.json"),
+        process_bytes=_PROCESS_BYTES
+        + _TOKENIZER_GROWTH * _size(folder / "tokenizer.json")
+        + (options.image_cache_bytes if sees else 0),
         max_context=min(int(own_context), options.max_context or int(own_context)),
         dtype=_describe(weights),
         is_known=_is_known(text, kept),

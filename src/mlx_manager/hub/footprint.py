@@ -33,7 +33,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     activation_bytes_per_context_token: int
     """What each token of the longest context adds to that."""
     process_bytes: int
-    """The worker process with its libraries and the tokenizer, without a model."""
+    """The worker process with its libraries and the tokenizer, without a model; with what one that sees keeps of
+    images."""
     max_context: int
     """Tokens that the model and the options allow."""
     dtype: str

@@ -29,18 +29,25 @@ class ConvertLine(msgspec.Struct, frozen=True):
     error: ErrorInfo | None = None
 
 
-def import_gguf(home: Path, source: Path, *, name: str, force: bool, report: Report) -> ModelEntry:
+def import_gguf(
+    home: Path, source: Path, *, name: str, force: bool, report: Report, chat_template: Path | None = None
+) -> ModelEntry:
     """Make the model of the GGUF file `source` part of the inventory under `name`, which may be `org/name`.
 
+    The file `chat_template` holds the template to take in place of the one in `source`.
     Raises `InvalidRequest` for what cannot be imported, `MlxManagerError` when the conversion breaks.
     """
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"{name!r} cannot be a model's name: it takes letters, digits, . _ - and one / inside.")
     if not source.is_file():
         raise InvalidRequest(f"There is no file {source}.")
+    if chat_template is not None and not chat_template.is_file():
+        raise InvalidRequest(f"There is no file {chat_template}.")
     inventory = Inventory(home)
     target = inventory.models_folder / name
     arguments = [str(source), str(target), *(["--force"] if force else [])]
+    if chat_template is not None:
+        arguments += ["--chat-template", str(chat_template)]
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(
             [sys.executable, "-m", "mlx_manager.worker.convert", *arguments],

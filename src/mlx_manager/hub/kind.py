@@ -26,7 +26,7 @@ def find_kind(folder: Path, name: str, config: Mapping[str, object]) -> ModelKin
     """The kind of the model in `folder`.
 
     In this order: a head that classifies; sentence-transformers' files; an encoder without a head; what the model card
-    says; the name, for conversions that lost all of these; an image tower.
+    says; the name, for conversions that lost all of these; an image tower with what prepares images for it.
     """
     architecture = _architecture(config)
     task = _card_task(folder)
@@ -42,7 +42,14 @@ def find_kind(folder: Path, name: str, config: Mapping[str, object]) -> ModelKin
         return ModelKind.RERANKER
     if by_card is ModelKind.EMBEDDING or _EMBEDDING_NAME.search(last_part):
         return ModelKind.EMBEDDING
-    return ModelKind.VISION if isinstance(config.get("vision_config"), dict) else ModelKind.TEXT
+    return ModelKind.VISION if _can_see(folder, config) else ModelKind.TEXT
+
+
+def _can_see(folder: Path, config: Mapping[str, object]) -> bool:
+    """Whether a folder has an image tower, and what images are prepared with: conversions of the text part have not."""
+    if not isinstance(config.get("vision_config"), dict):
+        return False
+    return any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
 
 
 def _architecture(config: Mapping[str, object]) -> str:

@@ -12,11 +12,12 @@ from mlx_manager.hub.safetensors_header import DTYPE_BITS, Tensor
 _FORMAT_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _MAX_MEMORY_SHARE = 0.7
 """As `models.loading` has it: weights are dequantized when they then take at most this part of what is available."""
-_IS_DROPPED = re.compile(
-    r"rotary_emb\.inv_freq$|\.masked_bias$|(^|\.)mtp\."
-    r"|(^|\.)(vision_tower|vision_model|visual|audio_tower|embed_audio|embed_vision|multi_modal_projector)\."
+_IS_DROPPED = re.compile(r"rotary_emb\.inv_freq$|\.masked_bias$|(^|\.)mtp\.|(^|\.)(audio_tower|embed_audio)\.")
+"""Tensors that the models leave out: computed anew, for training, or of the parts that hear."""
+_SEES = re.compile(
+    r"(^|\.)(vision_tower|vision_model|vision_encoder|visual|embed_vision|multi_modal_projector|connector)\."
 )
-"""Tensors that mlx-lm's models leave out: computed anew, for training, or of the parts that see and hear."""
+"""Tensors of the parts that see, which a text model leaves out."""
 _STAYS_QUANTIZED = re.compile(r"\.(embed_q|unembed_out)$")
 """Per-head products of latent attention; mlx-lm's `dequantize_model` passes them by."""
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -40,16 +41,22 @@ class ResidentWeights:
 
 
 def loaded_tensors(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Those of `tensors` that the text model keeps. `config` is the text model's."""
+    """Those of `tensors` that the language model keeps. `config` is the language model's."""
     num_layers = config.get("num_hidden_layers")
     has_head = not config.get("tie_word_embeddings", False)
     return {
         name: tensor
         for name, tensor in tensors.items()
         if not _IS_DROPPED.search(name)
+        and not _SEES.search(name)
         and (has_head or not re.search(r"(^|\.)lm_head\.", name))
         and (not isinstance(num_layers, int) or (layer_of(name) or 0) < num_layers)
     }
+
+
+def seeing_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `tensors` that a vision model sees with."""
+    return {name: tensor for name, tensor in tensors.items() if _SEES.search(name) and not _IS_DROPPED.search(name)}
 
 
 def layer_of(name: str) -> int | None:

@@ -88,6 +88,8 @@ class PartEnd(msgspec.Struct, frozen=True, tag="part_end"):
     choice: int
     is_withdrawn: bool = False
     """What looked like a tool call turned out to be none: its text follows as text, and the part does not count."""
+    signature: str = ""
+    """Of reasoning: what proves it to the provider that it came from, to be sent back with it."""
 
 
 class ChoiceEnd(msgspec.Struct, frozen=True, tag="choice_end"):
@@ -96,6 +98,8 @@ class ChoiceEnd(msgspec.Struct, frozen=True, tag="choice_end"):
     choice: int
     reason: FinishReason
     stop_sequence: str | None = None
+    is_context_full: bool = False
+    """Of the reason LENGTH: it was the context that had no more room, the request would have allowed more."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):

@@ -27,6 +27,7 @@ class Part:
     call_id: str | None = None
     tool_name: str | None = None
     text: str = ""
+    signature: str = ""
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Choice:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason = FinishReason.STOP
     stop_sequence: str | None = None
+    is_context_full: bool = False
 
     def text_of(self, kind: PartKind) -> str:
         """All text of the parts of one kind, joined."""
@@ -66,9 +68,12 @@ async def fold(events: AsyncIterator[Event], num_choices: int) -> Answer:
                 choices[choice].logprobs.extend(logprobs)
             case PartEnd(choice, is_withdrawn=True):
                 choices[choice].parts.pop()
-            case ChoiceEnd(choice, reason, stop_sequence):
-                choices[choice].finish_reason = reason
-                choices[choice].stop_sequence = stop_sequence
+            case PartEnd(choice, signature=signature):
+                choices[choice].parts[-1].signature = signature
+            case ChoiceEnd(choice):
+                choices[choice].finish_reason = event.reason
+                choices[choice].stop_sequence = event.stop_sequence
+                choices[choice].is_context_full = event.is_context_full
             case Finished(usage):
                 return Answer(choices, usage)
             case _:

@@ -65,10 +65,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     reasoning: str = ""
     """What an assistant thought before its text, given back by the client."""
+    reasoning_signature: str = ""
+    """What proves `reasoning` to the provider that it came from; empty for a model here."""
     tool_calls: tuple[ToolCall, ...] = ()
     """An assistant's, after its text."""
     tool_call_id: str | None = None
     """Of a tool's message: which call it answers."""
+    is_error: bool = False
+    """Of a tool's message: the call failed, and the content says how."""
 
     @property
     def text(self) -> str:
@@ -89,6 +93,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     parameters: str = '{"type": "object", "properties": {}}'
     strict: bool = False
     """Whether every call of it must match `parameters`, enforced token by token."""
+    is_deferred: bool = False
+    """A message of the conversation describes it, and so the beginning of the prompt does not."""
 
 
 class ToolChoiceMode(StrEnum):
@@ -112,6 +118,8 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     is_enabled: bool | None = None
     effort: str | None = None
     """In words that the model's template knows: low, medium, high."""
+    budget_tokens: int | None = None
+    """Tokens after which thinking is ended; None: it may go on as long as the answer."""
 
 
 class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):
@@ -172,6 +180,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     max_tokens: int | None = None
+    fits_context: bool = False
+    """Lower `max_tokens` to what the context has room for, instead of refusing a request that asks for more."""
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -52,7 +52,7 @@ class ChatTemplate:
         """The text of the whole prompt. Raises one of `template_traits.REFUSALS` where the template refuses it."""
         messages = [_as_template_message(message, self._family) for message in _joined_instructions(prompt.messages)]
         is_none = prompt.tool_choice.mode is ToolChoiceMode.NONE
-        tools = [] if is_none else [_as_template_tool(tool) for tool in prompt.tools]
+        tools = [] if is_none else [_as_template_tool(tool) for tool in prompt.tools if not tool.is_deferred]
         messages, tools = self._with_calls(messages, tools)
         return self._apply(
             self._in_turns(self._with_system(messages)),
@@ -167,7 +167,8 @@ def _joined_instructions(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 def _as_template_message(message: Message, family: Family) -> TemplateMessage:
-    rendered: TemplateMessage = {"role": message.role.value, "content": message.text}
+    content = f"Error: {message.text}" if message.is_error else message.text
+    rendered: TemplateMessage = {"role": message.role.value, "content": content}
     if message.name is not None:
         rendered["name"] = message.name
     if message.reasoning:

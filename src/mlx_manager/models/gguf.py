@@ -1,4 +1,4 @@
-"""A GGUF file of the Llama family made into an ordinary MLX model folder, its quantization kept.
+"""A GGUF file made into an ordinary MLX model folder, its quantization kept. Which families: `families.gguf`.
 
 What would change the answers and is not understood here is refused by name, before anything is written.
 """
@@ -9,43 +9,31 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import mlx.core as mx
-import numpy as np
 import psutil
 
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.models.gguf_config import ROPE_DIVISORS, LlamaShape, find_llama3_scaling, read_shape
+from mlx_manager.models.gguf_blocks import BITS, GROUP_SIZE, read_tensor
+from mlx_manager.models.gguf_config import ROPE_DIVISORS, ModelShape, find_llama3_scaling, read_shape
 from mlx_manager.models.gguf_file import BLOCK_LAYOUTS, GgufHeader, TensorHeader, read_header
 from mlx_manager.models.gguf_tokenizer import ConvertedTokenizer, convert_tokenizer
 
 Report = Callable[[str, float], None]
 """Takes what is being done, for people, and how much of the whole is done, 0 to 1."""
 
-_GROUP_SIZE = 32
-_BITS = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 
 
-def import_gguf(source: Path, target: Path, *, force: bool, report: Report) -> None:
+def import_gguf(source: Path, target: Path, *, force: bool, report: Report, chat_template: str = "") -> None:
     """Write the model of the GGUF file `source` as the folder `target`, whole or not at all.
 
-    An existing `target` is replaced only with `force`. Raises `InvalidRequest`, and `OSError` from the disk.
+    `chat_template` stands in the place of the file's own; where that has none, the family's is taken. An existing
+    `target` is replaced only with `force`. Raises `InvalidRequest`, and `OSError` from the disk.
     """
     report("reading the header", 0.0)
     header = read_header(source)
@@ -54,6 +42,9 @@ def import_gguf(source: Path, target: Path, *, force: bool, report: Report) -> N
     _check_target(source, target, force=force)
     report("building the tokenizer", 0.05)
     tokenizer = convert_tokenizer(header.metadata, shape.num_embeddings)
+    template = chat_template or tokenizer.config.get("chat_template") or shape.family.chat_template
+    if template:
+        tokenizer.config["chat_template"] = template
     report("reading the weights", 0.3)
     weights, shape = _load_weights(source, header, shape)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,15 +62,15 @@ def import_gguf(source: Path, target: Path, *, force: bool, report: Report) -> N
     report("done", 1.0)
 
 
-def _check_tensors(header: GgufHeader, shape: LlamaShape) -> None:
+def _check_tensors(header: GgufHeader, shape: ModelShape) -> None:
     """Refuse any tensor that is missing, unknown, misshapen, or of a type that MLX cannot keep."""
     expected = shape.tensor_shapes()
     counts = Counter(tensor.name for tensor in header.tensors)
     for tensor in header.tensors:
         if tensor.name not in expected:
             raise InvalidRequest(
-                f"Tensor {tensor.name!r} is not part of a plain Llama model of {shape.num_layers} layers, which "
-                "alone can be imported. Use an MLX model folder of this model instead."
+                f"Tensor {tensor.name!r} is not part of a plain {shape.architecture} model of {shape.num_layers} "
+                "layers, which alone can be imported. Use an MLX model folder of this model instead."
             )
         if tensor.shape != expected[tensor.name] or counts[tensor.name] > 1:
             raise InvalidRequest(
@@ -96,9 +87,9 @@ def _check_type(tensor: TensorHeader) -> None:
     if tensor.type not in BLOCK_LAYOUTS:
         raise InvalidRequest(
             f"Tensor {tensor.name!r} is stored as {tensor.type}, which MLX cannot keep; it keeps "
-            f"{', '.join(BLOCK_LAYOUTS)}. Use a GGUF of this model in one of these, usually named Q4_0, Q8_0 or F16."
+            f"{', '.join(BLOCK_LAYOUTS)}. Use a GGUF of this model in one of these, usually named Q4_K_M, Q8_0 or F16."
         )
-    if tensor.type in _BITS and (len(tensor.shape) != 2 or tensor.shape[0] % _GROUP_SIZE):
+    if tensor.type in BITS and (len(tensor.shape) != 2 or tensor.shape[0] % BLOCK_LAYOUTS[tensor.type][0]):
         raise InvalidRequest(f"This file is damaged: tensor {tensor.name!r} of shape {tensor.shape} is {tensor.type}.")
 
 
@@ -124,34 +115,28 @@ def _remove_leftovers(target: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _load_weights(source: Path, header: GgufHeader, shape: LlamaShape) -> tuple[dict[str, mx.array], LlamaShape]:
+def _load_weights(source: Path, header: GgufHeader, shape: ModelShape) -> tuple[dict[str, mx.array], ModelShape]:
     """The weights by mlx-lm's names, and the shape with the rotary scaling that only a tensor tells."""
-    arrays = mx.load(str(source), format="gguf")
-    assert isinstance(arrays, dict)
-    # MLX's reader turns bfloat16 into float16, whose range is smaller.
-    arrays |= {
-        tensor.name: _read_bfloat16(source, header, tensor) for tensor in header.tensors if tensor.type == "BF16"
-    }
-    divisors = arrays.pop(ROPE_DIVISORS, None)
-    if divisors is not None:
-        values = cast(list[float], divisors.astype(mx.float32).tolist())
-        shape = replace(shape, rope_scaling=find_llama3_scaling(values, shape))
-    num_rotated_heads = {"attn_q": shape.num_heads, "attn_k": shape.num_kv_heads}
-    weights = {}
-    for name, array in arrays.items():
-        tensor, suffix = name.rsplit(".", 1)
-        num_heads = num_rotated_heads.get(tensor.rsplit(".", 1)[-1])
-        weights[f"{_mlx_name(tensor)}.{suffix}"] = _unpermute(array, num_heads) if num_heads else array
+    family = shape.family
+    num_rotated_heads = {"attn_q": shape.num_heads, "attn_k": shape.num_kv_heads} if family.is_rotary_permuted else {}
+    weights: dict[str, mx.array] = {}
+    for tensor in header.tensors:
+        parts = read_tensor(source, header, tensor)
+        if tensor.name == ROPE_DIVISORS:
+            values = cast(list[float], parts["weight"].astype(mx.float32).tolist())
+            shape = replace(shape, rope_scaling=find_llama3_scaling(values, shape))
+            continue
+        stem = tensor.name.removesuffix(".weight")
+        num_heads = num_rotated_heads.get(stem.rsplit(".", 1)[-1])
+        if family.norm_offset and stem.endswith("norm"):
+            parts = {"weight": parts["weight"] - family.norm_offset}
+        for suffix, array in parts.items():
+            name = f"{_mlx_name(stem, family.layer)}.{suffix}"
+            weights[name] = _unpermute(array, num_heads) if num_heads else array
     # GGUF keeps vectors in float32; in a folder of one type they do not lift every activation after them to float32.
     dtype = _dtype_of(weights)
     weights = {name: array.astype(dtype) if array.ndim == 1 else array for name, array in weights.items()}
     return weights, shape
-
-
-def _read_bfloat16(source: Path, header: GgufHeader, tensor: TensorHeader) -> mx.array:
-    start = header.data_start + tensor.offset
-    bits = np.memmap(source, dtype=np.uint16, mode="r", offset=start, shape=tuple(reversed(tensor.shape)))
-    return mx.array(bits).view(mx.bfloat16)
 
 
 def _unpermute(rows: mx.array, num_heads: int) -> mx.array:
@@ -163,11 +148,11 @@ def _unpermute(rows: mx.array, num_heads: int) -> mx.array:
     return split.swapaxes(1, 2).reshape(rows.shape)
 
 
-def _mlx_name(tensor: str) -> str:
+def _mlx_name(tensor: str, layer: Mapping[str, str]) -> str:
     if tensor in _TOP:
         return _TOP[tensor]
-    _, layer, part = tensor.split(".")
-    return f"model.layers.{layer}.{_LAYER[part]}"
+    _, index, part = tensor.split(".")
+    return f"model.layers.{index}.{layer[part]}"
 
 
 def _dtype_of(weights: dict[str, mx.array]) -> mx.Dtype:
@@ -176,28 +161,26 @@ def _dtype_of(weights: dict[str, mx.array]) -> mx.Dtype:
     return weights.get(f"{name}.scales", weights[f"{name}.weight"]).dtype
 
 
-def _quantization(header: GgufHeader) -> dict[str, object] | None:
+def _quantization(header: GgufHeader, layer: Mapping[str, str]) -> dict[str, object] | None:
     """As mlx-lm writes it: the commonest width for all, then each layer that differs by name."""
     bits = {
-        _mlx_name(tensor.name.removesuffix(".weight")): _BITS[tensor.type]
+        _mlx_name(tensor.name.removesuffix(".weight"), layer): BITS[tensor.type]
         for tensor in header.tensors
-        if tensor.type in _BITS
+        if tensor.type in BITS
     }
     if not bits:
         return None
     ((commonest, _),) = Counter(bits.values()).most_common(1)
-    exceptions = {
-        name: {"group_size": _GROUP_SIZE, "bits": width} for name, width in bits.items() if width != commonest
-    }
-    return {"group_size": _GROUP_SIZE, "bits": commonest, **exceptions}
+    exceptions = {name: {"group_size": GROUP_SIZE, "bits": width} for name, width in bits.items() if width != commonest}
+    return {"group_size": GROUP_SIZE, "bits": commonest, **exceptions}
 
 
 def _write_texts(
-    folder: Path, header: GgufHeader, shape: LlamaShape, tokenizer: ConvertedTokenizer, *, dtype: mx.Dtype
+    folder: Path, header: GgufHeader, shape: ModelShape, tokenizer: ConvertedTokenizer, *, dtype: mx.Dtype
 ) -> None:
     ids = {f"{role}_token_id": token_id for role, token_id in tokenizer.special_ids.items() if role != "unk"}
     config = {**shape.as_config(), **ids, "torch_dtype": str(dtype).removeprefix("mlx.core.")}
-    quantization = _quantization(header)
+    quantization = _quantization(header, shape.family.layer)
     if quantization is not None:
         config |= {"quantization": quantization, "quantization_config": quantization}
     generation: dict[str, object] = dict(ids)

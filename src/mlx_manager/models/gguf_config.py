@@ -1,4 +1,4 @@
-"""What the metadata of a GGUF file say about a Llama model: its sizes, its rotary positions, its config.json."""
+"""What the metadata of a GGUF file say about a model: its sizes, its rotary positions, its config.json."""
 
 from __future__ import annotations
 
@@ -7,29 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_manager.errors import InvalidRequest
+from mlx_manager.models.families.gguf import GGUF_FAMILIES, GgufFamily, head_scalar
 from mlx_manager.models.gguf_file import GgufHeader, MetadataValue
 
 ROPE_DIVISORS = "rope_freqs.weight"
-_NO_EFFECT: Mapping[str, tuple[MetadataValue, ...]] = {
-    "expert_count": (0,),
-    "logit_scale": (0.0, 1.0),
-    "embedding_scale": (0.0, 1.0),
-    "residual_scale": (0.0, 1.0),
-    "attention.scale": (0.0,),
-    "attention.clamp_kqv": (0.0,),
-    "attention.max_alibi_bias": (0.0,),
-    "attention.causal": (True,),
-    "rope.scale_linear": (0.0, 1.0),
-    "rope.scaling.attn_factor": (0.0, 1.0),
-    "use_parallel_residual": (False,),
-}
-"""Keys that change what a Llama computes, which is not served here, with the values at which they do not."""
+_FREE_PARTS = ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")
 
 
 @dataclass(frozen=True)
-class LlamaShape:
-    """The sizes of one Llama model."""
+class ModelShape:
+    """The sizes of one model."""
 
+    architecture: str
+    """Of `GGUF_FAMILIES`."""
     num_layers: int
     hidden_size: int
     intermediate_size: int
@@ -45,6 +35,8 @@ class LlamaShape:
     """The output layer is the token embedding."""
     has_rope_divisors: bool
     """The tensor `ROPE_DIVISORS` scales the rotary frequencies."""
+    further: Mapping[str, float]
+    """Fields of config.json that only this architecture has."""
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and the shape, in GGUF's order, of every tensor this model has to have."""
@@ -58,26 +50,31 @@ class LlamaShape:
             shapes[ROPE_DIVISORS] = (self.head_dim // 2,)
         if not self.is_tied:
             shapes["output.weight"] = (hidden, self.num_embeddings)
+        parts: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(_FREE_PARTS, (hidden,)),
+            "attn_q": (hidden, queries),
+            "attn_k": (hidden, keys),
+            "attn_v": (hidden, keys),
+            "attn_output": (queries, hidden),
+            "attn_q_norm": (self.head_dim,),
+            "attn_k_norm": (self.head_dim,),
+            "ffn_gate": (hidden, inner),
+            "ffn_up": (hidden, inner),
+            "ffn_down": (inner, hidden),
+        }
         for layer in range(self.num_layers):
-            shapes |= {
-                f"blk.{layer}.attn_norm.weight": (hidden,),
-                f"blk.{layer}.attn_q.weight": (hidden, queries),
-                f"blk.{layer}.attn_k.weight": (hidden, keys),
-                f"blk.{layer}.attn_v.weight": (hidden, keys),
-                f"blk.{layer}.attn_output.weight": (queries, hidden),
-                f"blk.{layer}.ffn_norm.weight": (hidden,),
-                f"blk.{layer}.ffn_gate.weight": (hidden, inner),
-                f"blk.{layer}.ffn_up.weight": (hidden, inner),
-                f"blk.{layer}.ffn_down.weight": (inner, hidden),
-            }
+            shapes |= {f"blk.{layer}.{part}.weight": parts[part] for part in self.family.layer}
         return shapes
+
+    @property
+    def family(self) -> GgufFamily:
+        """What is particular to its architecture."""
+        return GGUF_FAMILIES[self.architecture]
 
     def as_config(self) -> dict[str, object]:
         """The model's part of config.json, as transformers and mlx-lm name its fields."""
         return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_act": "silu",
+            **self.family.config,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
             "num_hidden_layers": self.num_layers,
@@ -89,57 +86,59 @@ class LlamaShape:
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
             "rope_scaling": dict(self.rope_scaling) if self.rope_scaling else None,
-            "attention_bias": False,
-            "mlp_bias": False,
             "tie_word_embeddings": self.is_tied,
+            **self.further,
         }
 
 
-def read_shape(header: GgufHeader) -> LlamaShape:
-    """The sizes of the Llama model in a GGUF file. Raises `InvalidRequest` naming what is not supported or missing."""
-    metadata = header.metadata
-    architecture = metadata.get("general.architecture")
-    if architecture != "llama":
+def read_shape(header: GgufHeader) -> ModelShape:
+    """The sizes of the model in a GGUF file. Raises `InvalidRequest` naming what is not supported or missing."""
+    values = _Values(header.metadata)
+    family = GGUF_FAMILIES[values.architecture]
+    if header.metadata.get("split.count", 1) not in (0, 1):
         raise InvalidRequest(
-            f"The architecture of this file is {architecture!r} (general.architecture); only 'llama' can be imported. "
-            "Use an MLX model folder of this model instead."
-        )
-    if metadata.get("split.count", 1) not in (0, 1):
-        raise InvalidRequest(
-            f"This file is one of {metadata['split.count']} parts (split.count). Merge them first: "
+            f"This file is one of {header.metadata['split.count']} parts (split.count). Merge them first: "
             "llama-gguf-split --merge FIRST_PART WHOLE.gguf"
         )
-    for key, harmless in _NO_EFFECT.items():
-        value = metadata.get(f"llama.{key}")
-        if value is not None and value not in harmless:
-            raise InvalidRequest(f"llama.{key} = {value!r} is not supported: this is not a plain Llama model.")
-    hidden, num_heads = _size(metadata, "embedding_length"), _size(metadata, "attention.head_count")
-    head_dim = _size(metadata, "attention.key_length", hidden // num_heads)
+    values.check_without_effect(family.no_effect)
+    hidden, num_heads, num_layers = (
+        values.size(key) for key in ("embedding_length", "attention.head_count", "block_count")
+    )
+    head_dim = values.size("attention.key_length", hidden // num_heads)
     for key in ("attention.value_length", "rope.dimension_count"):
-        if _size(metadata, key, head_dim) != head_dim:
-            raise InvalidRequest(f"llama.{key} differs from the length of a head ({head_dim}), which is not supported.")
+        if values.size(key, head_dim) != head_dim:
+            raise InvalidRequest(
+                f"{values.architecture}.{key} differs from the length of a head ({head_dim}), which is not supported."
+            )
     tensors = {tensor.name: tensor for tensor in header.tensors}
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise InvalidRequest("This file holds no model: the tensor 'token_embd.weight' is missing.")
-    return LlamaShape(
-        num_layers=_size(metadata, "block_count"),
+    further = {name: values.as_default(key, default) for name, (key, default) in family.sized.items()}
+    if family.has_head_scalar:
+        further["query_pre_attn_scalar"] = head_scalar(
+            values.architecture, num_layers=num_layers, hidden_size=hidden, num_heads=num_heads, head_dim=head_dim
+        )
+    return ModelShape(
+        architecture=values.architecture,
+        num_layers=num_layers,
         hidden_size=hidden,
-        intermediate_size=_size(metadata, "feed_forward_length"),
+        intermediate_size=values.size("feed_forward_length"),
         num_heads=num_heads,
-        num_kv_heads=_size(metadata, "attention.head_count_kv", num_heads),
+        num_kv_heads=values.size("attention.head_count_kv", num_heads),
         head_dim=head_dim,
         num_embeddings=embedding.shape[1],
-        max_context=_size(metadata, "context_length"),
-        rms_norm_eps=_real(metadata, "attention.layer_norm_rms_epsilon"),
-        rope_theta=_real(metadata, "rope.freq_base", 10000.0),
-        rope_scaling=_linear_scaling(metadata),
+        max_context=values.size("context_length"),
+        rms_norm_eps=values.real("attention.layer_norm_rms_epsilon"),
+        rope_theta=values.real("rope.freq_base", 10000.0),
+        rope_scaling=values.linear_scaling(),
         is_tied="output.weight" not in tensors,
         has_rope_divisors=ROPE_DIVISORS in tensors,
+        further=further,
     )
 
 
-def find_llama3_scaling(divisors: list[float], shape: LlamaShape) -> dict[str, str | float | int]:
+def find_llama3_scaling(divisors: list[float], shape: ModelShape) -> dict[str, str | float | int]:
     """The `rope_scaling` of Llama 3.1 and later whose frequencies are divided by `divisors`, one per pair of a head.
 
     GGUF keeps only the outcome of the formula, in the tensor rope_freqs.weight. Its constants were the same in all of
@@ -163,7 +162,7 @@ def find_llama3_scaling(divisors: list[float], shape: LlamaShape) -> dict[str, s
     return scaling
 
 
-def _llama3_divisors(shape: LlamaShape, *, factor: float) -> list[float]:
+def _llama3_divisors(shape: ModelShape, *, factor: float) -> list[float]:
     low, high, original = 1.0, 4.0, 8192
     divisors = []
     for pair in range(shape.head_dim // 2):
@@ -178,29 +177,58 @@ def _llama3_divisors(shape: LlamaShape, *, factor: float) -> list[float]:
     return divisors
 
 
-def _linear_scaling(metadata: Mapping[str, MetadataValue]) -> dict[str, str | float | int] | None:
-    kind = metadata.get("llama.rope.scaling.type", "none")
-    if kind == "none":
-        return None
-    if kind != "linear":
-        raise InvalidRequest(f"llama.rope.scaling.type = {kind!r} is not supported; known are 'none' and 'linear'.")
-    return {"rope_type": "linear", "factor": _real(metadata, "rope.scaling.factor")}
+class _Values:
+    """The metadata of one architecture."""
 
+    def __init__(self, metadata: Mapping[str, MetadataValue]) -> None:
+        architecture = metadata.get("general.architecture")
+        if not isinstance(architecture, str) or architecture not in GGUF_FAMILIES:
+            known = " and ".join(repr(each) for each in GGUF_FAMILIES)
+            raise InvalidRequest(
+                f"The architecture of this file is {architecture!r} (general.architecture); only {known} can be "
+                "imported. Use an MLX model folder of this model instead."
+            )
+        self.architecture = architecture
+        self._metadata = metadata
 
-def _size(metadata: Mapping[str, MetadataValue], key: str, default: int | None = None) -> int:
-    value = metadata.get(f"llama.{key}", default)
-    if value is None:
-        raise InvalidRequest(f"This file is incomplete: llama.{key} is missing from its metadata.")
-    if isinstance(value, list):
-        raise InvalidRequest(f"llama.{key} differs from layer to layer, which is not supported.")
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise InvalidRequest(f"This file is damaged: llama.{key} is {value!r}.")
-    return value
+    def check_without_effect(self, keys: Mapping[str, tuple[object, ...]]) -> None:
+        for key, harmless in keys.items():
+            value = self._get(key)
+            if value is not None and value not in harmless:
+                raise InvalidRequest(
+                    f"{self.architecture}.{key} = {value!r} is not supported: this is not a plain model of its family."
+                )
 
+    def linear_scaling(self) -> dict[str, str | float | int] | None:
+        kind = self._get("rope.scaling.type", "none")
+        if kind == "none":
+            return None
+        if kind != "linear":
+            raise InvalidRequest(
+                f"{self.architecture}.rope.scaling.type = {kind!r} is not supported; known are 'none' and 'linear'."
+            )
+        return {"rope_type": "linear", "factor": self.real("rope.scaling.factor")}
 
-def _real(metadata: Mapping[str, MetadataValue], key: str, default: float | None = None) -> float:
-    value = metadata.get(f"llama.{key}", default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
-        raise InvalidRequest(f"This file is damaged or incomplete: llama.{key} is {value!r}.")
-    # A float32 such as 9.999999747378752e-06 stands for 1e-05.
-    return float(f"{value:.7g}")
+    def as_default(self, key: str, default: float) -> float:
+        """The value of `key`, of the same kind as its default."""
+        return self.size(key, default) if isinstance(default, int) else self.real(key, default)
+
+    def size(self, key: str, default: int | None = None) -> int:
+        value = self._get(key, default)
+        if value is None:
+            raise InvalidRequest(f"This file is incomplete: {self.architecture}.{key} is missing from its metadata.")
+        if isinstance(value, list):
+            raise InvalidRequest(f"{self.architecture}.{key} differs from layer to layer, which is not supported.")
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise InvalidRequest(f"This file is damaged: {self.architecture}.{key} is {value!r}.")
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        value = self._get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value <= 0:
+            raise InvalidRequest(f"This file is damaged or incomplete: {self.architecture}.{key} is {value!r}.")
+        # A float32 such as 9.999999747378752e-06 stands for 1e-05.
+        return float(f"{value:.7g}")
+
+    def _get(self, key: str, default: MetadataValue | None = None) -> MetadataValue | None:
+        return self._metadata.get(f"{self.architecture}.{key}", default)

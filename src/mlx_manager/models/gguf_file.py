@@ -55,9 +55,14 @@ BLOCK_LAYOUTS: Mapping[str, tuple[int, int]] = {
     "BF16": (1, 2),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
     "Q8_0": (32, 34),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
 }
-"""Elements and bytes of one block, of the types that MLX keeps as they are."""
+"""Elements and bytes of one block, of the types that can be imported."""
 
 # fmt: off
 _TYPE_NAMES = {

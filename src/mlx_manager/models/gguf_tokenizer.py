@@ -1,4 +1,4 @@
-"""A tokenizer from the metadata of a GGUF file: byte-level BPE as `tokenizers` runs it, split as the file says.
+"""A tokenizer from the metadata of a GGUF file, as `tokenizers` runs it; byte-level BPE is split as the file says.
 
 The regular expressions are facts of the vocabularies they come with; llama.cpp keys them by `tokenizer.ggml.pre`.
 """
@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.models.gguf_file import MetadataValue
+from mlx_manager.models.gguf_sentencepiece import build_sentencepiece, spell_pieces
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -67,18 +68,32 @@ class ConvertedTokenizer:
 def convert_tokenizer(metadata: Mapping[str, MetadataValue], num_embeddings: int) -> ConvertedTokenizer:
     """The tokenizer that `metadata` describes. Raises `InvalidRequest` naming what is not supported or missing."""
     kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise InvalidRequest(
-            f"The tokenizer of this file is of the kind {kind!r} (tokenizer.ggml.model); only byte-level BPE ('gpt2') "
-            "is supported. Use the model's own safetensors folder instead."
-        )
-    tokens, merges = _texts(metadata, "tokenizer.ggml.tokens"), _texts(metadata, "tokenizer.ggml.merges")
+    tokens = _texts(metadata, "tokenizer.ggml.tokens")
     if len(set(tokens)) != len(tokens) or len(tokens) > num_embeddings:
         raise InvalidRequest(
             f"The vocabulary of this file is damaged: {len(tokens)} tokens, {len(set(tokens))} of them different, for "
             f"{num_embeddings} embeddings."
         )
-    split = _split_of(metadata)
+    types = _types(metadata, len(tokens))
+    if kind == "gpt2":
+        split = _split_of(metadata)
+        tokenizer, adds_bos = _byte_level(tokens, _texts(metadata, "tokenizer.ggml.merges"), split), split.adds_bos
+    elif kind == "llama":
+        tokens = spell_pieces(tokens, types)
+        tokenizer, adds_bos = build_sentencepiece(tokens, _scores(metadata), types, metadata), True
+    else:
+        raise InvalidRequest(
+            f"The tokenizer of this file is of the kind {kind!r} (tokenizer.ggml.model); only byte-level BPE ('gpt2') "
+            "and SentencePiece ('llama') are supported. Use the model's own safetensors folder instead."
+        )
+    _add_tokens(tokenizer, types, tokens)
+    special_ids = _special_ids(metadata, len(tokens))
+    _add_template(tokenizer, metadata, special_ids, tokens, adds_bos=adds_bos)
+    end_ids = _end_ids(metadata, special_ids, len(tokens))
+    return ConvertedTokenizer(tokenizer, _config(metadata, special_ids, tokens), special_ids, end_ids)
+
+
+def _byte_level(tokens: list[str], merges: list[str], split: _Split) -> Tokenizer:
     tokenizer = Tokenizer(
         models.BPE(
             vocab={token: index for index, token in enumerate(tokens)},
@@ -92,11 +107,7 @@ def convert_tokenizer(metadata: Mapping[str, MetadataValue], num_embeddings: int
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.ByteLevel()
-    _add_tokens(tokenizer, metadata, tokens)
-    special_ids = _special_ids(metadata, len(tokens))
-    _add_template(tokenizer, metadata, split, special_ids, tokens)
-    end_ids = _end_ids(metadata, special_ids, len(tokens))
-    return ConvertedTokenizer(tokenizer, _config(metadata, special_ids, tokens), special_ids, end_ids)
+    return tokenizer
 
 
 def _split_of(metadata: Mapping[str, MetadataValue]) -> _Split:
@@ -126,11 +137,21 @@ def _parse_merges(merges: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _add_tokens(tokenizer: Tokenizer, metadata: Mapping[str, MetadataValue], tokens: list[str]) -> None:
-    """Make the control and the user-defined tokens whole pieces that no merge and no split touches."""
+def _types(metadata: Mapping[str, MetadataValue], num_tokens: int) -> list[int]:
     types = metadata.get("tokenizer.ggml.token_type", [])
-    if not isinstance(types, list) or len(types) not in (0, len(tokens)):
+    if not isinstance(types, list) or len(types) not in (0, num_tokens):
         raise InvalidRequest("The vocabulary of this file is damaged: it has not one type for each token.")
+    return [kind if isinstance(kind, int) else 1 for kind in types]
+
+
+def _scores(metadata: Mapping[str, MetadataValue]) -> list[float]:
+    scores = metadata.get("tokenizer.ggml.scores", [])
+    values = scores if isinstance(scores, list) else []
+    return [float(score) for score in values if isinstance(score, int | float)]
+
+
+def _add_tokens(tokenizer: Tokenizer, types: list[int], tokens: list[str]) -> None:
+    """Make the control and the user-defined tokens whole pieces that no merge and no split touches."""
     added = [
         AddedToken(token, special=kind == _CONTROL, normalized=False)
         for token, kind in zip(tokens, types, strict=False)
@@ -169,12 +190,13 @@ def _token_id(metadata: Mapping[str, MetadataValue], key: str, num_tokens: int) 
 def _add_template(
     tokenizer: Tokenizer,
     metadata: Mapping[str, MetadataValue],
-    split: _Split,
     special_ids: Mapping[str, int],
     tokens: list[str],
+    *,
+    adds_bos: bool,
 ) -> None:
     """Begin (and end) a text with bos (and eos) where the file asks for it."""
-    before = bool(metadata.get("tokenizer.ggml.add_bos_token", split.adds_bos)) and "bos" in special_ids
+    before = bool(metadata.get("tokenizer.ggml.add_bos_token", adds_bos)) and "bos" in special_ids
     after = bool(metadata.get("tokenizer.ggml.add_eos_token", False)) and "eos" in special_ids
     wanted = [role for role, is_wanted in (("bos", before), ("eos", after)) if is_wanted]
     if not wanted:

@@ -23,6 +23,7 @@ from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.families import adapt
+from mlx_manager.models.sight import Sight
 from mlx_manager.models.style import ModelStyle, stop_token_ids
 
 Report = Callable[[str, float], None]
@@ -50,6 +51,8 @@ class LoadedModel:
     vocabulary_size: int
     dtype: str
     weights_bytes: int
+    sight: Sight | None = None
+    """What makes it see; None for a text model."""
 
     @property
     def layers(self) -> list[nn.Module]:
@@ -75,7 +78,7 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
             model, config = _read_model(path)
             reading = beside.submit(load_tokenizer, path, eos_token_ids=config.get("eos_token_id"))
             model, dtype = with_dtype(model, options.dtype)
-            _evaluate(model, report)
+            evaluate(model, report)
             tokenizer = reading.result()
         except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
             raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {error}") from error
@@ -89,8 +92,8 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
         config=config,
         style=ModelStyle.of(tokenizer, model_type),
         eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
-        sampling_defaults=_read_json(path / "generation_config.json"),
-        max_context=_max_context(text_config, options),
+        sampling_defaults=read_json(path / "generation_config.json"),
+        max_context=find_max_context(text_config, options),
         vocabulary_size=int(text_config.get("vocab_size", len(tokenizer))),
         dtype=dtype,
         weights_bytes=sum(array.nbytes for _, array in weights),
@@ -141,7 +144,7 @@ def _dequantized_bytes(model: nn.Module) -> int:
     return total
 
 
-def _evaluate(model: nn.Module, report: Report) -> None:
+def evaluate(model: nn.Module, report: Report) -> None:
     """Bring the weights into memory layer by layer, so that the progress can be told."""
     layers = list(model.layers)
     for index, layer in enumerate(layers):
@@ -150,12 +153,14 @@ def _evaluate(model: nn.Module, report: Report) -> None:
     mx.eval(model.parameters())
 
 
-def _max_context(config: dict[str, Any], options: LoadOptions) -> int:
+def find_max_context(config: dict[str, Any], options: LoadOptions) -> int:
+    """The tokens that the config of a text model and the options allow."""
     own = config.get("max_position_embeddings") or config.get("max_sequence_length") or _FALLBACK_CONTEXT
     return min(int(own), options.max_context) if options.max_context else int(own)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} where there is none."""
     try:
         content = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):

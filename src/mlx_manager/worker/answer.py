@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from mlx_manager.engine.engine import RequestUsage, TokenEvent
-from mlx_manager.ir import Event, Finished, GenerationRequest, PrefixReport, PromptReady, Usage
+from mlx_manager.ir import (
+    ChoiceEnd,
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    PrefixReport,
+    PromptReady,
+    Usage,
+)
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.choice import ChoiceBuilder, Reading
 
 
 class AnswerBuilder:
-    """Turns the engine's token events of one request into `ir` events, all choices of it."""
+    """Turns the engine's token events of one request into `ir` events, all choices of it.
+
+    `is_cut_to_fit`: the answer may be shorter than was asked for, because the context has no more room.
+    """
 
     def __init__(
         self,
@@ -18,10 +32,13 @@ class AnswerBuilder:
         vocabulary: Vocabulary,
         reading: Reading,
         echo: str,
+        *,
+        is_cut_to_fit: bool = False,
     ) -> None:
         self.request = request
         self.prompt_token_ids = prompt_token_ids
         self._echo = echo
+        self._is_cut_to_fit = is_cut_to_fit
         self._choices = [
             ChoiceBuilder(index, request.sampling, vocabulary, reading) for index in range(request.num_choices)
         ]
@@ -41,7 +58,10 @@ class AnswerBuilder:
 
     def add(self, event: TokenEvent) -> list[Event]:
         """The events that one more token brings. After it `has_ended` says whether a stop string ended the choice."""
-        return self._choices[event.choice].add(event)
+        events = self._choices[event.choice].add(event)
+        if self._is_cut_to_fit and events and isinstance(end := events[-1], ChoiceEnd):
+            events[-1] = replace(end, is_context_full=end.reason is FinishReason.LENGTH)
+        return events
 
     def has_ended(self, choice: int) -> bool:
         """Whether this choice has ended."""

@@ -1,4 +1,4 @@
-"""The process that converts a GGUF file: `python -m mlx_manager.worker.convert SOURCE TARGET [--force]`.
+"""The process that converts a GGUF file: `python -m mlx_manager.worker.convert SOURCE TARGET`, and `--help`.
 
 Prints a line of JSON for each stage, and one with the error and exit code 1 when it fails.
 """
@@ -22,15 +22,19 @@ def main() -> int:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path, help="the model folder to write; its name is the model's")
     parser.add_argument("--force", action="store_true", help="replace an existing target")
+    parser.add_argument("--chat-template", type=Path, help="a file with the template to take in place of its own")
     arguments = parser.parse_args()
     # Moving rows about is no work for a GPU, which may be busy serving.
     mx.set_default_device(mx.cpu)
     try:
-        import_gguf(arguments.source, arguments.target, force=arguments.force, report=_print_stage)
+        template = arguments.chat_template.read_text(encoding="utf-8") if arguments.chat_template else ""
+        import_gguf(
+            arguments.source, arguments.target, force=arguments.force, report=_print_stage, chat_template=template
+        )
     except MlxManagerError as error:
         _print({"error": error.as_info()})
         return 1
-    except (OSError, RuntimeError) as error:  # the disk's and MLX's own
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:  # the disk's and MLX's own
         _print({"error": MlxManagerError(f"{arguments.source} could not be converted: {error}").as_info()})
         return 1
     return 0

@@ -17,7 +17,7 @@ from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
 from mlx_manager.engine.probe import probe_caches
-from mlx_manager.engine.runner import PagedRunner, Runner
+from mlx_manager.engine.runner import PagedRunner, Runner, no_arguments
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, is_sharing_faster, time_candidates
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged
@@ -25,6 +25,7 @@ from mlx_manager.engine.windows import longest_window
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
+from mlx_manager.models.sight_check import check_sight
 from mlx_manager.worker.embedding import load_embedding
 from mlx_manager.worker.served import ServedModel
 from mlx_manager.worker.serving import Serving
@@ -50,6 +51,8 @@ class _Path:
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
     window: int | None = None
     """The longest window where every attention layer has one; None where one has none."""
+    takes_turns: bool = False
+    """One request at a time, its prompt in one piece: the library keeps something of it that is in nobody's cache."""
 
 
 def load(
@@ -62,15 +65,15 @@ def load(
     if entry.kind in (ModelKind.EMBEDDING, ModelKind.RERANKER):
         return load_embedding(entry, options, report)
     started_s = time.monotonic()
-    loaded = load_text_model(entry, options, report)
+    loaded = _load_model(entry, options, report)
     report("checking the paged path", 0.85)
     path = choose_path(loaded, options, entry, paged_runner)
     engine = Engine(
         path.runner,
         EngineConfig(
             num_blocks=path.num_blocks,
-            max_batch_size=options.max_batch_size,
-            max_step_tokens=options.max_step_tokens,
+            max_batch_size=1 if path.takes_turns else options.max_batch_size,
+            max_step_tokens=max(options.max_step_tokens, loaded.max_context if path.takes_turns else 0),
             priority_ageing_s=options.priority_ageing_s,
             has_prefix_cache=path.name == "paged",
             lookahead=Lookahead.BUILD if is_cpu_backend() else Lookahead.LAUNCH,
@@ -96,6 +99,15 @@ def load(
     )
 
 
+def _load_model(entry: ModelEntry, options: LoadOptions, report: Report) -> LoadedModel:
+    """The model with what its kind takes."""
+    if entry.kind is ModelKind.VISION:
+        from mlx_manager.models.vision import load_vision_model  # noqa: PLC0415  # mlx-vlm: seconds of imports
+
+        return load_vision_model(entry, options, report)
+    return load_text_model(entry, options, report)
+
+
 def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, paged_runner: type[PagedRunner]) -> _Path:
     """The kept verdict's path; without one, the path that the check finds, and keep that."""
     store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
@@ -116,7 +128,8 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
         num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name, at_least=_NUM_CHECK_BLOCKS)
     attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
     # What keeps nothing per token has an arena of no bytes, however many blocks it counts.
-    runner = paged_runner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention)
+    arguments = no_arguments if loaded.sight is None else loaded.sight.arguments
+    runner = paged_runner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention, arguments)
     if verdict is None:
         verdict = _check(loaded, runner, entry.name)
         if store:
@@ -151,6 +164,8 @@ def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict
         each = ", ".join(f"{candidate} {seconds * 1e6:.0f} µs" for candidate, seconds in times_s.items())
         timings = f" (decode attention per layer: {each})"
     verdict = check_paged(loaded.model, runner, loaded.vocabulary_size)
+    if verdict.is_equal and loaded.sight is not None:
+        verdict = check_sight(loaded, runner)
     return StoredVerdict(
         model=name,
         is_paged=verdict.is_equal,
@@ -163,8 +178,11 @@ def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict
 def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: str) -> _Path:
     num_bytes = bytes_per_token(loaded.model)
     mx.clear_cache()
+    if loaded.sight is not None:
+        loaded.sight.leave_to_library()
     return _Path(
-        runner=SequentialRunner(loaded.model),
+        runner=SequentialRunner(loaded.model, None if loaded.sight is None else loaded.sight.begin),
+        takes_turns=loaded.sight is not None,
         num_blocks=_num_blocks(options, num_bytes, name) if num_bytes else _num_free_blocks(loaded, options),
         bytes_per_token=num_bytes,
         name="sequential",

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -34,12 +34,15 @@ from mlx_manager.ir import (
 )
 from mlx_manager.models.calls import CallRules, callable_tools
 from mlx_manager.models.grammars import GrammarCompiler
+from mlx_manager.models.images import ImageLimits
 from mlx_manager.models.loading import LoadedModel
+from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading
+from mlx_manager.worker.gaze import Gaze, SeenRequest, images_of
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
@@ -67,6 +70,7 @@ class Serving:
         self._tokenizing = Tokenizing(
             loaded.tokenizer, self._prompts, vocabulary_size=loaded.vocabulary_size, max_context=self.max_context
         )
+        self._gaze = _gaze_of(loaded, self._prompts, options)
         self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
         self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
@@ -78,7 +82,7 @@ class Serving:
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
-        return self._engine.has_work or bool(self._compiling)
+        return self._engine.has_work or bool(self._compiling) or bool(self._gaze)
 
     def submit(self, request: GenerationRequest) -> RequestFailed | None:
         """Take a request; its first events are published once it is admitted. Returns its failure when refused."""
@@ -94,13 +98,15 @@ class Serving:
 
     def abort(self, request_id: str) -> None:
         """Forget a request before the next step."""
+        if self._gaze is not None:
+            self._gaze.abort(request_id)
         self._compiling.pop(request_id, None)
         self._answers.pop(request_id, None)
         self._engine.forget(request_id, is_aborted=True)
 
     def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, list[RequestFailed]]:
         """Run one step of the engine and report what it brought. `take_in` as `Engine.step` says."""
-        failures = self._start_compiled()
+        failures = self._take_seen() + self._start_compiled()
         deltas: dict[str, list[Event]] = {}
         for event in self._engine.step(take_in):
             answer = self._answers.get(event.request_id)
@@ -133,7 +139,7 @@ class Serving:
         scheduler, blocks, counters = self._engine.scheduler, self._engine.scheduler.blocks, self._engine.counters
         return EngineStats(
             num_running=len(scheduler.running),
-            num_waiting=len(scheduler.waiting) + len(self._compiling),
+            num_waiting=len(scheduler.waiting) + self._num_preparing,
             num_blocks_total=blocks.num_blocks,
             num_blocks_free=blocks.num_free,
             num_blocks_cached=blocks.num_cached,
@@ -151,10 +157,30 @@ class Serving:
         )
 
     def _submit(self, request: GenerationRequest) -> None:
-        if request.request_id in self._answers or request.request_id in self._compiling:
+        known = (self._answers, self._compiling, self._gaze or ())
+        if any(request.request_id in place for place in known):
             raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
         self._check_queue()
-        built = self._prompts.build(request.prompt)
+        if self._gaze is not None and images_of(request.prompt):
+            self._gaze.add(request)
+        else:
+            self._prepare(request, self._prompts.build(request.prompt))
+
+    def _take_seen(self) -> list[RequestFailed]:
+        """Go on with the requests that have images."""
+        failures = []
+        for seen in self._gaze.step(is_idle=not self._engine.has_work) if self._gaze else ():
+            if isinstance(seen, RequestFailed):
+                failures.append(seen)
+                continue
+            try:
+                self._prepare(seen.request, seen.built, seen)
+            except MlxManagerError as error:
+                failures.append(RequestFailed(seen.request.request_id, error.as_info()))
+        return failures
+
+    def _prepare(self, request: GenerationRequest, built: BuiltPrompt, seen: SeenRequest | None = None) -> None:
+        """Check the rest of a request whose prompt is built, and start it."""
         prompt = built.token_ids
         reading, grammar = self._reading(request, built)
         max_output_tokens = self._max_output_tokens(request.sampling, len(prompt))
@@ -166,8 +192,17 @@ class Serving:
             max_output_tokens=max_output_tokens,
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
+            inputs=None if seen is None else seen.inputs,
+            prefix_ids=() if seen is None else seen.prefix_ids,
         )
-        answer = AnswerBuilder(request, prompt, self._vocabulary, reading, self._echo_text(request, prompt))
+        answer = AnswerBuilder(
+            request,
+            prompt,
+            self._vocabulary,
+            reading,
+            self._echo_text(request, prompt),
+            is_cut_to_fit=max_output_tokens < (request.sampling.max_tokens or 0),
+        )
         if grammar is None:
             self._start(tokenized, answer)
         else:
@@ -218,12 +253,17 @@ class Serving:
         return failures
 
     def _check_queue(self) -> None:
-        num_waiting = self._engine.num_waiting_requests + len(self._compiling)
+        num_waiting = self._engine.num_waiting_requests + self._num_preparing
         if num_waiting >= self._options.max_queued_requests:
             raise QueueFull(
                 f"{num_waiting} requests wait already, as many as the queue holds; try again later",
                 retry_after_s=self._drain_time_s(num_waiting),
             )
+
+    @property
+    def _num_preparing(self) -> int:
+        """Requests that the engine does not have yet."""
+        return len(self._compiling) + len(self._gaze or ())
 
     def _drain_time_s(self, num_waiting: int) -> float:
         """Seconds until a place in the queue is free, from the rate at which requests finished lately."""
@@ -243,7 +283,7 @@ class Serving:
                 param="messages",
             )
         wanted = sampling.max_tokens or self._options.default_max_tokens
-        if sampling.max_tokens is not None and sampling.max_tokens > room:
+        if sampling.max_tokens is not None and sampling.max_tokens > room and not sampling.fits_context:
             raise ContextLengthExceeded(
                 f"the prompt has {num_prompt_tokens} tokens and max_tokens asks for {sampling.max_tokens} more, "
                 f"{num_prompt_tokens + sampling.max_tokens} together; the context holds {self.max_context}",
@@ -293,6 +333,14 @@ class Serving:
             return request.prompt.text
         decoder = self._vocabulary.decoder()
         return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
+
+
+def _gaze_of(loaded: LoadedModel, prompts: PromptBuilder, options: LoadOptions) -> Gaze | None:
+    """What looks at the images of requests; None for a model that does not see."""
+    if loaded.sight is None:
+        return None
+    limits = ImageLimits(options.max_images, options.max_image_bytes, options.max_image_pixels)
+    return Gaze(loaded.sight, cast(SeeingTokenizer, loaded.tokenizer), prompts, limits)
 
 
 def _drop(_: StepDone) -> None:

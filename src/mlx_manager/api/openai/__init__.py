@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Depends
 
-from mlx_manager.api.openai import chat, completions, embeddings, models, rerank, responses, tokens
+from mlx_manager.api.openai import chat, completions, embeddings, rerank, responses, tokens
 from mlx_manager.api.who import admit_inference
 
 router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(admit_inference)])
@@ -11,7 +11,6 @@ router.include_router(completions.router)
 router.include_router(responses.router)
 router.include_router(embeddings.router)
 router.include_router(rerank.router)
-router.include_router(models.router)
 
 tokens_router = APIRouter(tags=["openai"], dependencies=[Depends(admit_inference)])
 tokens_router.include_router(tokens.router)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -17,19 +16,16 @@ from starlette.responses import Response
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.disconnect import UntilDisconnect
 from mlx_manager.api.errors import internal_error
+from mlx_manager.api.ignored_header import ignored_headers
 from mlx_manager.api.prefix_header import PrefixNotes
-from mlx_manager.api.sse import EventStream
-from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelsDep, RequestIdDep
+from mlx_manager.api.sse import EventStream, Silence
+from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelDirectory, ModelsDep, RequestIdDep
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.gateway import Gateway, merge
 from mlx_manager.ir import Answer, Event, fold
-from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import Call, Encoder, Envelope, encode_json, error_frame
 from mlx_manager.protocols.openai.answers import Body
 
-IGNORED_HEADER = "x-mlx-manager-ignored"
-_MAX_IGNORED_NAMES = 32
-_NOT_IN_HEADERS = re.compile(r"[^A-Za-z0-9_.-]")
 _logger = logging.getLogger("mlx_manager.api")
 
 
@@ -75,8 +71,7 @@ class Exchange:
             _encoded(self._events(call, client, notes), encoder),
             client=client,
             error_frame=self._error_frame,
-            keepalive_s=self.http.keepalive_s,
-            start_wait_s=self.http.start_wait_s,
+            silence=Silence(self.http.keepalive_s, self.http.start_wait_s),
             headers=ignored_headers(call.ignored),
             late_headers=notes.headers,
             waiting_for=lambda: self.models.progress(call.model),
@@ -128,11 +123,3 @@ async def _encoded(events: AsyncGenerator[Event, None], encoder: Encoder) -> Asy
     async with aclosing(events):
         async for event in events:
             yield encoder.encode(event)
-
-
-def ignored_headers(ignored: tuple[str, ...]) -> dict[str, str]:
-    """The header that names the parameters that were accepted without effect, if there were any."""
-    if not ignored:
-        return {}
-    names = [_NOT_IN_HEADERS.sub("?", name[:64]) for name in ignored[:_MAX_IGNORED_NAMES]]
-    return {IGNORED_HEADER: ",".join(names)}

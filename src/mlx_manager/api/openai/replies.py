@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.disconnect import UntilDisconnect
-from mlx_manager.api.openai.answer import ignored_headers
+from mlx_manager.api.ignored_header import ignored_headers
 from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, RequestIdDep
 from mlx_manager.gateway import Gateway
 from mlx_manager.gateway.replies import ReplyRequest

@@ -14,13 +14,15 @@ from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.disconnect import UntilDisconnect
-from mlx_manager.api.openai.answer import ignored_headers, visible_error
+from mlx_manager.api.ignored_header import ignored_headers
+from mlx_manager.api.openai.answer import visible_error
 from mlx_manager.api.prefix_header import PrefixNotes
-from mlx_manager.api.sse import EventStream
+from mlx_manager.api.sse import EventStream, Silence
 from mlx_manager.api.state import (
     GatewayDep,
     HttpOptions,
     HttpOptionsDep,
+    ModelDirectory,
     ModelsDep,
     RequestIdDep,
     ResponsesDep,
@@ -28,7 +30,6 @@ from mlx_manager.api.state import (
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.gateway import Gateway, OwnResponses
 from mlx_manager.ir import Event
-from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import encode_json
 from mlx_manager.protocols.openai.responses import (
     ResponseBuilder,
@@ -103,8 +104,7 @@ class ResponseExchange:
             self._encoded(call, builder, events),
             client=client,
             error_frame=lambda error: encode_events(builder.fail(visible_error(error, self.request_id))),
-            keepalive_s=self.http.keepalive_s,
-            start_wait_s=self.http.start_wait_s,
+            silence=Silence(self.http.keepalive_s, self.http.start_wait_s),
             headers=ignored_headers(call.ignored),
             late_headers=notes.headers,
             waiting_for=lambda: self.models.progress(call.request.model),

@@ -1,0 +1,122 @@
+"""From a request's body to `ir`: what the fields of the wire schema mean together."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.ir import (
+    ChatPrompt,
+    GenerationRequest,
+    Grammar,
+    GrammarKind,
+    Sampling,
+    TokenizeRequest,
+    ToolChoiceMode,
+)
+from mlx_manager.protocols.anthropic.conversation import parse_conversation
+from mlx_manager.protocols.anthropic.message import AnswerForm
+from mlx_manager.protocols.anthropic.parameters import COUNT_TOKENS_PARAMETERS, MESSAGES_PARAMETERS
+from mlx_manager.protocols.anthropic.tools import streams_arguments
+from mlx_manager.protocols.anthropic.wire import CountTokensRequest, MessagesRequest, PromptFields
+from mlx_manager.protocols.openai.parameters import screen_rows
+from mlx_manager.protocols.openai.sampling import parse_priority
+from mlx_manager.protocols.openai.wire import parse_wire
+
+_CACHE_MARK = re.compile(rb'"cache_control"\s*:\s*\{')
+
+
+@dataclass(frozen=True)
+class MessagesCall:
+    """A parsed POST /v1/messages: what to generate, and in which form to answer."""
+
+    request: GenerationRequest
+    stream: bool
+    form: AnswerForm
+    ignored: tuple[str, ...]
+    """Parameters accepted without effect, to be named in the answer's header."""
+
+
+@dataclass(frozen=True)
+class CountCall:
+    """A parsed POST /v1/messages/count_tokens."""
+
+    request: TokenizeRequest
+    ignored: tuple[str, ...]
+
+
+def parse_messages(body: bytes, *, answer_id: str, priority_header: str | None = None) -> MessagesCall:
+    """Read the body of POST /v1/messages. `answer_id` must be unique. Raises `InvalidRequest`."""
+    wire = parse_wire(MessagesRequest, body)
+    ignored = screen_rows(MESSAGES_PARAMETERS, wire.model_extra or {})
+    if wire.stream and wire.max_tokens == 0:
+        raise InvalidRequest("max_tokens of 0 generates nothing to stream: leave stream out.", param="max_tokens")
+    prompt = parse_conversation(wire)
+    sampling = _parse_sampling(wire)
+    _check_form(prompt, sampling)
+    request = GenerationRequest(
+        request_id=answer_id,
+        model=wire.model,
+        prompt=prompt,
+        sampling=sampling,
+        priority=parse_priority(None, priority_header),
+    )
+    form = AnswerForm(
+        id=answer_id,
+        model=wire.model,
+        omits_thinking=wire.thinking is not None and wire.thinking.display == "omitted",
+        has_cache_marks=_CACHE_MARK.search(body) is not None,
+        streams_arguments=streams_arguments(wire),
+        is_warm_up=wire.max_tokens == 0,
+    )
+    return MessagesCall(request, bool(wire.stream), form, ignored)
+
+
+def parse_count(body: bytes, *, answer_id: str) -> CountCall:
+    """Read the body of POST /v1/messages/count_tokens. Raises `InvalidRequest`."""
+    wire = parse_wire(CountTokensRequest, body)
+    ignored = screen_rows(COUNT_TOKENS_PARAMETERS, wire.model_extra or {})
+    request = TokenizeRequest(request_id=answer_id, model=wire.model, prompt=parse_conversation(wire))
+    return CountCall(request, ignored)
+
+
+def _parse_sampling(wire: MessagesRequest) -> Sampling:
+    stops = tuple(wire.stop_sequences or ())
+    if "" in stops:
+        raise InvalidRequest(
+            "stop_sequences has an empty string, which would stop at once: leave it out.", param="stop_sequences"
+        )
+    return Sampling(
+        # no answer is shorter than a token; one for a request of none is thrown away
+        max_tokens=max(wire.max_tokens, 1),
+        fits_context=True,
+        temperature=wire.temperature,
+        top_p=wire.top_p,
+        top_k=wire.top_k,
+        stop=stops,
+        grammar=_parse_format(wire),
+    )
+
+
+def _parse_format(wire: PromptFields) -> Grammar | None:
+    format_ = wire.output_config.format if wire.output_config else None
+    param = "output_config.format.schema"
+    if format_ is None:
+        format_, param = wire.output_format, "output_format.schema"
+    elif wire.output_format is not None:
+        raise InvalidRequest(
+            "output_format and output_config.format exclude each other: send the latter.", param="output_format"
+        )
+    if format_ is None:
+        return None
+    return Grammar(kind=GrammarKind.JSON_SCHEMA, param=param, text=json.dumps(format_.schema_))
+
+
+def _check_form(prompt: ChatPrompt, sampling: Sampling) -> None:
+    if sampling.grammar is not None and prompt.tool_choice.mode is ToolChoiceMode.REQUIRED:
+        name = sampling.grammar.param.removesuffix(".schema")
+        raise InvalidRequest(
+            f"tool_choice asks for a tool call, and {name} for a text: send one of them.", param="tool_choice"
+        )

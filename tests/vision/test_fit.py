@@ -1,0 +1,29 @@
+"""What a vision model takes of memory is told from its files: the tower and what it keeps of images included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlx_manager.catalog import LoadOptions
+from mlx_manager.hub import predict_footprint
+from mlx_manager.hub.model_folder import read_entry
+from mlx_manager.models.vision import load_vision_model
+from tests.vision.zoo import FAMILIES, write_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning")
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_weights_are_told_exactly(tmp_path: Path, model_type: str) -> None:
+    entry = read_entry(write_model(tmp_path / model_type, model_type), model_type)
+    options = LoadOptions(dtype="float32")
+    footprint = predict_footprint(entry, options, is_cpu_backend=True)
+    loaded = load_vision_model(entry, options, lambda stage, fraction: None)
+    # Gemma 3 loads its head as a copy of the embeddings, which MLX counts twice and holds once
+    head = loaded.model.language_model.lm_head.weight.nbytes if model_type == "gemma3" else 0
+    assert loaded.weights_bytes - footprint.weights_bytes in (0, head)
+    without = predict_footprint(entry, LoadOptions(dtype="float32", image_cache_bytes=0), is_cpu_backend=True)
+    assert footprint.process_bytes - without.process_bytes == options.image_cache_bytes
+    assert footprint.kv_bytes_per_token == 3 * 2 * 2 * 16 * 4

@@ -1,0 +1,195 @@
+"""Images over HTTP: the real server with a tiny vision model, the official SDK, files as data URLs and over https."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletion
+from PIL import Image
+
+from tests.e2e.server_process import ServerProcess, serving
+from tests.vision.https_server import HttpsServer, Page, https_server
+from tests.vision.seeing import noise
+from tests.vision.zoo import write_model
+
+MODEL = "qwen2_5_vl"
+
+
+def png(seed: int, width: int = 84, height: int = 84) -> bytes:
+    buffer = io.BytesIO()
+    noise(seed, width, height).picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def url_of(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+CAT, DOG = url_of(png(1)), url_of(png(2))
+NUM_IMAGE_TOKENS = 9
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HttpsServer, Path]]:
+    folder = tmp_path_factory.mktemp("https")
+    with https_server(folder, {"/cat.png": Page(body=png(1)), "/text": Page(body=b"no image")}) as running:
+        yield running, folder / "certificate.pem"
+
+
+@pytest.fixture(scope="module")
+def server(pages: tuple[HttpsServer, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    home = tmp_path_factory.mktemp("home")
+    folder = write_model(home / "models" / MODEL, MODEL)
+    flags = ("--no-use-spare", "--image-hosts", "localhost", "--max-images", "3", "--max-image-pixels", "100000")
+    with pytest.MonkeyPatch.context() as environment:
+        # trusted by the server as the system's own certificates are
+        environment.setenv("SSL_CERT_FILE", str(pages[1]))
+        with serving(folder, home, *flags, "--kv-budget", "64MiB") as running:
+            yield running
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def ask(server: ServerProcess, *pieces: dict[str, Any], **more: Any) -> ChatCompletion:
+    messages: Any = more.pop("messages", [{"role": "user", "content": list(pieces)}])
+    answer: ChatCompletion = server.sdk.chat.completions.create(
+        model=MODEL, messages=messages, temperature=0, max_tokens=8, **more
+    )
+    return answer
+
+
+def said(answer: ChatCompletion) -> str:
+    return answer.choices[0].message.content or ""
+
+
+def cached(answer: ChatCompletion) -> int:
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens_details is not None
+    return answer.usage.prompt_tokens_details.cached_tokens or 0
+
+
+def test_it_is_paged_and_says_that_it_sees(server: ServerProcess) -> None:
+    (model,) = [each for each in httpx.get(f"{server.url}/v1/models").json()["data"] if each["id"] == MODEL]
+    assert "vision" in model["capabilities"]
+    assert model["serving"]["path"] == "paged"
+    assert "with an image" in model["serving"]["reason"]
+
+
+def test_a_second_question_finds_the_image_in_the_cache(server: ServerProcess) -> None:
+    lead = text("Look closely at this picture that I took, please, and say what it is:")
+    first = ask(server, lead, image(CAT), text("What is it?"))
+    again = ask(server, lead, image(CAT), text("What colour does it have?"))
+    other = ask(server, lead, image(DOG), text("What is it?"))
+    # every letter and every mark of the template is a token
+    num_before = len("user:") + len(lead["text"]) + len(("<|begin|>", "<|vision_start|>"))
+    assert cached(first) == 0
+    assert cached(again) >= num_before + NUM_IMAGE_TOKENS
+    assert cached(other) <= num_before
+    assert said(other) != said(first)
+    assert said(ask(server, lead, image(CAT), text("What is it?"))) == said(first)
+
+
+def test_a_stream_says_the_same(server: ServerProcess) -> None:
+    pieces = [image(DOG), text("And this?"), image(CAT)]
+    messages: Any = [{"role": "user", "content": pieces}]
+    stream = server.sdk.chat.completions.create(
+        model=MODEL, messages=messages, temperature=0, max_tokens=8, stream=True
+    )
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+    assert streamed == said(ask(server, *pieces))
+
+
+def test_the_order_of_pictures_and_words_counts(server: ServerProcess) -> None:
+    pieces = [image(CAT), text("a"), image(DOG)]
+    assert said(ask(server, *pieces)) != said(ask(server, *reversed(pieces)))
+    assert said(ask(server, *pieces)) != said(ask(server, pieces[0], pieces[2], pieces[1]))
+
+
+def test_many_at_once_answer_as_alone(server: ServerProcess) -> None:
+    asked = [
+        (image(CAT), text("One.")),
+        (image(DOG), text("One.")),
+        (text("No picture at all here."),),
+        (text("Two:"), image(CAT), image(DOG)),
+        (image(url_of(png(5, 140, 56))), text("Wide.")),
+        (image(url_of(png(6, 56, 140))), text("Tall.")),
+    ]
+    alone = [said(ask(server, *pieces)) for pieces in asked]
+    with ThreadPoolExecutor(12) as clients:
+        together = list(clients.map(lambda pieces: said(ask(server, *pieces)), asked * 2))
+    assert together == alone * 2
+    server.wait_until_idle()
+
+
+def test_a_picture_by_its_address_is_fetched(server: ServerProcess, pages: tuple[HttpsServer, Path]) -> None:
+    base = f"https://localhost:{pages[0].port}"
+    by_data = said(ask(server, image(CAT), text("What is it?")))
+    assert said(ask(server, image(f"{base}/cat.png"), text("What is it?"))) == by_data
+    with pytest.raises(openai.BadRequestError, match="in no format that is taken"):
+        ask(server, image(f"{base}/text"))
+    with pytest.raises(openai.BadRequestError, match="not a public one") as refused:
+        ask(server, text("a"), image(f"https://127.0.0.1:{pages[0].port}/cat.png"))
+    assert refused.value.param == "messages[0].content[1]"
+
+
+def test_a_picture_in_the_result_of_a_tool(server: ServerProcess) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    results = [
+        [
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": [text("Here:"), image(url)]},
+        ]
+        for url in (CAT, DOG)
+    ]
+    cat, dog = (ask(server, messages=messages) for messages in results)
+    assert said(cat) != said(dog)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "says"),
+    [
+        ([image(url_of(png(1)[:900]))], "Image 1 of 1 is damaged"),
+        ([image(CAT), image(url_of(b"\x00\x01"))], "Image 2 of 2 is in no format"),
+        ([image(CAT)] * 4, "has 4 images, and 3 are taken"),
+        ([image(url_of(png(1, 400, 300)))], "is 400 by 300, and 100000 pixels are taken"),
+        ([image(CAT), text("<|image_pad|>")], "stands for an image"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(server: ServerProcess, pieces: list[dict[str, Any]], says: str) -> None:
+    for is_streamed in (False, True):
+        with pytest.raises(openai.BadRequestError, match=says):
+            ask(server, *pieces, stream=is_streamed)
+    server.wait_until_idle()
+
+
+def test_a_client_that_leaves_takes_its_pictures_along(server: ServerProcess) -> None:
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": [image(CAT)] * 3}],
+        "stream": True,
+        "max_tokens": 500,
+    }
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60):
+        pass
+    server.wait_until_idle()
+
+
+def test_a_picture_of_one_pixel(server: ServerProcess) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1), "red").save(buffer, "PNG")
+    assert ask(server, image(url_of(buffer.getvalue())), text("What?")).usage is not None
