@@ -86,7 +86,12 @@ class SeeingModel:
         """An engine with nothing in its cache."""
         if isinstance(self.path.runner, PagedRunner):
             self.path.runner.reset()
-        config = EngineConfig(num_blocks=96, has_prefix_cache=self.path.name == "paged", window=self.path.window)
+        config = EngineConfig(
+            num_blocks=96,
+            has_prefix_cache=self.path.name == "paged",
+            num_checkpoints=self.path.num_checkpoints,
+            window=self.path.window,
+        )
         return Engine(self.path.runner, replace(config, **changes))
 
     def request(self, request_id: str, asked: Asked, num_choices: int = 1) -> EngineRequest:

@@ -11,7 +11,7 @@ import pytest
 
 from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
-from mlx_manager.ir import ChatPrompt, Content, GenerationRequest, ImageContent, Message, Role, TextContent
+from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Role, TextContent
 from tests.vision.https_server import HttpsServer, Page, https_server
 
 PICTURE = b"the bytes of a picture"
@@ -34,22 +34,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
         yield running
 
 
-def request(*urls: str) -> GenerationRequest:
+def prompt(*urls: str) -> ChatPrompt:
     content: tuple[Content, ...] = (TextContent("Look:"), *(ImageContent(url=url, detail="low") for url in urls))
     messages = (
         Message(role=Role.SYSTEM, content=(TextContent("Be brief."),)),
         Message(role=Role.USER, content=content),
     )
-    return GenerationRequest(request_id="r", model="m", prompt=ChatPrompt(messages=messages))
+    return ChatPrompt(messages=messages)
 
 
 def fetch(
     server: HttpsServer, *urls: str, limits: FetchLimits = LIMITS, trust: bool = True
 ) -> tuple[ImageContent, ...]:
     context = server.trusting if trust else ssl.create_default_context()
-    filled = asyncio.run(PictureFetcher(limits, context).fetched(request(*urls)))
-    assert isinstance(filled.prompt, ChatPrompt)
-    return filled.prompt.messages[1].images
+    filled = asyncio.run(PictureFetcher(limits, context).fetched(prompt(*urls)))
+    assert isinstance(filled, ChatPrompt)
+    return filled.messages[1].images
 
 
 def test_the_file_takes_the_place_of_its_address(server: HttpsServer) -> None:
@@ -61,7 +61,7 @@ def test_the_file_takes_the_place_of_its_address(server: HttpsServer) -> None:
 
 
 def test_what_is_in_the_request_already_is_left_alone(server: HttpsServer) -> None:
-    sent = request()
+    sent = prompt()
     assert asyncio.run(PictureFetcher(LIMITS).fetched(sent)) is sent
 
 

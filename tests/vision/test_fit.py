@@ -26,4 +26,11 @@ def test_the_weights_are_told_exactly(tmp_path: Path, model_type: str) -> None:
     assert loaded.weights_bytes - footprint.weights_bytes in (0, head)
     without = predict_footprint(entry, LoadOptions(dtype="float32", image_cache_bytes=0), is_cpu_backend=True)
     assert footprint.process_bytes - without.process_bytes == options.image_cache_bytes
-    assert footprint.kv_bytes_per_token == 3 * 2 * 2 * 16 * 4
+    num_attending_layers = 1 if model_type == "qwen3_5" else 3
+    assert footprint.kv_bytes_per_token == num_attending_layers * 2 * 2 * 16 * 4
+
+
+def test_a_family_that_is_exact_up_to_some_length_takes_no_more(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "ministral", "mistral3-ministral3")
+    loaded = load_vision_model(read_entry(folder, "ministral"), LoadOptions(), lambda stage, fraction: None)
+    assert loaded.max_context == 1024

@@ -177,6 +177,21 @@ def test_what_cannot_be_taken_is_named(server: ServerProcess, pieces: list[dict[
     server.wait_until_idle()
 
 
+def test_tokens_are_counted_without_looking(server: ServerProcess) -> None:
+    pieces = [text("First"), image(CAT), text("then"), image(url_of(png(5, 140, 56)))]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": pieces}]}
+    counted = httpx.post(f"{server.url}/tokenize", json=body, timeout=60).json()
+    used = ask(server, *pieces).usage
+    assert used is not None
+    assert counted["count"] == used.prompt_tokens
+
+
+def test_what_does_not_fit_the_context_is_refused(server: ServerProcess) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(server, image(CAT), text("word " * 420))
+    assert refused.value.code == "context_length_exceeded"
+
+
 def test_a_client_that_leaves_takes_its_pictures_along(server: ServerProcess) -> None:
     body = {
         "model": MODEL,

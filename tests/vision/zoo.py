@@ -194,6 +194,29 @@ def _qwen(model_type: str) -> Callable[[Mapping[str, int]], dict[str, Any]]:
     return config
 
 
+def _qwen35(ids: Mapping[str, int]) -> dict[str, Any]:
+    whole = _qwen("qwen3_vl")(ids)
+    text = {
+        "model_type": "qwen3_5_text",
+        "num_hidden_layers": 4,
+        "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "full_attention_interval": 4,
+        "rope_parameters": {
+            "type": "default",
+            "mrope_section": [2, 1, 1],
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        },
+    }
+    vision = whole["vision_config"] | {"model_type": "qwen3_5", "deepstack_visual_indexes": []}
+    names = {"model_type": "qwen3_5", "architectures": ["Qwen3_5ForConditionalGeneration"]}
+    return whole | names | {"text_config": text, "vision_config": vision}
+
+
 _QWEN_SPECIALS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<|placeholder|>")
 _QWEN_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 
@@ -291,6 +314,22 @@ def _pixtral_files(merge_size: int) -> dict[str, Any]:
     }
 
 
+def _ministral3(ids: Mapping[str, int]) -> dict[str, Any]:
+    text = {
+        "model_type": "ministral3",
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 12,
+        "rope_parameters": {
+            "rope_type": "default",
+            "type": "default",
+            "rope_theta": 10000.0,
+            "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 1024,
+        },
+    }
+    return _pixtral("mistral3")(ids) | {"text_config": text}
+
+
 FAMILIES: dict[str, Family] = {
     "llava": Family(
         specials=("<image>",),
@@ -337,6 +376,12 @@ FAMILIES: dict[str, Family] = {
         placeholder=_QWEN_PLACEHOLDER,
         processor_files=_qwen_files(),
     ),
+    "qwen3_5": Family(
+        specials=_QWEN_SPECIALS,
+        config=_qwen35,
+        placeholder=_QWEN_PLACEHOLDER,
+        processor_files=_qwen_files(),
+    ),
     "gemma3": Family(
         specials=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
         config=_gemma3,
@@ -364,7 +409,14 @@ FAMILIES: dict[str, Family] = {
         placeholder="[IMG]",
         processor_files=_pixtral_files(2),
     ),
+    "mistral3-ministral3": Family(
+        specials=_PIXTRAL_SPECIALS,
+        config=_ministral3,
+        placeholder="[IMG]",
+        processor_files=_pixtral_files(2),
+    ),
 }
+"""By model type, with the type of the text model behind it where one has several."""
 
 
 def write_model(folder: Path, model_type: str) -> Path:

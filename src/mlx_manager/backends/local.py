@@ -17,6 +17,7 @@ from mlx_manager.ir import (
     EmbeddingRequest,
     Event,
     GenerationRequest,
+    Prompt,
     RerankRequest,
     TokenizeRequest,
     Tokens,
@@ -37,9 +38,8 @@ class LocalBackend:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says; the lease is held until the stream ends or is closed."""
         self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
-        if isinstance(request.prompt, ChatPrompt) and any(message.images for message in request.prompt.messages):
-            self._check_sees(request.model)
-            request = await self._pictures.fetched(request)
+        prompt = await self._with_pictures(request.model, request.prompt)
+        request = msgspec.structs.replace(request, prompt=prompt)
         async with self._pool.lease(request.model) as worker:
             asked = with_overrides(request, self._pool.overrides(request.model))
             async with aclosing(worker.generate(asked)) as events:
@@ -58,7 +58,8 @@ class LocalBackend:
         if isinstance(request, TokenizeRequest) and isinstance(request.prompt, ChatPrompt):
             self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
             system_prompt = self._pool.overrides(request.model).system_prompt
-            request = msgspec.structs.replace(request, prompt=with_system_prompt(request.prompt, system_prompt))
+            prompt = await self._with_pictures(request.model, with_system_prompt(request.prompt, system_prompt))
+            request = msgspec.structs.replace(request, prompt=prompt)
         async with self._pool.lease(request.model, computes=False) as worker:
             return await worker.tokenize(request)
 
@@ -73,14 +74,17 @@ class LocalBackend:
             param="model",
         )
 
-    def _check_sees(self, name: str) -> None:
-        """The same for one that holds images."""
+    async def _with_pictures(self, name: str, prompt: Prompt) -> Prompt:
+        """`prompt` with its images fetched. Raises `UnsupportedParameter` where the model does not see."""
+        if not isinstance(prompt, ChatPrompt) or not any(message.images for message in prompt.messages):
+            return prompt
         if self._pool.entry(name).kind is not ModelKind.VISION:
             raise UnsupportedParameter(
                 f"{name} does not see: leave the images out, or ask a model that does. Here: "
                 f"{self._names(ModelKind.VISION)}.",
                 param="messages",
             )
+        return await self._pictures.fetched(prompt)
 
     def _names(self, *kinds: ModelKind) -> str:
         found = [status.entry.name for status in self._pool.statuses() if status.entry.kind in kinds]

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
-from mlx_manager.ir import ChatPrompt, Content, GenerationRequest, ImageContent, Message
+from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Prompt
 
 _MAX_REDIRECTS = 3
 _MAX_AT_ONCE = 4
@@ -43,32 +43,30 @@ class PictureFetcher:
         self._limits = limits
         self._ssl_context = ssl_context
 
-    async def fetched(self, request: GenerationRequest) -> GenerationRequest:
-        """`request` with every picture in it. Raises `InvalidRequest` that names the one that cannot be had."""
-        if not isinstance(request.prompt, ChatPrompt):
-            return request
+    async def fetched(self, prompt: Prompt) -> Prompt:
+        """`prompt` with every picture in it. Raises `InvalidRequest` that names the one that cannot be had."""
+        if not isinstance(prompt, ChatPrompt):
+            return prompt
         places = [
             (message, piece)
-            for message, said in enumerate(request.prompt.messages)
+            for message, said in enumerate(prompt.messages)
             for piece, content in enumerate(said.content)
             if isinstance(content, ImageContent) and content.url
         ]
         if not places:
-            return request
+            return prompt
         if len(places) > self._limits.max_images:
             raise InvalidRequest(
                 f"The request names {len(places)} images, and {self._limits.max_images} are taken (setting "
                 "max_images): send fewer.",
                 param="messages",
             )
-        files = await self._fetch_all(request.prompt.messages, places)
-        messages = [
-            replace(
-                said, content=tuple(_put_in(content, files.get((index, at))) for at, content in enumerate(said.content))
-            )
-            for index, said in enumerate(request.prompt.messages)
-        ]
-        return replace(request, prompt=replace(request.prompt, messages=tuple(messages)))
+        files = await self._fetch_all(prompt.messages, places)
+        messages = []
+        for index, said in enumerate(prompt.messages):
+            content = tuple(_put_in(piece, files.get((index, at))) for at, piece in enumerate(said.content))
+            messages.append(replace(said, content=content))
+        return replace(prompt, messages=tuple(messages))
 
     async def _fetch_all(
         self, messages: tuple[Message, ...], places: list[tuple[int, int]]

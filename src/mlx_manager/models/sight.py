@@ -72,7 +72,7 @@ class EmbeddingCache:
     """The embeddings of the images seen last, at most `max_bytes` of them."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._kept: OrderedDict[bytes, Embeddings] = OrderedDict()
         self.nbytes = 0
 
@@ -85,11 +85,11 @@ class EmbeddingCache:
 
     def put(self, digest: bytes, embeddings: Embeddings) -> None:
         """Keep them, if they fit at all."""
-        if digest in self._kept or embeddings.nbytes > self._max_bytes:
+        if digest in self._kept or embeddings.nbytes > self.max_bytes:
             return
         self._kept[digest] = embeddings
         self.nbytes += embeddings.nbytes
-        while self.nbytes > self._max_bytes:
+        while self.nbytes > self.max_bytes:
             _, oldest = self._kept.popitem(last=False)
             self.nbytes -= oldest.nbytes
 
@@ -143,6 +143,10 @@ class Sight:
         arrays = {name: _as_array(value) for name, value in given.items() if name not in _TOKEN_ARRAYS}
         places = tuple(index for index, token_id in enumerate(token_ids) if token_id == self.image_token_id)
         return ReadPrompt(token_ids, places, {name: value for name, value in arrays.items() if value is not None})
+
+    def forget(self) -> None:
+        """Give up what is kept of images; running requests hold their own."""
+        self._cache = EmbeddingCache(self._cache.max_bytes)
 
     def find(self, image: DecodedImage) -> Embeddings | None:
         """The embeddings of an image that was seen before and is still known."""

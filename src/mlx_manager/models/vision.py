@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from mlx_vlm.utils import load_image_processor, load_model, load_processor
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ModelLoadFailed
+from mlx_manager.models.families.vision import exact_context
 from mlx_manager.models.language import LanguagePart
 from mlx_manager.models.loading import LoadedModel, Report, evaluate, find_max_context, read_json, with_dtype
 from mlx_manager.models.pieces import SeeingTokenizer
@@ -56,7 +58,7 @@ def load_vision_model(entry: ModelEntry, options: LoadOptions, report: Report) -
         style=ModelStyle.of(cast(TokenizerWrapper, seeing), model_type),
         eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
         sampling_defaults=read_json(path / "generation_config.json"),
-        max_context=find_max_context(text_config, options),
+        max_context=min(find_max_context(text_config, options), exact_context(text_config) or sys.maxsize),
         vocabulary_size=int(text_config.get("vocab_size") or len(tokenizer)),
         dtype=dtype,
         weights_bytes=_num_bytes(model),

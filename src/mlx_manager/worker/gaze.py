@@ -6,8 +6,10 @@ most one image at a time, so that running answers wait for no more than that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 
 from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError
 from mlx_manager.ipc import RequestFailed
@@ -18,6 +20,8 @@ from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.sight import Embeddings, ReadPrompt, SeenPrompt, Sight
 
 _NUM_DECODERS = 2
+_NUM_AHEAD = 4
+"""Requests whose files are decoded before it is their turn: pictures take much more room than files."""
 _DECODE_WAIT_S = 0.005
 _TOWER_ERRORS = (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError)
 """What a model's own code raises for an image that it cannot take."""
@@ -33,10 +37,14 @@ class SeenRequest:
     prefix_ids: tuple[int, ...]
 
 
+CheckLength = Callable[[GenerationRequest, int], object]
+"""Takes a request and the tokens of its prompt; raises where they do not fit."""
+
+
 @dataclass
 class _Pending:
     request: GenerationRequest
-    decoding: Future[tuple[DecodedImage, ...]]
+    decoding: Future[tuple[DecodedImage, ...]] | None = None
     text: str = ""
     read: ReadPrompt | None = None
     embeddings: list[Embeddings] = field(default_factory=list)
@@ -45,8 +53,16 @@ class _Pending:
 class Gaze:
     """Everything but the decoding of files is called from the thread that owns the device."""
 
-    def __init__(self, sight: Sight, tokenizer: SeeingTokenizer, prompts: PromptBuilder, limits: ImageLimits) -> None:
+    def __init__(
+        self,
+        sight: Sight,
+        tokenizer: SeeingTokenizer,
+        prompts: PromptBuilder,
+        limits: ImageLimits,
+        check_length: CheckLength,
+    ) -> None:
         self._sight = sight
+        self._check_length = check_length
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._limits = limits
@@ -62,13 +78,19 @@ class Gaze:
     def add(self, request: GenerationRequest) -> None:
         """Begin with a request that has images. Raises `InvalidRequest` for a text that spells the token of images."""
         _check_texts(request.prompt, self._sight.image_token)
-        decoding = self._decoders.submit(decode_images, images_of(request.prompt), self._limits)
-        self._pending[request.request_id] = _Pending(request, decoding)
+        self._pending[request.request_id] = _Pending(request)
+        self._decode_ahead()
+
+    def read(self, prompt: ChatPrompt) -> tuple[int, ...]:
+        """The tokens of a prompt with images, at once and without looking at them. Raises `InvalidRequest`."""
+        _check_texts(prompt, self._sight.image_token)
+        images = decode_images(images_of(prompt), self._limits)
+        return self._sight.read(self._prompts.build(self._tokenizer.marked(prompt)).text, images).token_ids
 
     def abort(self, request_id: str) -> None:
         """Forget a request."""
         pending = self._pending.pop(request_id, None)
-        if pending is not None:
+        if pending is not None and pending.decoding is not None:
             pending.decoding.cancel()
 
     def step(self, *, is_idle: bool) -> list[SeenRequest | RequestFailed]:
@@ -76,14 +98,17 @@ class Gaze:
 
         Where `is_idle`, the engine has nothing to do, and this waits a moment for a file.
         """
+        running = [each for each in self._pending.values() if each.decoding is not None]
+        self._decode_ahead()
         if is_idle:
-            futures = [pending.decoding for pending in self._pending.values()]
+            futures = [each.decoding for each in running if each.decoding is not None]
             wait(futures, timeout=_DECODE_WAIT_S, return_when=FIRST_COMPLETED)
-        pending = next((each for each in self._pending.values() if each.decoding.done()), None)
-        if pending is None:
+        decoded = ((each, each.decoding) for each in running if each.decoding is not None and each.decoding.done())
+        pending, decoding = next(decoded, (None, None))
+        if pending is None or decoding is None:
             return []
         try:
-            seen = self._go_on(pending)
+            seen = self._go_on(pending, decoding.result())
         except MlxManagerError as error:
             return [self._failed(pending, error)]
         except _TOWER_ERRORS as error:
@@ -93,13 +118,20 @@ class Gaze:
         del self._pending[pending.request.request_id]
         return [seen]
 
-    def _go_on(self, pending: _Pending) -> SeenRequest | None:
-        images = pending.decoding.result()
+    def _decode_ahead(self) -> None:
+        for pending in islice(self._pending.values(), _NUM_AHEAD):
+            if pending.decoding is None:
+                images = images_of(pending.request.prompt)
+                pending.decoding = self._decoders.submit(decode_images, images, self._limits)
+
+    def _go_on(self, pending: _Pending, images: tuple[DecodedImage, ...]) -> SeenRequest | None:
         if pending.read is None:
             prompt = pending.request.prompt
             assert isinstance(prompt, ChatPrompt)
             pending.text = self._prompts.build(self._tokenizer.marked(prompt)).text
             pending.read = self._sight.read(pending.text, images)
+            # before the tower works for nothing
+            self._check_length(pending.request, len(pending.read.token_ids))
         read = pending.read
         if not self._sight.is_library:
             while len(pending.embeddings) < len(images):

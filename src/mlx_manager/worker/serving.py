@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import mlx.core as mx
+from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke
@@ -30,6 +31,7 @@ from mlx_manager.ir import (
     Sampling,
     TextPrompt,
     TokenizeRequest,
+    TokenPrompt,
     Tokens,
 )
 from mlx_manager.models.calls import CallRules, callable_tools
@@ -38,6 +40,7 @@ from mlx_manager.models.images import ImageLimits
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
+from mlx_manager.models.sight import Sight
 from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
@@ -70,7 +73,8 @@ class Serving:
         self._tokenizing = Tokenizing(
             loaded.tokenizer, self._prompts, vocabulary_size=loaded.vocabulary_size, max_context=self.max_context
         )
-        self._gaze = _gaze_of(loaded, self._prompts, options)
+        self._sight = loaded.sight
+        self._gaze = None if loaded.sight is None else self._new_gaze(loaded, loaded.sight)
         self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
         self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
@@ -94,6 +98,10 @@ class Serving:
 
     def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
         """The tokens of a prompt, or the text of tokens. Raises `MlxManagerError`."""
+        if self._gaze is not None and isinstance(request, TokenizeRequest):
+            prompt = request.prompt
+            if isinstance(prompt, ChatPrompt) and images_of(prompt):
+                request = replace(request, prompt=TokenPrompt(token_ids=self._gaze.read(prompt)))
         return self._tokenizing.answer(request)
 
     def abort(self, request_id: str) -> None:
@@ -131,7 +139,9 @@ class Serving:
         return StepDone(reports, self.stats()), failures
 
     def trim(self) -> None:
-        """Give up the prefix cache and the memory of the KV arena."""
+        """Give up the prefix cache, the memory of the KV arena, and what is kept of images."""
+        if self._sight is not None:
+            self._sight.forget()
         self._engine.trim()
 
     def stats(self) -> EngineStats:
@@ -165,6 +175,16 @@ class Serving:
             self._gaze.add(request)
         else:
             self._prepare(request, self._prompts.build(request.prompt))
+
+    def _new_gaze(self, loaded: LoadedModel, sight: Sight) -> Gaze:
+        options = self._options
+        return Gaze(
+            sight,
+            cast(SeeingTokenizer, loaded.tokenizer),
+            self._prompts,
+            ImageLimits(options.max_images, options.max_image_bytes, options.max_image_pixels),
+            lambda request, num_tokens: self._max_output_tokens(request.sampling, num_tokens),
+        )
 
     def _take_seen(self) -> list[RequestFailed]:
         """Go on with the requests that have images."""
@@ -333,14 +353,6 @@ class Serving:
             return request.prompt.text
         decoder = self._vocabulary.decoder()
         return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
-
-
-def _gaze_of(loaded: LoadedModel, prompts: PromptBuilder, options: LoadOptions) -> Gaze | None:
-    """What looks at the images of requests; None for a model that does not see."""
-    if loaded.sight is None:
-        return None
-    limits = ImageLimits(options.max_images, options.max_image_bytes, options.max_image_pixels)
-    return Gaze(loaded.sight, cast(SeeingTokenizer, loaded.tokenizer), prompts, limits)
 
 
 def _drop(_: StepDone) -> None:
