@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from mlx_lm.chat_templates import deepseek_v32
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec.structs import replace
 
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import ChatPrompt, Role, Thinking, ToolChoice, ToolChoiceMode
 from mlx_manager.models.prompt import PromptBuilder
+from mlx_manager.models.style import ModelStyle
 from tests.models.rendered import CONVERSATION, PROMPT, RENDERED, SCHEMA, TOOL, called, render, said, without_date
 from tests.models.templates import TOLD, style_of, template_of, tokenizer_of
 
@@ -135,6 +138,19 @@ def test_tools_that_a_template_leaves_out_are_described_as_the_makers_say() -> N
 def test_a_template_that_wants_tools_in_the_system_message_gets_them_there() -> None:
     prompt = ChatPrompt(messages=(said(Role.USER, "Paris?"),), tools=(TOOL,))
     assert f"<|tool|>{json.dumps([FUNCTION])}<|/tool|>" in style_of("phi-4-mini").template.render(prompt)
+
+
+def test_a_renderer_of_the_library_stands_in_for_a_template() -> None:
+    """mlx-lm's of DeepSeek V3.2 shows tools behind a system message only, and wants arguments as text."""
+    tokenizer = tokenizer_of("", ("<think>", "</think>"))._tokenizer
+    tokenizer.chat_template = None
+    style = ModelStyle.of(TokenizerWrapper(tokenizer, chat_template=deepseek_v32.apply_chat_template), "deepseek_v32")
+    assert (style.family.name, style.warning) == ("DeepSeek V3.2", "")
+    history = (said(Role.USER, "Paris?"), *CONVERSATION[2:5])
+    rendered = style.template.render(ChatPrompt(messages=history, tools=(TOOL,)))
+    assert rendered.count('{"name": "get_weather", "description"') == 1
+    assert '<｜DSML｜parameter name="city" string="true">Rome</｜DSML｜parameter>' in rendered
+    assert style.answers.starts_in_reasoning(rendered)
 
 
 @pytest.mark.parametrize(

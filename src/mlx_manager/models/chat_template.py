@@ -110,6 +110,8 @@ class ChatTemplate:
             return without_tool_roles(messages, tools), []
         if not traits.shows_tools and tools:
             messages, tools = _with_instructions(messages, _described(tools, family)), []
+        if tools and traits.needs_system_for_tools and (not messages or messages[0]["role"] != "system"):
+            messages = [{"role": "system", "content": ""}, *messages]
         if traits.needs_descriptions:
             tools = [_with_descriptions(tool) for tool in tools]
         if traits.calls is None:

@@ -13,7 +13,16 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-REFUSALS = (TemplateError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+REFUSALS = (
+    TemplateError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+)
 """What templates, and mlx-lm's renderers that stand in for some, raise for a conversation that they do not take."""
 
 Message = dict[str, Any]
@@ -64,6 +73,8 @@ class TemplateTraits:
     takes_turns_in_a_row: bool
     """Two messages of one role, one after the other."""
     shows_tools: bool
+    needs_system_for_tools: bool
+    """It shows tools only behind a system message."""
     needs_descriptions: bool
     """It shows tools only when each of their parameters has a description."""
     calls: CallForm | None
@@ -87,9 +98,11 @@ def find_traits(render: Render) -> TemplateTraits:
     takes_system = shows([system, _USER], [], _SYSTEM)
     early = ([system], (_SYSTEM,)) if takes_system else ([], ())
     bare, described = [_tool()], [_tool(description="Text")]
-    shows_bare = shows([_USER], bare, _NAME)
-    shows_described = shows_bare or shows([_USER], described, _NAME)
-    tools = bare if shows_bare else described
+    asked: list[list[Message]] = [[_USER], [_said("system", ""), _USER]]
+    shown = next(
+        ((messages, tools) for messages in asked for tools in (bare, described) if shows(messages, tools, _NAME)), None
+    )
+    tools = shown[1] if shown else bare
     first, second = (_LONG_ID, _VALUE, _RESULT), (_OTHER_LONG_ID, _OTHER_VALUE, _OTHER_RESULT)
     form = next((form for form in _FORMS if shows(in_form(_called(first), form), tools, _VALUE)), None)
     # where calls are going to be written as text, results are asked for behind text
@@ -99,8 +112,9 @@ def find_traits(render: Render) -> TemplateTraits:
         takes_system=takes_system,
         takes_late_system=shows([*early[0], _USER, _ASSISTANT, late, _USER], [], *early[1], _LATE_SYSTEM),
         takes_turns_in_a_row=shows([_USER, _USER], []),
-        shows_tools=shows_described,
-        needs_descriptions=shows_described and not shows_bare,
+        shows_tools=shown is not None,
+        needs_system_for_tools=shown is not None and len(shown[0]) > 1,
+        needs_descriptions=shown is not None and shown[1] is described,
         calls=form,
         shows_results=shows(answered, tools, _RESULT),
         shows_several_calls=shows(several, tools, _VALUE, _OTHER_VALUE, _RESULT, _OTHER_RESULT),
