@@ -11,7 +11,7 @@ from mlx_manager.hub import STARTER_NAME, ensure_starter
 from mlx_manager.hub.starter import find_installed_gguf
 
 _ROOT = Path(__file__).parents[1]
-_TOGETHER = ("starter", "answers")
+_TOGETHER = ("starter", "answers", "console_server")
 """Fixtures of a whole session that take so long to make that all tests that use one run in one process, first."""
 _CONVERTER = ("models/gguf*.py", "models/families/gguf.py", "worker/convert.py", "hub/gguf_import.py")
 

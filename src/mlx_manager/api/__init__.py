@@ -12,7 +12,7 @@ from mlx_manager.api.models import router as models_router
 from mlx_manager.api.openai import router as openai_router
 from mlx_manager.api.openai import tokens_router
 from mlx_manager.api.people import router as people_router
-from mlx_manager.api.state import ApiState, HttpOptions, ModelDirectory
+from mlx_manager.api.state import ApiState, HttpOptions
 from mlx_manager.api.who import Access
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "Access",
     "ApiState",
     "HttpOptions",
-    "ModelDirectory",
     "RequestEdge",
     "admin_router",
     "anthropic_router",

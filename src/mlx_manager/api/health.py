@@ -8,11 +8,11 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from mlx_manager.api.state import HttpOptionsDep, ModelDirectory, ModelsDep, UptimeDep
+from mlx_manager.api.state import HttpOptionsDep, ModelsDep, UptimeDep
 from mlx_manager.api.who import PublicDep
 from mlx_manager.errors import ErrorInfo
 from mlx_manager.ipc import EngineStats
-from mlx_manager.pool import ModelState, ModelStatus
+from mlx_manager.pool import ModelDirectory, ModelState, ModelStatus
 
 router = APIRouter(tags=["health"])
 

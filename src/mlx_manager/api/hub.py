@@ -12,10 +12,10 @@ from mlx_manager.api.body import read_json_body
 from mlx_manager.api.state import HttpOptionsDep, HubDep, ModelsDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.catalog import ModelKind
-from mlx_manager.errors import Conflict, InvalidRequest
+from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub.download import DownloadRequest, DownloadStatus
 from mlx_manager.hub.search import SearchQuery, Sort
-from mlx_manager.pool import ModelState
+from mlx_manager.pool import refuse_loaded
 
 router = APIRouter(prefix="/admin", tags=["hub"], dependencies=[Depends(admit_admin)])
 
@@ -70,9 +70,7 @@ async def show_model(model_id: str, hub: HubDep, revision: str | None = None) ->
 @router.delete("/hub/models/{model_id:path}")
 async def delete_model(model_id: str, hub: HubDep, models: ModelsDep) -> Response:
     """Delete a model from home or from the cache of the hub, unless it is loaded."""
-    for status in models.statuses():
-        if status.entry.name == model_id and status.state not in (ModelState.COLD, ModelState.FAILED):
-            raise Conflict(f"{model_id} is {status.state.value}: unload it before it is deleted.")
+    refuse_loaded(models, model_id, "deleted")
     found = await hub.delete(model_id)
     return _answer(Deleted(id=model_id, freed_bytes=found.size_bytes))
 

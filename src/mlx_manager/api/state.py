@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol, TypedDict, cast
+from typing import Annotated, TypedDict, cast
 
 from fastapi import Depends, Request
 
@@ -14,24 +13,7 @@ from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Asker, Gateway, OwnResponses, ResponseStore
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.metrics import Metrics
-from mlx_manager.pool import ModelPool, ModelStatus
-
-
-class ModelDirectory(Protocol):
-    """What the routes ask of the pool: what is there, and how it stands."""
-
-    @property
-    def default_model(self) -> str | None:
-        """The name of the model that the server was started for; None when there is none."""
-        ...
-
-    def statuses(self) -> Sequence[ModelStatus]:
-        """Every model that can be asked for, loaded or not. Answers at once."""
-        ...
-
-    def progress(self, name: str) -> str | None:
-        """What a request to the model or alias `name` waits for, in a line; None where it waits for no load."""
-        ...
+from mlx_manager.pool import ModelDirectory, ModelPool
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from mlx_manager import __version__
 from mlx_manager.api import (
@@ -27,13 +28,21 @@ from mlx_manager.api import (
     people_router,
     tokens_router,
 )
+from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import Gateway, MemoryResponses, log_record
 from mlx_manager.observability.metrics import Metrics
+from mlx_manager.ui import Console, RecentRequests, console_routes
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+
+class AppState(ApiState):
+    """The lifespan's state: what routes see, and what the pages of the console work with."""
+
+    console: Console
 
 
 def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> FastAPI:
@@ -58,6 +67,8 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(metrics_router)
     app.include_router(people_router)
     app.include_router(auth_router)
+    if settings.console:
+        app.router.routes.extend(console_routes(_allowed_hosts(settings.host)))
     return app
 
 
@@ -76,14 +87,29 @@ def _middleware(settings: Settings) -> list[Middleware]:
     return [edge, cors]
 
 
-def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], AbstractAsyncContextManager[ApiState]]:
+def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], AbstractAsyncContextManager[AppState]]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[ApiState]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
         async with open_access(settings) as opened, parts(settings) as built:
             pool = built.pool
+            recent = RecentRequests()
             metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
-            gateway = Gateway(built.backends, account=[log_record, metrics.count, opened.count])
-            yield ApiState(
+            gateway = Gateway(built.backends, account=[log_record, metrics.count, opened.count, recent.add])
+            console = Console(
+                gateway=gateway,
+                models=built.models,
+                pool=pool,
+                hub=built.hub,
+                door=opened.access.door,
+                people=opened.access.people,
+                keys=opened.access.keys,
+                session_cookie=SESSION_COOKIE,
+                recent=recent,
+                version=__version__,
+                api_paths=frozenset(route.path for route in app.routes if isinstance(route, Route)),
+            )
+            yield AppState(
+                console=console,
                 gateway=gateway,
                 models=built.models,
                 pool=built.pool,
@@ -97,6 +123,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 started_s=time.monotonic(),
             )
             gateway.close()
+            await console.site.close()
 
     return lifespan
 

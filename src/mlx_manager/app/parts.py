@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mlx_manager.api import ModelDirectory
 from mlx_manager.backends import Backend
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
@@ -17,7 +16,7 @@ from mlx_manager.hub import Inventory
 from mlx_manager.hub.access import default_access
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.hub.downloads import Downloads
-from mlx_manager.pool import EvictionPolicy, ModelPool, PoolOptions, runs_on_linux_cpu
+from mlx_manager.pool import EvictionPolicy, ModelDirectory, ModelPool, PoolOptions, runs_on_linux_cpu
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """For fetching one image that a request names by its address."""
     image_hosts: tuple[str, ...]
     """Hosts that images are fetched from although they are not public."""
+    console: bool
+    """Whether the pages in the browser are served."""
     load: LoadOptions
     models: Mapping[str, ModelOverrides]
     """By name: what `[models."NAME"]` says. The names need not exist."""
@@ -191,6 +193,7 @@ SETTINGS: tuple[Setting, ...] = (
         number(0.0),
         "model_ttl_s",
     ),
+    Setting("console", "flag", True, "", "Serve the console, the pages in the browser.", flag, "console"),
     Setting("preload", "list", (), "", "Models to load at the start, as far as they fit.", optional_words, "preload"),
     Setting(
         "image_timeout",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +12,8 @@ from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import HubUnavailable, InvalidRequest, MlxManagerError, ModelNotFound
 from mlx_manager.hub.access import HubAccess
 from mlx_manager.hub.downloads import Downloads
+from mlx_manager.hub.foreign import ForeignModel
+from mlx_manager.hub.gguf_import import Report, import_gguf
 from mlx_manager.hub.inventory import Inventory
 from mlx_manager.hub.judge import Fit, judge_fit
 from mlx_manager.hub.removal import Removable, find_removable, remove
@@ -65,6 +68,18 @@ class HubDesk:
         found = await asyncio.to_thread(find_removable, self._inventory, self._access, name)
         await asyncio.to_thread(remove, found)
         return found
+
+    async def find_importable(self) -> list[ForeignModel]:
+        """Models of other programs on this machine that would have to be imported before they can be served."""
+        return await asyncio.to_thread(self._inventory.foreign)
+
+    async def import_gguf(self, source: Path, *, name: str, force: bool, report: Report) -> ModelEntry:
+        """Make a model of the GGUF file `source`, as `gguf_import.import_gguf`; `report` is called from a thread."""
+        return await asyncio.to_thread(self._import_now, source, name, force, report)
+
+    def _import_now(self, source: Path, name: str, force: bool, report: Report) -> ModelEntry:
+        home = self._inventory.models_folder.parent
+        return import_gguf(home, source.expanduser(), name=name, force=force, report=report)
 
     def search_now(self, query: SearchQuery) -> SearchPage:
         """As `search`, in this thread."""

@@ -1,6 +1,7 @@
 """The models in memory: leased by name, each loaded once, each in a worker process of its own."""
 
 from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu, worker_environment
+from mlx_manager.pool.directory import ModelDirectory, refuse_loaded
 from mlx_manager.pool.evict import EvictionPolicy
 from mlx_manager.pool.options import PoolOptions
 from mlx_manager.pool.pool import ModelPool
@@ -11,6 +12,7 @@ __all__ = [
     "Eviction",
     "EvictionPolicy",
     "EvictionReason",
+    "ModelDirectory",
     "ModelPool",
     "ModelState",
     "ModelStatus",
@@ -18,6 +20,7 @@ __all__ = [
     "PoolStats",
     "WorkerClient",
     "find_openblas",
+    "refuse_loaded",
     "runs_on_linux_cpu",
     "worker_environment",
 ]

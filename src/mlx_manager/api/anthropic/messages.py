@@ -19,11 +19,12 @@ from mlx_manager.api.ignored_header import ignored_headers
 from mlx_manager.api.openai.replies import ReplyDialect, ReplyExchangeDep
 from mlx_manager.api.prefix_header import PrefixNotes
 from mlx_manager.api.sse import EventStream, Silence
-from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelDirectory, ModelsDep, RequestIdDep
+from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelsDep, RequestIdDep
 from mlx_manager.api.who import admit_inference
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.gateway import Gateway
 from mlx_manager.ir import Event, fold
+from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.anthropic import (
     PING_FRAME,
     MessageEncoder,

@@ -19,10 +19,11 @@ from mlx_manager.api.errors import internal_error
 from mlx_manager.api.ignored_header import ignored_headers
 from mlx_manager.api.prefix_header import PrefixNotes
 from mlx_manager.api.sse import EventStream, Silence
-from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelDirectory, ModelsDep, RequestIdDep
+from mlx_manager.api.state import GatewayDep, HttpOptions, HttpOptionsDep, ModelsDep, RequestIdDep
 from mlx_manager.errors import MlxManagerError
 from mlx_manager.gateway import Gateway, merge
 from mlx_manager.ir import Answer, Event, fold
+from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import Call, Encoder, Envelope, encode_json, error_frame
 from mlx_manager.protocols.openai.answers import Body
 

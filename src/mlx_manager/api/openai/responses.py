@@ -22,7 +22,6 @@ from mlx_manager.api.state import (
     GatewayDep,
     HttpOptions,
     HttpOptionsDep,
-    ModelDirectory,
     ModelsDep,
     RequestIdDep,
     ResponsesDep,
@@ -30,6 +29,7 @@ from mlx_manager.api.state import (
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.gateway import Gateway, OwnResponses
 from mlx_manager.ir import Event
+from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import encode_json
 from mlx_manager.protocols.openai.responses import (
     ResponseBuilder,

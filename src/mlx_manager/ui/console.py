@@ -1,0 +1,74 @@
+"""What the pages of one app's console work with: the same objects that the HTTP faces call, never over HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.requests import HTTPConnection, Request
+
+from mlx_manager.auth import Credentials, Door, Keys, People
+from mlx_manager.errors import NotAuthenticated, Unavailable
+from mlx_manager.gateway import Gateway
+from mlx_manager.hub.desk import HubDesk
+from mlx_manager.ir import Caller
+from mlx_manager.pool import ModelDirectory, ModelPool
+from mlx_manager.ui.mount import ConsoleSite
+from mlx_manager.ui.pulse import Pulse
+from mlx_manager.ui.recent import RecentRequests
+
+
+@dataclass
+class Console:
+    """One per app, in the state of its lifespan."""
+
+    gateway: Gateway
+    models: ModelDirectory
+    pool: ModelPool | None
+    """The same as `models`, where models can be loaded and unloaded."""
+    hub: HubDesk | None
+    """None on a server that has no models of its own."""
+    door: Door
+    people: People
+    keys: Keys
+    session_cookie: str
+    """The name of the cookie that a session is in."""
+    recent: RecentRequests
+    version: str
+    api_paths: frozenset[str]
+    """What the app serves: a snippet is shown only for what a client can reach."""
+    site: ConsoleSite = field(default_factory=ConsoleSite)
+    pulse: Pulse = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pulse = Pulse(self.models, self.pool)
+
+    async def find_viewer(self, request: HTTPConnection) -> Caller | None:
+        """Whose session the cookie of `request` is; None where there is none, or it is over."""
+        session = request.cookies.get(self.session_cookie)
+        try:
+            return await self.door.admit_person(Credentials(session=session))
+        except NotAuthenticated:
+            return None
+
+    def need_pool(self) -> ModelPool:
+        """Raises `Unavailable` on a server without models of its own."""
+        if self.pool is None:
+            raise Unavailable("This server keeps no models of its own: there is nothing to load or unload.")
+        return self.pool
+
+    def need_hub(self) -> HubDesk:
+        """Raises `Unavailable` on a server without models of its own."""
+        if self.hub is None:
+            raise Unavailable("This server keeps no models, and so has nothing to do with the model hub.")
+        return self.hub
+
+
+def console_of(request: Request) -> Console:
+    """The console of the app that `request` came in through."""
+    return cast(Console, request.state.console)
+
+
+def viewer_of(request: Request) -> Caller:
+    """Who looks at the page: nobody comes this far without a session."""
+    return cast(Caller, request.state.viewer)

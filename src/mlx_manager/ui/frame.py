@@ -1,0 +1,131 @@
+"""What every page shares: the header, the navigation, the theme, and the place where the page goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nicegui import ui
+from starlette.requests import Request
+
+from mlx_manager.catalog import UserState
+from mlx_manager.ir import Caller
+from mlx_manager.ui.console import Console, viewer_of
+from mlx_manager.ui.elements import box, button, set_words, text
+from mlx_manager.ui.paths import LOGIN, PLACES, USERS, PagePlace
+from mlx_manager.ui.words import render_rate
+
+THEME_COOKIE = "mlx_manager_theme"
+_THEMES = {"auto": None, "light": False, "dark": True}
+_ICONS = {"auto": "brightness_auto", "light": "light_mode", "dark": "dark_mode"}
+_STATIC = Path(__file__).parent / "static"
+_STAMP = int(max(file.stat().st_mtime for file in _STATIC.iterdir()))
+"""In the addresses of our own files, so that browsers keep them until they change."""
+
+
+@contextmanager
+def frame(console: Console, request: Request, place: PagePlace, *, classes: str = "") -> Iterator[None]:
+    """Everything around a page; what the context holds is the page."""
+    ui.add_head_html(
+        f'<link rel="stylesheet" href="/_console/console.css?v={_STAMP}">'
+        f'<script src="/_console/console.js?v={_STAMP}"></script>'
+    )
+    with ui.left_drawer(fixed=True).props("width=216 breakpoint=1023").classes("frame-drawer") as drawer:
+        _navigation(console, viewer_of(request), place)
+    with ui.header().classes("frame-header"):
+        button("", drawer.toggle, icon="menu", look="bare", name="Show or hide the pages").classes("lt-md")
+        _brand()
+        with box("live-state grow", "div"):
+            _live_state(console)
+        _theme_button(request)
+        _log_out_button(request)
+    _leave_when_over(console, request, place)
+    with box(f"stack-lg {classes}").props('data-page tabindex="-1"') as page:
+        ui.skip_link("Skip to the page", target=page)
+        yield
+
+
+def _navigation(console: Console, viewer: Caller, here: PagePlace) -> None:
+    with box("pages", "nav").props('aria-label="Pages"'):
+        for place in PLACES:
+            if place.is_for_admins and not viewer.is_admin:
+                continue
+            with ui.element("a").classes("nav-item") as link:
+                link.props["href"] = place.path
+                if place is here:
+                    link.props["aria-current"] = "page"
+                ui.icon(place.icon)
+                text(place.title)
+                if place is USERS:
+                    _pending_count(console)
+
+
+def _brand() -> None:
+    ui.html(
+        '<a class="brand" href="/"><span class="brand-mark" aria-hidden="true"><i></i><i></i><i></i><i></i></span>'
+        "<span>MLX Manager</span></a>",
+        sanitize=False,
+    )
+
+
+def _live_state(console: Console) -> None:
+    """What runs, in a line that every page has."""
+    words = text("", "hide-narrow end")
+
+    def update() -> None:
+        beat = console.pulse.look()
+        num_loaded = len(beat.in_memory)
+        loaded = f"{num_loaded} model{'' if num_loaded == 1 else 's'} in memory"
+        set_words(words, f"{loaded} · {render_rate(beat.generated_per_s)} tokens/s")
+
+    update()
+    ui.timer(2.0, update)
+
+
+def _theme_button(request: Request) -> None:
+    """Goes round light, dark, and whatever the system says; a cookie remembers it."""
+    names = list(_THEMES)
+    chosen = request.cookies.get(THEME_COOKIE, "auto")
+    state = {"name": chosen if chosen in _THEMES else "auto"}
+    dark = ui.dark_mode(_THEMES[state["name"]])
+    toggle = button("", icon=_ICONS[state["name"]], look="bare", name=f"Theme: {state['name']}")
+
+    def change() -> None:
+        state["name"] = names[(names.index(state["name"]) + 1) % len(names)]
+        dark.set_value(_THEMES[state["name"]])
+        toggle.props(f"icon={_ICONS[state['name']]}")
+        toggle.props["aria-label"] = f"Theme: {state['name']}"
+        ui.run_javascript(f"mlxManager.remember('{THEME_COOKIE}', '{state['name']}')")
+
+    toggle.on_click(change)
+
+
+def _pending_count(console: Console) -> None:
+    """How many accounts wait for an admin."""
+    count = text("", "nav-count")
+
+    def update() -> None:
+        num = sum(user.state is UserState.PENDING for user in console.people.all())
+        set_words(count, f"{num} waiting")
+        count.set_visibility(num > 0)
+
+    update()
+    ui.timer(5.0, update)
+
+
+def _log_out_button(request: Request) -> None:
+    name = viewer_of(request).user_name
+    leave = button("", icon="logout", look="bare", name=f"Log out {name}")
+    leave.on("click", js_handler="() => mlxManager.logOut()")
+
+
+def _leave_when_over(console: Console, request: Request, place: PagePlace) -> None:
+    """A page does not stay open when its session ends, or when whoever looks may see it no longer."""
+
+    async def check() -> None:
+        viewer = await console.find_viewer(request)
+        if viewer is None or (place.is_for_admins and not viewer.is_admin):
+            ui.navigate.to(LOGIN)
+
+    ui.timer(10.0, check, immediate=False)

@@ -1,0 +1,87 @@
+"""Importing a GGUF file of this machine: found ones are offered, any other by its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nicegui import ui
+
+from mlx_manager.errors import MlxManagerError
+from mlx_manager.hub.foreign import ForeignModel
+from mlx_manager.ui.console import Console
+from mlx_manager.ui.elements import box, button, dialog, note, set_words, tell, text
+from mlx_manager.ui.words import render_size
+
+
+async def import_dialog(console: Console) -> None:
+    """Opens the dialog; the import goes on when it is closed."""
+    hub = console.need_hub()
+    progress = ["", 0.0]
+    with dialog("Import a GGUF") as opened:
+        text(
+            "A GGUF file of the Llama family becomes an ordinary MLX model folder, its quantization kept. The file "
+            "stays as it is.",
+            "soft",
+            "p",
+        )
+        source = ui.input("Path of the file on the server").props("outlined dense")
+        found_place = box("stack")
+        name = ui.input("Name of the new model").props("outlined dense bottom-slots")
+        name.props["hint"] = "Letters, digits, . _ - and one / inside."
+        force = ui.checkbox("Replace a model of that name").props("dense")
+        problem = box()
+        bar = ui.linear_progress(0, show_value=False, size="8px").props('rounded aria-label="Import"')
+        stage = text("", "soft small", "p")
+        bar.set_visibility(False)
+        with box("dialog-foot"):
+            button("Close", opened.close)
+            start = button("Import", look="main")
+
+    def report(words: str, fraction: float) -> None:
+        # called from the thread that converts; the timer shows it
+        progress[:] = [words, fraction]
+
+    def show_progress() -> None:
+        words, fraction = progress
+        bar.set_value(round(float(str(fraction)), 3))
+        set_words(stage, str(words))
+
+    async def run() -> None:
+        problem.clear()
+        start.disable()
+        bar.set_visibility(True)
+        try:
+            entry = await hub.import_gguf(
+                Path(source.value or ""), name=name.value or "", force=bool(force.value), report=report
+            )
+        except MlxManagerError as error:
+            if not problem.is_deleted:
+                with problem:
+                    note(error.message, "bad")
+            return
+        finally:
+            if not opened.is_deleted:
+                start.enable()
+                bar.set_visibility(False)
+        console.pulse.look(is_fresh=True)
+        if not opened.is_deleted:
+            tell(f"{entry.name} is imported.", "positive")
+            opened.close()
+
+    start.on_click(run)
+    with opened:
+        ui.timer(0.5, show_progress)
+    found = await hub.find_importable()
+    if found and not found_place.is_deleted:
+        with found_place:
+            text("Found on this machine", "soft small", "p")
+            for model in found[:8]:
+                _offer(model, source, name)
+
+
+def _offer(model: ForeignModel, source: ui.input, name: ui.input) -> None:
+    def choose() -> None:
+        source.set_value(model.path)
+        name.set_value(model.suggested_name)
+
+    button(f"{model.name} · {model.program} · {render_size(model.size_bytes)}", choose, look="tiny")

@@ -1,0 +1,28 @@
+"""The pages of the console: where each lies and what the navigation calls it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PagePlace:
+    """One page. `icon` is a Material icon's name."""
+
+    path: str
+    title: str
+    icon: str
+    is_for_admins: bool = False
+
+
+HOME = PagePlace("/", "Home", "space_dashboard")
+MODELS = PagePlace("/models", "Models", "inventory_2", is_for_admins=True)
+POOL = PagePlace("/pool", "Pool", "memory", is_for_admins=True)
+USERS = PagePlace("/users", "Users", "group", is_for_admins=True)
+PROFILE = PagePlace("/profile", "Profile", "account_circle")
+
+LOGIN = "/login"
+REGISTER = "/register"
+
+PLACES = (HOME, MODELS, POOL, USERS, PROFILE)
+"""In the order of the navigation."""

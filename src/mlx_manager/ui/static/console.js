@@ -1,0 +1,70 @@
+// What the server cannot do: the clipboard, the cookie that remembers the theme, files that are pasted or dropped.
+window.mlxManager = {
+  copy(text, button) {
+    const done = () => {
+      if (!button) return;
+      const label = button.getAttribute("aria-label");
+      button.setAttribute("aria-label", "Copied");
+      button.classList.add("copied");
+      setTimeout(() => { button.setAttribute("aria-label", label); button.classList.remove("copied"); }, 1500);
+    };
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text).then(done);
+    const area = Object.assign(document.createElement("textarea"), { value: text });
+    area.style.position = "fixed";
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    done();
+  },
+  remember(name, value) {
+    document.cookie = `${name}=${value}; path=/; max-age=31536000; SameSite=Strict`;
+  },
+  async logOut() {
+    await fetch("/auth/logout", { method: "POST" });
+    location.assign("/login");
+  },
+  // passwords go from their fields to the API, and the new session comes back as a cookie that scripts cannot read
+  async changePassword(oldId, newId) {
+    const answer = await fetch("/auth/password", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({
+        old_password: document.getElementById(oldId).value, new_password: document.getElementById(newId).value,
+      }),
+    });
+    return answer.ok ? "" : (await answer.json()).error.message;
+  },
+  // files of a paste or a drop on `zone` go to the uploader
+  takeFiles(zoneId, uploaderId) {
+    const zone = document.getElementById(zoneId);
+    if (!zone || zone.dataset.takesFiles) return;
+    zone.dataset.takesFiles = "1";
+    const add = (files) => getElement(uploaderId).$refs.qRef.addFiles(files);
+    zone.addEventListener("paste", (event) => {
+      if (event.clipboardData && event.clipboardData.files.length) { event.preventDefault(); add(event.clipboardData.files); }
+    });
+    zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("dropping"); });
+    zone.addEventListener("dragleave", () => zone.classList.remove("dropping"));
+    zone.addEventListener("drop", (event) => {
+      event.preventDefault();
+      zone.classList.remove("dropping");
+      if (event.dataTransfer.files.length) add(event.dataTransfer.files);
+    });
+  },
+  // a list that grows at its end stays there, unless somebody has scrolled up
+  follow(id) {
+    const list = document.getElementById(id);
+    if (!list || list.dataset.follows) return;
+    list.dataset.follows = "1";
+    let isAtEnd = true;
+    list.addEventListener("scroll", () => { isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60; });
+    new MutationObserver(() => { if (isAtEnd) list.scrollTop = list.scrollHeight; })
+      .observe(list, { childList: true, subtree: true, characterData: true });
+    list.scrollTop = list.scrollHeight;
+  },
+};
+document.addEventListener("click", (event) => {
+  const button = event.target.closest && event.target.closest("[data-copy-code]");
+  if (button) window.mlxManager.copy(button.closest(".code").querySelector("pre").textContent, button);
+});

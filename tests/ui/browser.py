@@ -1,0 +1,102 @@
+"""A real Chromium, driven by Playwright, that notes everything a page complains about."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+SHOTS = Path(__file__).parents[2] / "build" / "console"
+_AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+_AXE_RUN = """() => axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}).then((found) =>
+    found.violations.flatMap((one) => one.nodes.map((node) =>
+        `${one.id}: ${node.html.slice(0, 160)} ${(node.any[0] || {}).message}`)))"""
+
+
+@dataclass
+class Watched:
+    """A page and what went wrong on it."""
+
+    page: Page
+    url: str
+    """The server's."""
+    complaints: list[str] = field(default_factory=list)
+    """Console errors, failed requests and error statuses, scripts that threw."""
+
+    def watch(self) -> None:
+        """Begin to note."""
+        page = self.page
+        page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        page.on("response", lambda answer: self._note_status(answer.status, answer.url))
+
+    def _note_status(self, status: int, url: str) -> None:
+        if status >= 400:
+            self.complaints.append(f"{status}: {url}")
+
+    def visit(self, path: str) -> Page:
+        """Go to a page of the console and wait until it is alive."""
+        # a page that is left closes its connection in the middle of whatever it was told
+        self.page.goto(self.url + path)
+        self.page.wait_for_selector("[data-page]")
+        self.page.wait_for_function("() => window.socket && window.socket.connected")
+        return self.page
+
+    def shoot(self, name: str) -> None:
+        """Keep a picture of the whole page."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+    def violations(self) -> list[str]:
+        """What axe finds against WCAG, levels A and AA."""
+        self.page.evaluate(_AXE.read_text(encoding="utf-8"))
+        found: list[str] = self.page.evaluate(_AXE_RUN)
+        return found
+
+    def overflow_px(self) -> int:
+        """How much wider than the window the page is."""
+        wider: int = self.page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+        return wider
+
+
+def find_chromium() -> str:
+    """The browser's path; skips the test where there is none."""
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("there is no Chromium: apt-get install chromium, or name one in CHROMIUM")
+    return found
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
+    """Chromium with a profile of its own, until the context ends."""
+    path = find_chromium()
+    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
+        # crash reports and caches would go to the user's home
+        environment: dict[str, str | float | bool] = {
+            **os.environ,
+            **dict.fromkeys(("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), home),
+        }
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS), env=environment)
+        try:
+            yield browser
+        finally:
+            browser.close()

@@ -1,0 +1,82 @@
+"""Accounts: asked for, approved, used, and ended, as people do it."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.e2e.server_process import ServerProcess
+from tests.ui.conftest import ADMIN, PASSWORD, OpenPage
+
+
+def test_a_login_leads_back_to_where_somebody_wanted_to_go(open_page: OpenPage) -> None:
+    watched = open_page(is_logged_in=False, width=390)
+    page = watched.page
+    page.goto(watched.url + "/pool")
+    page.get_by_label("Name").fill(ADMIN)
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
+    watched.complaints.clear()
+    assert watched.violations() == []
+    watched.shoot("login-390-light")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/pool")
+    expect(page.get_by_role("heading", name="Pool", level=1)).to_be_visible()
+    page.get_by_role("button", name=f"Log out {ADMIN}").click()
+    page.wait_for_url("**/login")
+
+
+def test_who_asks_for_an_account_waits_until_an_admin_approves(open_page: OpenPage) -> None:
+    theirs = open_page(is_logged_in=False, theme="dark")
+    page = theirs.page
+    page.goto(theirs.url + "/register")
+    page.get_by_label("Name").fill("eve")
+    page.get_by_label("Password").fill("eve has a long one")
+    page.get_by_role("button", name="Register").click()
+    expect(page.get_by_role("alert")).to_contain_text("once an admin has approved it")
+    assert theirs.violations() == []
+
+    admin = open_page().visit("/users")
+    expect(admin.get_by_text("1 waiting")).to_be_visible()
+    row = admin.get_by_role("article", name="eve")
+    row.get_by_role("button", name="Approve").click()
+    expect(row.get_by_text("active", exact=True)).to_be_visible()
+
+    page.goto(theirs.url + "/login")
+    page.get_by_label("Name").fill("eve")
+    page.get_by_label("Password").fill("eve has a long one")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
+    expect(page.get_by_role("link", name="Users")).to_have_count(0)
+
+    row.get_by_role("button", name="Delete eve").click()
+    admin.get_by_role("dialog").get_by_role("button", name="Delete it").click()
+    expect(row).to_have_count(0)
+    page.wait_for_url("**/login", timeout=20_000)
+
+
+def test_an_api_key_is_shown_once_and_works(open_page: OpenPage, console_server: ServerProcess) -> None:
+    page = open_page().visit("/profile")
+    page.get_by_role("button", name="New key").click()
+    dialog = page.get_by_role("dialog", name="A new API key")
+    dialog.get_by_label("Name").fill("notebook")
+    dialog.get_by_role("button", name="Make it").click()
+    secret = dialog.locator("pre").inner_text()
+    with console_server.http() as http:
+        assert http.get("/v1/models", headers={"authorization": f"Bearer {secret}"}).status_code == 200
+    dialog.get_by_role("button", name="Close").click()
+    row = page.get_by_role("article", name="notebook")
+    row.get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_have_count(0)
+
+
+def test_a_wrong_password_is_not_changed(open_page: OpenPage) -> None:
+    watched = open_page()
+    page = watched.visit("/profile")
+    page.get_by_label("Password now").fill("wrong")
+    page.get_by_label("New password").fill("another long one")
+    page.get_by_role("button", name="Change it").click()
+    expect(page.get_by_text("The name or the password is wrong.")).to_be_visible()
+    watched.complaints.clear()

@@ -1,0 +1,57 @@
+"""Pool: a model is loaded, configured, pinned and unloaded, as a person does it."""
+
+from __future__ import annotations
+
+import httpx
+from playwright.sync_api import expect
+
+from tests.e2e.server_process import ServerProcess
+from tests.ui.conftest import OpenPage
+
+EMBEDDING = "all-MiniLM-L6-v2"
+
+
+def test_a_model_is_loaded_and_unloaded(open_page: OpenPage, admin_client: httpx.Client) -> None:
+    page = open_page().visit("/pool")
+    chooser = page.get_by_role("combobox", name="Model to load")
+    chooser.fill("minilm")
+    page.get_by_role("option", name=EMBEDDING).click()
+    page.get_by_role("button", name="Load", exact=True).click()
+    tile = page.get_by_role("article", name=EMBEDDING)
+    expect(tile.get_by_text("ready", exact=True)).to_be_visible(timeout=60_000)
+    tile.get_by_role("button", name="Unload").click()
+    dialog = page.get_by_role("dialog", name=f"Unload {EMBEDDING}?")
+    dialog.get_by_role("button", name="Unload").click()
+    expect(tile).to_have_count(0)
+    expect(page.get_by_role("cell", name="unloaded by hand")).to_be_visible()
+    states = {model["id"]: model["state"] for model in admin_client.get("/admin/models").json()["models"]}
+    assert states[EMBEDDING] == "cold"
+
+
+def test_a_profile_is_kept_and_refused_with_the_reason(
+    open_page: OpenPage, console_server: ServerProcess, admin_client: httpx.Client
+) -> None:
+    page = open_page().visit("/pool")
+    tile = page.get_by_role("article", name=console_server.model)
+    tile.get_by_role("button", name="Profile").click()
+    dialog = page.get_by_role("dialog", name=f"Profile of {console_server.model}")
+    dialog.get_by_label("Temperature").fill("9")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_text("it takes a number from 0.0 to 2.0")).to_be_visible()
+    dialog.get_by_label("Temperature").fill("0.25")
+    dialog.get_by_label("Other names (aliases)").fill("small, tiny")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_have_count(0)
+    shown = admin_client.get(f"/admin/models/{console_server.model}").json()
+    assert shown["settings"]["temperature"] == 0.25
+    assert shown["aliases"] == ["small", "tiny"]
+    admin_client.patch(f"/admin/models/{console_server.model}", json={"temperature": None, "aliases": None})
+
+
+def test_a_model_is_pinned(open_page: OpenPage, console_server: ServerProcess) -> None:
+    page = open_page().visit("/pool")
+    tile = page.get_by_role("article", name=console_server.model)
+    tile.get_by_role("button", name="Pin", exact=True).click()
+    expect(tile.get_by_text("pinned")).to_be_visible()
+    tile.get_by_role("button", name="Unpin").click()
+    expect(tile.get_by_text("pinned")).to_be_hidden()
