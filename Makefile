@@ -24,7 +24,7 @@ serve: install
 PROCESSES ?= 2
 test: install $(STAMP)/dev
 	LD_PRELOAD="$$($(BIN)/python -m tools.blas)" OPENBLAS_NUM_THREADS=1 \
-		$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup $(ARGS)
+		$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # Gemma 3 270M on its real weights; they stay out of the environment, so that `make test` is the same with and without.
 GEMMA := build/gemma-packages

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from mlx_manager.hub import STARTER_NAME, ensure_starter
 from mlx_manager.hub.starter import find_installed_gguf
 
 _ROOT = Path(__file__).parents[1]
-_TOGETHER = ("starter", "answers", "console_server")
-"""Fixtures of a whole session that take so long to make that all tests that use one run in one process, first."""
+_TOGETHER = ("tests/engine/test_real_", "tests/structured/", "tests/ui/")
+"""Beginnings of paths: these files share a fixture that takes so long to make that one process runs all of them."""
 _CONVERTER = ("models/gguf*.py", "models/families/gguf.py", "worker/convert.py", "hub/gguf_import.py")
 
 
-@pytest.hookimpl(tryfirst=True)
+class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process whole files, and the files of `_TOGETHER` as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next(
+            (beginning for beginning in _TOGETHER if nodeid.startswith(beginning)), nodeid.split("::", maxsplit=1)[0]
+        )
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    """How the tests are shared out where several processes run them. (xdist's own groups need an older pytest.)"""
+    return FilesTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests belong in one process where there are several: those of a slow fixture, else those of a file."""
-
-    def group(item: pytest.Item) -> str:
-        names = getattr(item, "fixturenames", ())
-        return next((name for name in _TOGETHER if name in names), item.path.as_posix())
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) not in _TOGETHER)
+    """The longest groups first, so that nothing long is left for the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_TOGETHER))
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import mlx.core as mx
 from mlx_lm import stream_generate
 
+from benchmarks.steady_questions import even_clock
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke
@@ -138,6 +140,7 @@ def drive(
     max_step_tokens: int = 512,
     attention: DecodeAttention = DecodeAttention.GATHER_MM,
     min_shared_blocks: int | None = None,
+    max_draft_tokens: int = 0,
 ) -> Drive:
     """A new engine over the starter model."""
     runner = PagedRunner(starter.loaded.model, starter.caches, num_blocks, attention)
@@ -147,8 +150,11 @@ def drive(
         max_batch_size=max_batch_size,
         max_step_tokens=max_step_tokens,
         lookahead=lookahead,
+        max_draft_tokens=max_draft_tokens,
     )
-    return Drive(Engine(runner, config), runner)
+    # With drafts, all steps take the same by this clock, and so further rows are cheap: every guess is worth it.
+    clock = even_clock() if max_draft_tokens else time.monotonic
+    return Drive(Engine(runner, config, clock), runner)
 
 
 def sampled(

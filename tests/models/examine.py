@@ -17,9 +17,11 @@ from mlx import nn
 from mlx_lm.models.cache import CacheList, make_prompt_cache
 
 from mlx_manager.engine.batch import Chosen
+from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.sequential import SequentialRunner
+from tests.models.guessing import Oracle
 from tests.models.serving import EngineMaker, serve
 from tests.models.zoo import VOCABULARY_SIZE, NotBuilt, build, config_of
 
@@ -220,6 +222,15 @@ def _read_together(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[s
     yield from _differences(_run(engine, [*requests, _ask(2, answers[2], key="2/forked", num_choices=2)]), answers)
 
 
+def _drafted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
+    known = {answer.prompt: answer.tokens for answer in sorted(answers, key=lambda answer: -len(answer.prompt))}
+    engine = new_engine(new_drafter=lambda tokens, most: Oracle(tokens, most, known, VOCABULARY_SIZE))
+    requests = [_ask(index, answers[index], key=f"{index}/{place}") for place, index in enumerate((3, 0, 2, 3, 1))]
+    yield from _differences(_run(engine, requests, every=3), answers)
+    if engine.can_draft and not 0 < engine.counters.num_accepted_drafts < engine.counters.num_drafted_tokens:
+        yield "no draft came true in part"
+
+
 def _preempted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     places = list(enumerate((2, 3, 2, 1, 0)))
     # How few blocks are too few depends on whether the path shares the common beginning, and on its windows.
@@ -304,6 +315,7 @@ _SITUATIONS: tuple[Situation, ...] = (
     _chunked,
     _shared_prefix,
     _read_together,
+    _drafted,
     _preempted,
     _forked,
 )
@@ -318,6 +330,7 @@ def _sequential(model: nn.Module) -> EngineMaker:
         max_step_tokens: int = 512,
         lookahead: Lookahead = Lookahead.NONE,
         min_shared_blocks: int | None = None,
+        new_drafter: Callable[[list[int], int], Drafter] | None = None,
     ) -> Engine:
         config = EngineConfig(
             num_blocks=num_blocks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -14,6 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.models.families import adapt
@@ -32,6 +34,7 @@ class EngineMaker(Protocol):
         max_step_tokens: int = 512,
         lookahead: Lookahead = Lookahead.NONE,
         min_shared_blocks: int | None = None,
+        new_drafter: Callable[[list[int], int], Drafter] | None = None,
     ) -> Engine:
         """A new engine with these bounds. Rows read `min_shared_blocks` or more common blocks together."""
         ...
@@ -82,6 +85,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
         max_step_tokens: int = 512,
         lookahead: Lookahead = Lookahead.NONE,
         min_shared_blocks: int | None = None,
+        new_drafter: Callable[[list[int], int], Drafter] | None = None,
     ) -> Engine:
         if isinstance(path.runner, PagedRunner):
             path.runner.reset()
@@ -93,7 +97,8 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             has_prefix_cache=path.name == "paged",
             num_checkpoints=path.num_checkpoints,
             window=path.window,
+            max_draft_tokens=0 if new_drafter is None or path.name != "paged" else 4,
         )
-        return Engine(path.runner, engine_config)
+        return Engine(path.runner, engine_config, new_drafter=new_drafter or Drafter)
 
     return Served(path.name, path.reason, new_engine)

@@ -70,6 +70,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     shared_prefix_decode: str = "auto"
     """Whether running rows read a beginning they share once for all of them: auto (where the check at load found it
     faster), on, off."""
+    max_draft_tokens: int = 0
+    """Most tokens guessed ahead of a sequence from its own text; 0 guesses none."""
     priority_ageing_s: float = 5.0
     """Seconds of waiting that lift a request by one priority."""
     state_folder: str | None = None

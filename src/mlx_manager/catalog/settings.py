@@ -276,6 +276,16 @@ SETTINGS: tuple[Setting, ...] = (
         choices=SHARING,
     ),
     Setting(
+        "max_draft_tokens",
+        "integer",
+        _LOAD.max_draft_tokens,
+        "tokens",
+        "Most tokens guessed ahead of an answer from its own text, where that pays; 0 guesses none.",
+        whole(0, 64),
+        "max_draft_tokens",
+        is_load=True,
+    ),
+    Setting(
         "max_context",
         "integer",
         _LOAD.max_context,

@@ -24,11 +24,18 @@ class Segment:
     block_table: tuple[int, ...]
     inputs: object | None = None
     """As the sequence's."""
+    num_drafted: int = 0
+    """The last so many tokens are guesses (see `drafts`): a decode row, and further ones that may be in vain."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens of this segment."""
         return len(self.token_ids)
+
+    @property
+    def is_decode(self) -> bool:
+        """Whether the segment goes on with one token of an answer."""
+        return self.num_tokens - self.num_drafted == 1
 
     @property
     def end(self) -> int:
@@ -38,7 +45,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One token to choose, from the logits of the last position of `segment`.
+    """One token to choose, from the logits of a position of `segment`: the last one, or `num_before_end` before it.
 
     Several samples may name one segment: the forks of a request choose their first tokens from the same logits.
     """
@@ -51,6 +58,9 @@ class Sample:
     history: tuple[int, ...] | None
     """Prompt and output as far as the host knows them, where penalties need them; else None."""
     num_prompt_tokens: int
+    num_before_end: int = 0
+    draft: int | None = None
+    """The token means something only where the one chosen before it was this guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,12 @@ class Batch:
     @property
     def num_decode_tokens(self) -> int:
         """Rows that continue a running answer."""
-        return sum(1 for segment in self.segments if segment.num_tokens == 1)
+        return sum(1 for segment in self.segments if segment.is_decode)
+
+    @property
+    def num_drafted_tokens(self) -> int:
+        """Rows that are guesses: nothing can be scheduled behind them before they are read."""
+        return sum(segment.num_drafted for segment in self.segments)
 
 
 @dataclass(frozen=True, slots=True)

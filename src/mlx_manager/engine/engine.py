@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mlx_manager.engine.batch import Batch, Chosen
+from mlx_manager.engine.batch import Batch, Chosen, Sample
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.checkpoints import CheckpointBook
+from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.grammar import Constraint, GrammarMasks
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.runner import Launched, Runner
@@ -48,6 +49,9 @@ class EngineConfig:
     lookahead: Lookahead = Lookahead.NONE
     num_checkpoints: int | None = None
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
+    max_draft_tokens: int = 0
+    """Most tokens guessed ahead of one sequence (see `drafts`); 0: none. Not with recurrent layers, whose states cannot
+    be taken back, nor where every layer has a window."""
     window: int | None = None
     """The longest window where every attention layer has one; None where one has none."""
 
@@ -110,6 +114,8 @@ class EngineCounters:
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_drafts: int = 0
     num_finished_requests: int = 0
     num_aborted_requests: int = 0
 
@@ -133,7 +139,13 @@ class _Request:
 class Engine:
     """Runs requests over a `Runner`. Not thread-safe: everything is called from the thread that owns the device."""
 
-    def __init__(self, runner: Runner, config: EngineConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        config: EngineConfig,
+        clock: Callable[[], float] = time.monotonic,
+        new_drafter: Callable[[list[int], int], Drafter] = Drafter,
+    ) -> None:
         self._runner = runner
         self._clock = clock
         self._pacer = StepPacer(config.max_step_tokens)
@@ -155,6 +167,9 @@ class Engine:
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
         self._lookahead = config.lookahead
+        self._new_drafter = new_drafter
+        can_draft = config.num_checkpoints is None and config.window is None
+        self._max_draft_tokens = config.max_draft_tokens if can_draft else 0
         self._built: Launched | None = None
         """Built and not started (`Lookahead.BUILD`)."""
         self._launched: Launched | None = None
@@ -166,6 +181,11 @@ class Engine:
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
         return self.scheduler.has_work or self._launched is not None or self._built is not None
+
+    @property
+    def can_draft(self) -> bool:
+        """Whether tokens are guessed ahead."""
+        return self._max_draft_tokens > 0
 
     @property
     def num_waiting_requests(self) -> int:
@@ -246,7 +266,7 @@ class Engine:
         self._start(launched)
         if take_in is not None:
             take_in()
-        if self._lookahead is Lookahead.BUILD and not self._runs_grammars:
+        if self._lookahead is Lookahead.BUILD and not self._has_to_read_first(launched):
             self._built = self._build(launched)
         events = self._commit(launched, launched_s)
         if self._built is not None and self._is_in_vain(self._built.batch) and self._built.abandon():
@@ -257,7 +277,7 @@ class Engine:
         if take_in is not None:
             take_in()
         events: list[EngineEvent] = []
-        if self._launched is not None and self._runs_grammars:
+        if self._launched is not None and self._has_to_read_first(self._launched):
             events = self._commit_launched(None, 0.0)
         started_s = self._clock()
         launched = self._build(self._launched)
@@ -265,9 +285,13 @@ class Engine:
             self._start(launched)
         return events + self._commit_launched(launched, started_s)
 
-    @property
-    def _runs_grammars(self) -> bool:
-        """Whether the next step has to wait: a grammar must know the last token before it can say which may be next."""
+    def _has_to_read_first(self, launched: Launched) -> bool:
+        """Whether the next step has to wait for the tokens of `launched`.
+
+        A grammar must know the last token before it can say which may be next, and so must a guess that is worth it.
+        """
+        if launched.batch.num_drafted_tokens or self.scheduler.expects_drafts():
+            return True
         return any(seq.seq_id in self.grammars for seq in self.scheduler.running)
 
     def _build(self, previous: Launched | None) -> Launched | None:
@@ -280,6 +304,7 @@ class Engine:
     def _start(self, launched: Launched) -> None:
         launched.start()
         self.counters.num_steps += 1
+        self.counters.num_drafted_tokens += launched.batch.num_drafted_tokens
 
     def _is_in_vain(self, batch: Batch) -> bool:
         """Whether nobody is left of those that a step was built for, and it does nothing else."""
@@ -301,7 +326,7 @@ class Engine:
             if not chosen.is_finite and (seq is None or not seq.block_table):
                 # It gave its blocks up before this was known, so nobody knows any more which they were.
                 self.scheduler.distrust()
-            if seq is None:
+            if seq is None or (sample.draft is not None and not self._came_true(seq, sample)):
                 continue
             if not chosen.is_finite:
                 events.append(RequestBroke(seq.request_id, "the model computed values that are not finite"))
@@ -312,11 +337,25 @@ class Engine:
                 events.append(RequestBroke(seq.request_id, f"the grammar could not be followed further: {failure}"))
                 self._end(self._requests.pop(seq.request_id))
                 continue
-            events.append(self._commit_token(seq, chosen))
+            events.append(self._commit_token(seq, chosen, is_drafted=sample.draft is not None))
         return events
 
-    def _commit_token(self, seq: Sequence, chosen: Chosen) -> TokenEvent:
-        self.scheduler.commit_token(seq, chosen.token_id)
+    def _may_draft(self, seq: Sequence) -> bool:
+        """Whether the tokens of a draft can be chosen side by side: nothing but the text before decides on each."""
+        return self._max_draft_tokens > 0 and not seq.params.has_penalties and seq.seq_id not in self.grammars
+
+    def _came_true(self, seq: Sequence, sample: Sample) -> bool:
+        """Whether all guesses before `sample` were what the step chose: its token is then the next one."""
+        return seq.num_output_tokens == sample.output_index and seq.token_ids[-1] == sample.draft
+
+    def _commit_token(self, seq: Sequence, chosen: Chosen, *, is_drafted: bool = False) -> TokenEvent:
+        if seq.drafter is None and self._may_draft(seq):
+            seq.drafter = self._new_drafter(seq.token_ids, self._max_draft_tokens)
+        if is_drafted:
+            self.scheduler.commit_drafted_token(seq, chosen.token_id)
+            self.counters.num_accepted_drafts += 1
+        else:
+            self.scheduler.commit_token(seq, chosen.token_id)
         request = self._requests[seq.request_id]
         if not request.is_first_token_out:
             request.is_first_token_out = True
@@ -347,7 +386,8 @@ class Engine:
         now_s = self._clock()
         self._pacer.observe(
             num_decode_tokens=batch.num_decode_tokens,
-            num_prefill_tokens=batch.num_tokens - batch.num_decode_tokens,
+            num_prefill_tokens=batch.num_tokens - batch.num_decode_tokens - batch.num_drafted_tokens,
+            num_drafted_tokens=batch.num_drafted_tokens,
             step_s=now_s - max(launched_s, self._last_read_s),
         )
         self._last_read_s = now_s

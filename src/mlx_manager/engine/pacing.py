@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from mlx_manager.engine.drafts import StepCosts
+
 _SMOOTHING = 0.2
 _MIN_CHUNK_TOKENS = 16
+_FIRST_ROW_SHARE = 0.1
+_LEAST_ROW_SHARE = 0.01
+"""Of a step: what a drafted row is taken to cost at first, and at least."""
 
 
 class StepPacer:
@@ -18,18 +23,19 @@ class StepPacer:
     def __init__(self, max_step_tokens: int, max_slowdown: float = 2.0, max_stall_s: float = 1.0) -> None:
         if max_step_tokens < 1:
             raise ValueError("a step needs room for at least one token")
-        self._max_step_tokens = max_step_tokens
+        self.max_step_tokens = max_step_tokens
         self._max_slowdown = max_slowdown
         self._max_stall_s = max_stall_s
         self._decode_step_s: float | None = None
         self._prefill_token_s: float | None = None
+        self._drafted_row_s: float | None = None
 
     def prefill_budget(self, num_decode_tokens: int, num_prompts: int = 1) -> int:
         """Prefill tokens that the next step may carry beside `num_decode_tokens` running answers.
 
         `num_prompts` are those that wait for it, in prefill or in the queue.
         """
-        room = self._max_step_tokens - num_decode_tokens
+        room = self.max_step_tokens - num_decode_tokens
         if num_decode_tokens == 0:
             return room
         if self._decode_step_s is None or self._prefill_token_s is None:
@@ -40,8 +46,26 @@ class StepPacer:
             return max(0, room)
         return min(room, max(int(extra_s / self._prefill_token_s), _MIN_CHUNK_TOKENS))
 
-    def observe(self, *, num_decode_tokens: int, num_prefill_tokens: int, step_s: float) -> None:
+    @property
+    def costs(self) -> StepCosts | None:
+        """What has been learned so far; None before a step of decode rows alone was seen.
+
+        What a drafted row costs is only known once there were some: until then it is taken to be a part of a step.
+        """
+        if self._decode_step_s is None:
+            return None
+        row_s = _FIRST_ROW_SHARE * self._decode_step_s if self._drafted_row_s is None else self._drafted_row_s
+        return StepCosts(self._decode_step_s, row_s)
+
+    def observe(
+        self, *, num_decode_tokens: int, num_prefill_tokens: int, step_s: float, num_drafted_tokens: int = 0
+    ) -> None:
         """Learn from a finished step. One that only tidied up, or that the clock could not time, teaches nothing."""
+        if num_drafted_tokens:
+            if num_prefill_tokens == 0 and self._decode_step_s is not None and step_s > 0:
+                extra_s = max(step_s - self._decode_step_s, _LEAST_ROW_SHARE * num_drafted_tokens * self._decode_step_s)
+                self._drafted_row_s = _blend(self._drafted_row_s, extra_s / num_drafted_tokens)
+            return
         if step_s <= 0 or num_decode_tokens + num_prefill_tokens == 0:
             return
         if num_prefill_tokens == 0:

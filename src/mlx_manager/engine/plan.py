@@ -80,8 +80,12 @@ class PassPlan:
         decodes: list[tuple[int, Reach]] = []
         prefills: list[PrefillSegment] = []
         for last_row, segment in zip(self.last_rows, self._segments, strict=True):
-            if segment.num_tokens == 1:
-                decodes.append((last_row, Reach.of(segment, window)))
+            if segment.is_decode:
+                first_row = last_row + 1 - segment.num_tokens
+                decodes += [
+                    (first_row + index, Reach.of(segment.block_table, segment.start + index + 1, window))
+                    for index in range(segment.num_tokens)
+                ]
             else:
                 prefills.append(_prefill_segment(last_row + 1 - segment.num_tokens, segment, window))
         clusters, single = share_prefixes(decodes, self._min_shared_blocks)
@@ -206,12 +210,12 @@ class Reach:
     end: int
 
     @staticmethod
-    def of(segment: Segment, window: int | None) -> Reach:
-        """What the one row of `segment` reads when it sees the last `window` positions, itself included."""
-        lowest = 0 if window is None else max(0, segment.end - window)
+    def of(block_table: tuple[int, ...], end: int, window: int | None) -> Reach:
+        """What a row at position `end - 1` reads when it sees the last `window` positions, itself included."""
+        lowest = 0 if window is None else max(0, end - window)
         num_skipped = lowest // BLOCK_SIZE
-        table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
-        return Reach(table, lowest - num_skipped * BLOCK_SIZE, segment.end - num_skipped * BLOCK_SIZE)
+        table = block_table[num_skipped : num_blocks_for(end)]
+        return Reach(table, lowest - num_skipped * BLOCK_SIZE, end - num_skipped * BLOCK_SIZE)
 
 
 def share_prefixes(

@@ -120,7 +120,8 @@ class PagedRunner:
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
         is_undoable = masks is None and not self.has_states and batch.num_blocks <= self._arena.num_blocks
         undo = self._arena.snapshot() if is_undoable and not (batch.copies or batch.scrubs) else None
-        logits = self._run(batch, tuple(sample.segment for sample in batch.samples), previous_tokens)
+        wanted = tuple((sample.segment, sample.num_before_end) for sample in batch.samples)
+        logits = self._run(batch, wanted, previous_tokens)
         samples = None
         if logits is not None:
             allowed = None if masks is None else masks.join(logits)
@@ -129,7 +130,7 @@ class PagedRunner:
 
     def logits(self, batch: Batch) -> mx.array:
         """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
-        logits = self._run(batch, tuple(range(len(batch.segments))), None)
+        logits = self._run(batch, tuple((index, 0) for index in range(len(batch.segments))), None)
         if logits is None:
             raise ValueError("a batch without segments has no logits")
         return logits
@@ -143,8 +144,13 @@ class PagedRunner:
         self.reset()
         self._arena.empty()
 
-    def _run(self, batch: Batch, wanted: tuple[int, ...], previous_tokens: mx.array | None) -> mx.array | None:
-        """Move blocks and states, run every pass; the logits behind the segments `wanted`, which may repeat."""
+    def _run(
+        self, batch: Batch, wanted: tuple[tuple[int, int], ...], previous_tokens: mx.array | None
+    ) -> mx.array | None:
+        """Move blocks and states, run every pass; the logits that are `wanted`, which may repeat.
+
+        Each is (a segment, how many tokens before its last one).
+        """
         self._arena.reserve(batch.num_blocks)
         if batch.scrubs:
             self._arena.scrub(batch.scrubs)
@@ -155,18 +161,18 @@ class PagedRunner:
         for seq_id, checkpoint in batch.restores:
             self._states.restore(seq_id, checkpoint)
         logits: list[mx.array] = []
-        places: dict[int, int] = {}
+        places: dict[tuple[int, int], int] = {}
         for indices, is_sequence in self._passes(batch):
-            sampled = [index for index in indices if index in wanted]
+            sampled = list(dict.fromkeys(place for place in wanted if place[0] in indices))
             rows = self._forward(batch, indices, is_sequence, sampled, previous_tokens)
             if sampled:
-                places.update({index: len(places) + place for place, index in enumerate(sampled)})
+                places.update({sample: len(places) + place for place, sample in enumerate(sampled)})
                 logits.append(rows)
         self._keep_states(batch)
         if not wanted:
             return None
         joined = logits[0] if len(logits) == 1 else mx.concatenate(logits)
-        order = [places[index] for index in wanted]
+        order = [places[sample] for sample in wanted]
         return joined if order == list(range(joined.shape[0])) else joined[mx.array(order)]
 
     def _passes(self, batch: Batch) -> list[tuple[list[int], bool]]:
@@ -188,16 +194,16 @@ class PagedRunner:
         batch: Batch,
         indices: list[int],
         is_sequence: bool,
-        sampled: list[int],
+        sampled: list[tuple[int, int]],
         previous_tokens: mx.array | None,
     ) -> mx.array:
-        """One pass over the segments `indices`; the logits behind those of them that are `sampled`.
+        """One pass over the segments `indices`; the logits that are `sampled` of them, as `_run` wants them.
 
         Where none is, the logits of one row, to be ignored.
         """
         segments = [batch.segments[index] for index in indices]
         plan = PassPlan(segments, is_sequence=is_sequence, min_shared_blocks=self.attention.min_shared_blocks)
-        rows = [plan.last_rows[indices.index(index)] for index in sampled] or [0]
+        rows = [plan.last_rows[indices.index(index)] - num_before for index, num_before in sampled] or [0]
         seq_ids = [segment.seq_id for segment in segments]
         if is_sequence and segments[0].start == 0:
             self._states.forget(seq_ids[0])

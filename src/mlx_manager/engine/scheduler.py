@@ -11,7 +11,7 @@ only; its sequence has `num_sampling` above 0 and its `source_row` says where.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, OutOfBlocks, num_blocks_for
@@ -123,9 +123,25 @@ class Scheduler:
     def commit_token(self, seq: Sequence, token_id: int) -> None:
         """Tell the sequence the token that a step chose for it; its now full blocks become findable."""
         seq.num_sampling -= 1
+        if seq.drafter is not None:
+            seq.drafter.observe(token_id)
         seq.append(token_id)
         self._enter_full_blocks(seq)
         self._keep_checkpoints(seq)
+
+    def commit_drafted_token(self, seq: Sequence, token_id: int) -> None:
+        """Tell the sequence one more token of the same step: the guess before it was what the step chose there."""
+        seq.num_computed_tokens += 1
+        seq.num_sampling += 1
+        self.commit_token(seq, token_id)
+
+    def expects_drafts(self) -> bool:
+        """Whether a guess is worth its row in the next step, so that the tokens before it are better read first."""
+        costs, num_rows = self._pacer.costs, len(self.running)
+        return any(
+            seq.drafter is not None and seq.drafter.num_worth(costs, num_rows) and seq.drafter.guess(1)
+            for seq in self.running
+        )
 
     def finish(self, seq: Sequence, *, is_tainted: bool = False) -> None:
         """Take a sequence out, whatever it was doing. Its blocks stay cached, or are zeroed when `is_tainted`."""
@@ -183,6 +199,41 @@ class Scheduler:
                 continue
             if self._make_room(seq, 1, step):
                 self._take(seq, 1, step)
+                self._add_drafts(seq, step)
+
+    def _add_drafts(self, seq: Sequence, step: _Step) -> None:
+        """Append guesses to the segment just taken, where they pay and there are blocks that nobody has to give up."""
+        if seq.drafter is None or seq.num_sampling > 1:
+            return
+        num_left = seq.max_output_tokens - seq.num_output_tokens
+        num_rows_left = self._pacer.max_step_tokens - sum(segment.num_tokens for segment in step.segments)
+        num_worth = seq.drafter.num_worth(self._pacer.costs, len(self.running))
+        num_drafts = min(num_worth, num_left, num_rows_left - len(self.running))
+        drafts = seq.drafter.guess(num_drafts) if num_drafts > 0 else []
+        end = seq.num_computed_tokens + len(drafts)
+        if not drafts or num_blocks_for(end) - len(seq.block_table) > self.blocks.num_free:
+            return
+        while len(seq.block_table) < num_blocks_for(end):
+            seq.block_table.append(self._allocate())
+        segment, sample = step.segments.pop(), step.samples.pop()
+        step.segments.append(
+            replace(
+                segment,
+                token_ids=(*segment.token_ids, *drafts),
+                block_table=tuple(seq.block_table[: num_blocks_for(end)]),
+                num_drafted=len(drafts),
+            )
+        )
+        step.written.update(seq.block_table[segment.start // BLOCK_SIZE : num_blocks_for(end)])
+        step.samples += [
+            replace(
+                sample,
+                output_index=sample.output_index + index,
+                num_before_end=len(drafts) - index,
+                draft=drafts[index - 1] if index else None,
+            )
+            for index in range(len(drafts) + 1)
+        ]
 
     def _make_room(self, seq: Sequence, num_tokens: int, step: _Step) -> bool:
         """Give the next positions of `seq` blocks it may write. While there are none, preempt whose turn is last.
@@ -225,6 +276,7 @@ class Scheduler:
         """Share the budget out by turn, among those that prefill already and those that wait."""
         prefilling = [seq for seq in self.running if seq.is_prefilling and seq.seq_id not in step.scheduled]
         budget = self._pacer.prefill_budget(len(step.segments), len(prefilling) + len(self.waiting))
+        budget -= sum(segment.num_drafted for segment in step.segments)
         may_admit = True
         for seq in sorted([*prefilling, *self.waiting], key=self.waiting.turn_of):
             if budget <= 0:

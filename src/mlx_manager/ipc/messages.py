@@ -164,6 +164,9 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
+    num_drafted_tokens: int = 0
+    """Guesses at next tokens that were run, and those of them that came true."""
+    num_accepted_drafts: int = 0
     num_preemptions: int = 0
     num_finished_requests: int = 0
     num_aborted_requests: int = 0

@@ -57,7 +57,12 @@ class AnswerBuilder:
         return events
 
     def add(self, event: TokenEvent) -> list[Event]:
-        """The events that one more token brings. After it `has_ended` says whether a stop string ended the choice."""
+        """The events that one more token brings. After it `has_ended` says whether a stop string ended the choice.
+
+        Of a step that brings several tokens, those behind the end of the choice are nobody's.
+        """
+        if self.has_ended(event.choice):
+            return []
         events = self._choices[event.choice].add(event)
         if self._is_cut_to_fit and events and isinstance(end := events[-1], ChoiceEnd):
             events[-1] = replace(end, is_context_full=end.reason is FinishReason.LENGTH)
@@ -73,7 +78,7 @@ class AnswerBuilder:
             Usage(
                 num_prompt_tokens=usage.num_prompt_tokens,
                 num_cached_tokens=usage.num_cached_tokens,
-                num_completion_tokens=usage.num_output_tokens,
+                num_completion_tokens=sum(choice.num_tokens for choice in self._choices),
                 num_reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices),
             )
         )

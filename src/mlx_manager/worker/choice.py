@@ -66,6 +66,7 @@ class ChoiceBuilder:
     def __init__(self, index: int, sampling: Sampling, vocabulary: Vocabulary, reading: Reading) -> None:
         self.index = index
         self.is_ended = False
+        self.num_tokens = 0
         self.num_reasoning_tokens = 0
         self._vocabulary = vocabulary
         self._decoder = vocabulary.decoder(reading.spelled_ids)
@@ -86,6 +87,7 @@ class ChoiceBuilder:
     def add(self, event: TokenEvent) -> list[Event]:
         """The events that one more token brings. A stop string ends the choice; see `is_ended`."""
         was_open = self._open
+        self.num_tokens += 1
         is_last = event.is_end_token or event.finish is not None
         text = "" if event.is_end_token else self._decoder.add(event.chosen.token_id)
         read = self._reader.feed(text + self._decoder.flush() if is_last else text)

@@ -79,6 +79,7 @@ def load(
             lookahead=Lookahead.BUILD if is_cpu_backend() else Lookahead.LAUNCH,
             num_checkpoints=path.num_checkpoints,
             window=path.window,
+            max_draft_tokens=options.max_draft_tokens if path.name == "paged" else 0,
         ),
     )
     serving = Serving(loaded, engine, options)

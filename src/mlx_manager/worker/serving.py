@@ -128,7 +128,7 @@ class Serving:
                 continue
             events = deltas.setdefault(event.request_id, [])
             events += answer.add(event)
-            if answer.has_ended(event.choice) and event.finish is None:
+            if answer.has_ended(event.choice):
                 self._engine.finish_choice(event.request_id, event.choice)
             if answer.is_finished:
                 events.append(answer.finish(self._engine.usage(event.request_id)))
@@ -159,6 +159,8 @@ class Serving:
             num_prompt_tokens=counters.num_prompt_tokens,
             num_cached_tokens=counters.num_cached_tokens,
             num_generated_tokens=counters.num_generated_tokens,
+            num_drafted_tokens=counters.num_drafted_tokens,
+            num_accepted_drafts=counters.num_accepted_drafts,
             num_preemptions=scheduler.num_preemptions,
             num_finished_requests=counters.num_finished_requests,
             num_aborted_requests=counters.num_aborted_requests,
