@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_lm.tokenizer_utils import TokenizerWrapper, _infer_tool_parser
+from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper, _infer_tool_parser
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -100,14 +100,17 @@ def tokenizer_of(template: str, markers: tuple[str, ...] = ()) -> TokenizerWrapp
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
-    tokenizer.add_tokens([AddedToken(marker, normalized=False) for marker in markers])
+    tokenizer.add_tokens(
+        [AddedToken(marker, special=True, normalized=False) for marker in markers], special_tokens=True
+    )
     tokenizer.chat_template = template
     parser = _infer_tool_parser(tokenizer)
     if parser is None:
-        return TokenizerWrapper(tokenizer)
+        return TokenizerWrapper(tokenizer, BPEStreamingDetokenizer)
     module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
     return TokenizerWrapper(
         tokenizer,
+        BPEStreamingDetokenizer,
         tool_parser=module.parse_tool_call,
         tool_call_start=module.tool_call_start,
         tool_call_end=module.tool_call_end,

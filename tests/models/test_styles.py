@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from mlx_manager.hub.characteristics import has_thinking, has_tools
+from mlx_manager.models.calls import CallRules
 from mlx_manager.models.families import FAMILIES, find_family
 from mlx_manager.models.style import ModelStyle, stop_token_ids
+from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.parsing import MarkedStyle
 from tests.models.templates import FOLDER, TOLD, fixes_of, style_of, template_of, tokenizer_of
+from tests.parsing.reading import call, read, reasoning
 
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 
@@ -94,6 +97,36 @@ def test_stop_tokens_of_the_family_end_an_answer() -> None:
     tokenizer = tokenizer_of(template_of("llama-3.1"), ("<|eot_id|>", "<|eom_id|>", "<|other|>"))
     found = {tokenizer.convert_ids_to_tokens(token_id) for token_id in stop_token_ids(tokenizer, "llama")}
     assert found == {"<|eot_id|>", "<|eom_id|>"}
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "answer"),
+    [
+        (
+            "gemma-4",
+            ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>'),
+            '<|channel>thought\nHm.\n<channel|><|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|>',
+        ),
+        (
+            "deepseek-v4",
+            ("｜DSML｜", "<think>", "</think>"),
+            "<think>Hm.</think>\n\n<｜DSML｜tool_calls>\n"
+            '<｜DSML｜invoke name="get_weather">\n'
+            '<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
+            "</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+        ),
+    ],
+)
+def test_special_tokens_inside_markers_are_spelled(name: str, tokens: tuple[str, ...], answer: str) -> None:
+    """From tokens to parts, as the worker does it: where one of them went missing, so would the part."""
+    tokenizer = tokenizer_of(template_of(name), tokens)
+    style = ModelStyle.of(tokenizer, TOLD[name].model_type).answers
+    special_ids = CallRules.of(style, tokenizer).special_ids
+    assert set(special_ids) == set(tokens)
+    decoder = Vocabulary(tokenizer).decoder(frozenset(special_ids.values()))
+    pieces = [decoder.add(token_id) for token_id in tokenizer.encode(answer, add_special_tokens=False)]
+    assert read(style, pieces) == [reasoning("Hm."), call("get_weather", city="Paris")]
+    assert "".join(pieces) == answer
 
 
 @pytest.mark.parametrize("name", ["gemma-3", "gemma-4", "ministral-3", "mistral-small-3.2", "qwen3.5"])

@@ -19,14 +19,15 @@ class CallRules:
 
     style: AnswerStyle
     special_ids: Mapping[str, int]
-    """Of those of the style's markers that are one token."""
+    """Of the tokens that the style's markers are or contain."""
 
     @staticmethod
     def of(style: AnswerStyle, tokenizer: TokenizerWrapper) -> CallRules:
         """The rules of a model that answers in `style`."""
         # llguidance takes added tokens for special ones, whatever the tokenizer says of them, so all go by their ids.
         ids = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items()}
-        return CallRules(style, {marker: ids[marker] for marker in style.markers if marker in ids})
+        inside = [each for each in ids if each.strip() and any(each in marker for marker in style.markers)]
+        return CallRules(style, {each: ids[each] for each in sorted(inside, key=len, reverse=True)})
 
     def grammar(self, prompt: ChatPrompt, *, starts_in_reasoning: bool) -> Grammar | None:
         """The grammar of the whole answer: None where it is free.

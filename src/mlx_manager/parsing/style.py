@@ -104,8 +104,8 @@ class AnswerStyle(ABC):
         """A grammar in llguidance's Lark for whole answers whose calls are all well-formed calls of `tools`.
 
         With `required` there is at least one call and no text before it; without it the answer may be text, or text and
-        then calls. Reasoning may come first. `special_ids`: the ids of those of `markers` that are special tokens of
-        the tokenizer; all others are spelled as text. Raises `ValueError` where the model makes no calls, or the
+        then calls. Reasoning may come first. `special_ids`: the ids of the special tokens that `markers` are or
+        contain; the rest of them is spelled as text. Raises `ValueError` where the model makes no calls, or the
         parameters of a tool are no JSON schema of an object.
         """
 

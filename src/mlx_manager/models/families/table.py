@@ -138,6 +138,15 @@ FAMILIES: tuple[Family, ...] = (
         image_token="<|media_pad|>",
     ),
     Family(
+        name="Kimi K3",
+        model_types=frozenset({"kimi_k3"}),
+        marks=r"<\|open\|>",
+        reasoning=(ReasoningFormat("<|open|>think<|sep|>", "<|close|>think<|sep|>"),),
+        ignored=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+        stop_tokens=("<|end_of_msg|>",),
+        thinking=_THINKING,
+    ),
+    Family(
         name="GLM-4.5 and later",
         model_types=frozenset({"glm4_moe", "glm4_moe_lite", "glm_moe_dsa", "glm4v", "glm4v_moe"}),
         marks="<arg_key>",
