@@ -12,7 +12,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own steady clients lock clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients lock clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -59,6 +59,9 @@ bench: install
 
 bench-own: install
 	$(BIN)/python -m benchmarks.own $(ARGS)
+
+bench-vision: install
+	$(BIN)/python -m benchmarks.vision $(ARGS)
 
 steady: install
 	$(BIN)/python -m benchmarks.steady $(ARGS)

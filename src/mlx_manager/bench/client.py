@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 class ServerRefused(Exception):
