@@ -38,6 +38,7 @@ def aims(server: ServerProcess, caller: ServerProcess) -> dict[str, str]:
     [
         ("python", "pydantic_ai_agent"),
         ("python", "langchain_chat"),
+        ("python", "langchain_claude"),
         ("python", "openai_agents_run"),
         ("apart", "litellm_calls"),
         ("apart", "instructor_models"),
