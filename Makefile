@@ -12,7 +12,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients lock clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz lock clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -65,6 +65,10 @@ bench-vision: install
 
 steady: install
 	$(BIN)/python -m benchmarks.steady $(ARGS)
+
+# The suite sends ten made-up requests to each route; this sends many.
+fuzz: install $(STAMP)/dev
+	FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/http/test_fuzz.py $(ARGS)
 
 # Clients of others, each with more dependencies than all the rest here: in environments of their own, in no lock. The
 # tests of those that are not there are skipped.

@@ -3,6 +3,7 @@
 from mlx_manager.api.admin import router as admin_router
 from mlx_manager.api.anthropic import router as anthropic_router
 from mlx_manager.api.auth import router as auth_router
+from mlx_manager.api.documented import DocumentedApp
 from mlx_manager.api.edge import RequestEdge
 from mlx_manager.api.errors import EXCEPTION_HANDLERS
 from mlx_manager.api.health import router as health_router
@@ -19,6 +20,7 @@ __all__ = [
     "EXCEPTION_HANDLERS",
     "Access",
     "ApiState",
+    "DocumentedApp",
     "HttpOptions",
     "RequestEdge",
     "admin_router",

@@ -15,6 +15,7 @@ from mlx_manager import __version__
 from mlx_manager.api import (
     EXCEPTION_HANDLERS,
     ApiState,
+    DocumentedApp,
     HttpOptions,
     RequestEdge,
     admin_router,
@@ -47,7 +48,7 @@ class AppState(ApiState):
 
 def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> FastAPI:
     """The whole server as an ASGI app; nothing is started before its lifespan is. `parts` is what answers requests."""
-    app = FastAPI(
+    app = DocumentedApp(
         title="MLX Manager",
         version=__version__,
         lifespan=_lifespan(settings, parts),
