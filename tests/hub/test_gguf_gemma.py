@@ -48,6 +48,10 @@ NAMES = {
 @pytest.fixture(scope="module")
 def pieces() -> sentencepiece.SentencePieceProcessor:
     """A vocabulary trained as Gemma's is: BPE, bytes for what it lacks, no space put before a text."""
+    return train(has_prefix=False)
+
+
+def train(*, has_prefix: bool) -> sentencepiece.SentencePieceProcessor:
     trained = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 20),
@@ -55,7 +59,7 @@ def pieces() -> sentencepiece.SentencePieceProcessor:
         model_type="bpe",
         vocab_size=400,
         byte_fallback=True,
-        add_dummy_prefix=False,
+        add_dummy_prefix=has_prefix,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
         user_defined_symbols=["<start_of_turn>", "<end_of_turn>", "▁▁", "▁▁▁"],
@@ -164,10 +168,11 @@ def test_quantized_tensors_are_kept_quantized(tmp_path: Path, pieces: sentencepi
     assert config["query_pre_attn_scalar"] == HEAD_DIM
 
 
-def test_texts_are_tokenized_as_sentencepiece_does(
-    tmp_path: Path, pieces: sentencepiece.SentencePieceProcessor
-) -> None:
+@pytest.mark.parametrize("has_prefix", [False, True], ids=["as Gemma", "as Llama 2"])
+def test_texts_are_tokenized_as_sentencepiece_does(tmp_path: Path, has_prefix: bool) -> None:
+    pieces = train(has_prefix=has_prefix)
     tiny, _ = tiny_gemma(pieces)
+    tiny.metadata["tokenizer.ggml.add_space_prefix"] = has_prefix
     gguf_models.import_gguf(
         tiny.write(tmp_path / "tiny.gguf"),
         tmp_path / "tiny",

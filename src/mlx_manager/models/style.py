@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import Tokenizer
 
 from mlx_manager.models.chat_template import ChatTemplate, template_text
 from mlx_manager.models.families import GENERIC, Family, find_family
@@ -38,9 +40,8 @@ class ModelStyle:
 
 def stop_token_ids(tokenizer: TokenizerWrapper, model_type: str) -> frozenset[int]:
     """The tokens that end an answer of this model beside those that its own files name."""
-    vocabulary = tokenizer.get_vocab()
     stop_tokens = find_family(model_type, template_text(tokenizer)).stop_tokens
-    return frozenset(vocabulary[token] for token in stop_tokens if token in vocabulary)
+    return frozenset(_find_tokens(tokenizer, stop_tokens).values())
 
 
 def _library_format(tokenizer: TokenizerWrapper) -> ToolFormat | None:
@@ -53,13 +54,25 @@ def _library_format(tokenizer: TokenizerWrapper) -> ToolFormat | None:
 
 def _reasoning(tokenizer: TokenizerWrapper, family: Family) -> ReasoningFormat | None:
     """The reasoning format whose markers the model knows; of a family that names none, the one that mlx-lm infers."""
-    text, vocabulary = template_text(tokenizer), tokenizer.get_vocab()
+    text = template_text(tokenizer)
     for reasoning in family.reasoning:
-        if all(marker in text or marker in vocabulary for marker in (reasoning.begin, reasoning.end)):
+        unsaid = [marker for marker in (reasoning.begin, reasoning.end) if marker not in text]
+        if len(_find_tokens(tokenizer, unsaid)) == len(unsaid):
             return reasoning
     if tokenizer.has_thinking:
         return ReasoningFormat(tokenizer.think_start, tokenizer.think_end)
     return None
+
+
+def _find_tokens(tokenizer: TokenizerWrapper, tokens: Sequence[str]) -> dict[str, int]:
+    """The ids of those of `tokens` that the vocabulary has."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if isinstance(backend, Tokenizer):
+        # a vocabulary as a whole takes a good part of a second to copy
+        found = {token: backend.token_to_id(token) for token in tokens}
+        return {token: token_id for token, token_id in found.items() if token_id is not None}
+    vocabulary = tokenizer.get_vocab() if tokens else {}
+    return {token: vocabulary[token] for token in tokens if token in vocabulary}
 
 
 def _warning(family: Family, model_type: str, template: ChatTemplate, tools: ToolFormat | None) -> str:
