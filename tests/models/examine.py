@@ -250,6 +250,16 @@ def _forked(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     yield from _differences(_run(new_engine(), requests, every=3), answers)
 
 
+def _trimmed(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
+    engine = new_engine()
+    for key in ("first", "again"):
+        requests = [_ask(index, answer, key=f"{index}/{key}") for index, answer in enumerate(answers)]
+        yield from _differences(_run(engine, requests), answers)
+        engine.trim()
+        if engine.arena_bytes:
+            yield f"{engine.arena_bytes} bytes are held after a trim"
+
+
 def _ask(
     index: int, answer: Answer, *, key: str = "", num_tokens: int = NUM_NEW_TOKENS, num_choices: int = 1
 ) -> EngineRequest:
@@ -318,8 +328,9 @@ _SITUATIONS: tuple[Situation, ...] = (
     _drafted,
     _preempted,
     _forked,
+    _trimmed,
 )
-_FALLBACK_SITUATIONS: tuple[Situation, ...] = (_batched, _chunked, _forked)
+_FALLBACK_SITUATIONS: tuple[Situation, ...] = (_batched, _chunked, _forked, _trimmed)
 """Of the fallback of a model that is served otherwise: what depends on the model's own caches."""
 
 
