@@ -20,8 +20,9 @@ from typing import Any
 
 import psutil
 
+from benchmarks.figures import Figure, write_figures
 from benchmarks.folders import import_starter, make_tiny_folder
-from benchmarks.machine import describe_machine, git_commit, installed_versions, machine_slug
+from benchmarks.machine import describe_machine, git_commit, installed_versions
 from benchmarks.servers import PROGRAMS, RIVALS, end_in_order, running, server_environment
 from mlx_manager.bench import Prose, StreamRecord, Target
 from mlx_manager.bench.client import stream_chat
@@ -39,16 +40,6 @@ NUM_LOADS = 3
 NUM_SETTLING_STEPS = 500
 """Decode steps between the arena's last growth and the first sample."""
 SAMPLE_PERIOD_S = 0.5
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure, and the most it should be where there is an aim."""
-
-    name: str
-    value: float
-    unit: str
-    at_most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,11 @@ def main() -> None:
         "commit": git_commit(REPOSITORY),
         "blas": openblas.name if openblas else "as MLX ships it",
     }
-    _write(head, figures, arguments.output, "own" if arguments.only is None else f"own-{arguments.only}")
+    notes = [
+        "what the gateway adds and the memory are measured on a model of two random layers, the load on the starter"
+    ]
+    name = "own" if arguments.only is None else f"own-{arguments.only}"
+    write_figures(figures, arguments.output, name, title="Our server alone", head=head, notes=notes)
 
 
 def _time_inside(model: Path, prompts: list[str], folder: Path, openblas: Path | None) -> list[list[float]]:
@@ -259,35 +254,6 @@ def _slope(samples: list[MemorySample]) -> float:
     """KiB of resident memory per 1,000 steps, by least squares."""
     steps, sizes = [one.num_steps / 1000 for one in samples], [one.rss_bytes / 1024 for one in samples]
     return linear_regression(steps, sizes).slope
-
-
-def _row(figure: Figure) -> str:
-    aim = "" if figure.at_most is None else f"{figure.at_most:g} {figure.unit}"
-    missed = " (missed)" if figure.at_most is not None and figure.value > figure.at_most else ""
-    return f"| {figure.name} | {figure.value:,.2f} {figure.unit}{missed} | {aim} |"
-
-
-def _write(head: dict[str, Any], figures: list[Figure], folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{head['date']}-{machine_slug(head['machine'])}-{name}"
-    body = {**head, "figures": [vars(figure) for figure in figures]}
-    (folder / f"{stem}.json").write_text(json.dumps(body, indent=1) + "\n")
-    machine = head["machine"]
-    lines = [
-        f"# Our server alone, measured on {head['date']}",
-        "",
-        f"- {machine['cpu']}, {machine['num_cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; "
-        f"load average before the run {machine['load_average_1min']}; BLAS: {head['blas']}",
-        "- " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()),
-        f"- commit {head['commit']}",
-        "- what the gateway adds and the memory are measured on a model of two random layers, the load on the starter",
-        "",
-        "| figure | reached | at most |",
-        "| --- | --: | --: |",
-        *(_row(figure) for figure in figures),
-    ]
-    (folder / f"{stem}.md").write_text("\n".join(lines) + "\n")
-    print(f"Written to {folder / stem}.md and .json")
 
 
 if __name__ == "__main__":
