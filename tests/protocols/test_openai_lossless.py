@@ -1,0 +1,299 @@
+"""What is written in OpenAI's dialect is read back as it was: requests, answers, and conversations of items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_manager.errors import GenerationFailed, InvalidRequest
+from mlx_manager.ir import (
+    ChatPrompt,
+    ChoiceEnd,
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Grammar,
+    GrammarKind,
+    ImageContent,
+    Message,
+    PartDelta,
+    PartEnd,
+    PartKind,
+    PartStart,
+    Priority,
+    PromptReady,
+    Role,
+    Sampling,
+    TextContent,
+    TextPrompt,
+    Thinking,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolChoiceMode,
+    TopLogprob,
+    Usage,
+    fold,
+)
+from mlx_manager.protocols.openai import ChatDecoder, ChatEncoder, Envelope, parse_chat, render_chat_request
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
+NAMES = st.sampled_from(["f", "get_weather", "a.b-c"])
+NUMBER = st.integers(0, 1000)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
+IMAGES = st.builds(
+    ImageContent,
+    data=st.binary(min_size=1, max_size=6),
+    media_type=st.sampled_from(["image/png", "image/jpeg", ""]),
+    detail=st.sampled_from([None, "low", "high"]),
+) | st.builds(ImageContent, url=st.just("https://example.com/a.png"), detail=st.none())
+CONTENT = st.lists(st.builds(TextContent, TEXT) | IMAGES, max_size=3).map(tuple)
+OPTIONAL = st.none() | TEXT
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[Message]:
+    """A turn of somebody; an assistant's with what its calls were answered."""
+    role = draw(st.sampled_from([Role.SYSTEM, Role.USER, Role.ASSISTANT]))
+    if role is not Role.ASSISTANT:
+        return [Message(role=role, content=draw(CONTENT), name=draw(OPTIONAL))]
+    names = draw(st.lists(NAMES, max_size=2))
+    calls = tuple(
+        ToolCall(call_id=f"call_{draw(st.uuids())}", name=name, arguments=json.dumps(draw(OBJECTS))) for name in names
+    )
+    said = Message(
+        role=role,
+        content=tuple(draw(st.lists(st.builds(TextContent, TEXT), max_size=2))),
+        reasoning=draw(TEXT | st.just("")),
+        tool_calls=calls,
+    )
+    answers = [
+        Message(role=Role.TOOL, content=draw(CONTENT), name=call.name, tool_call_id=call.call_id) for call in calls
+    ]
+    return [said, *answers]
+
+
+TOOLS = st.builds(
+    Tool,
+    name=NAMES,
+    description=TEXT | st.just(""),
+    parameters=st.dictionaries(TEXT, JSON, max_size=2).map(
+        lambda properties: json.dumps({"type": "object", "properties": properties}, ensure_ascii=False)
+    ),
+    strict=st.booleans(),
+)
+EFFORTS = st.sampled_from(["low", "medium", "high"])
+THINKING = st.builds(Thinking, is_enabled=st.sampled_from([None, True, False])) | st.builds(
+    Thinking, is_enabled=st.booleans(), effort=EFFORTS
+)
+GRAMMARS = st.sampled_from(
+    [
+        None,
+        Grammar(kind=GrammarKind.JSON_OBJECT, param="response_format"),
+        Grammar(kind=GrammarKind.JSON_SCHEMA, param="response_format.json_schema.schema", text='{"type": "object"}'),
+        Grammar(kind=GrammarKind.JSON_SCHEMA, param="guided_json", text="{}"),
+        Grammar(kind=GrammarKind.REGEX, param="guided_regex", text="[ab]+"),
+        Grammar(kind=GrammarKind.LARK, param="guided_grammar", text='start: "ä"'),
+    ]
+)
+SHARE = st.none() | st.sampled_from([0.0, 0.5, 1.0])
+
+
+@st.composite
+def samplings(draw: st.DrawFn) -> Sampling:
+    logprobs = draw(st.booleans())
+    return Sampling(
+        max_tokens=draw(st.none() | st.integers(1, 2**40)),
+        temperature=draw(SHARE),
+        top_p=draw(SHARE),
+        top_k=draw(st.none() | NUMBER),
+        min_p=draw(SHARE),
+        seed=draw(st.none() | st.integers(0, 2**63 - 1)),
+        repetition_penalty=draw(st.none() | st.just(1.5)),
+        presence_penalty=draw(st.sampled_from([0.0, -2.0, 1.5])),
+        frequency_penalty=draw(st.sampled_from([0.0, -2.0, 1.5])),
+        logit_bias=draw(st.dictionaries(NUMBER, st.sampled_from([-100.0, 5.5]), max_size=2)),
+        grammar=draw(GRAMMARS),
+        stop=tuple(draw(st.lists(TEXT, max_size=3))),
+        logprobs=logprobs,
+        top_logprobs=draw(st.integers(0, 20)) if logprobs else 0,
+    )
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> GenerationRequest:
+    tools = tuple(draw(st.lists(TOOLS, max_size=3, unique_by=lambda tool: tool.name)))
+    sampling = draw(samplings())
+    choice = ToolChoice()
+    if tools:
+        modes = [ToolChoiceMode.AUTO, *([ToolChoiceMode.REQUIRED] if sampling.grammar is None else [])]
+        names = draw(st.lists(st.sampled_from([tool.name for tool in tools]), max_size=2, unique=True))
+        choice = ToolChoice(mode=draw(st.sampled_from(modes)), names=tuple(names))
+        if draw(st.booleans()) and draw(st.booleans()):
+            choice = ToolChoice(mode=ToolChoiceMode.NONE)
+    messages = [message for turn in draw(st.lists(turns(), min_size=1, max_size=4)) for message in turn]
+    return GenerationRequest(
+        request_id="r",
+        model=draw(TEXT),
+        prompt=ChatPrompt(
+            messages=tuple(messages),
+            tools=tools,
+            tool_choice=choice,
+            parallel_tool_calls=draw(st.booleans()) if tools else True,
+            thinking=draw(THINKING),
+            template_kwargs=draw(st.dictionaries(st.sampled_from(["x", "y"]), JSON, max_size=2)),
+        ),
+        sampling=sampling,
+        num_choices=draw(st.integers(1, 16)),
+        priority=draw(st.sampled_from(list(Priority))),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests(), st.booleans())
+def test_a_request_is_read_back_as_it_was_written(request: GenerationRequest, stream: bool) -> None:
+    rendered = render_chat_request(request, stream=stream)
+    call = parse_chat(json.dumps(rendered.body).encode(), answer_id="r")
+    assert call.requests == (request,)
+    assert (call.stream, call.include_usage) == (stream, stream)
+    assert call.ignored == rendered.unsaid == ()
+
+
+def test_what_the_dialect_has_no_words_for_is_named() -> None:
+    prompt = ChatPrompt(
+        messages=(
+            Message(role=Role.ASSISTANT, reasoning="hm", reasoning_signature="s"),
+            Message(role=Role.USER, is_error=True),
+        ),
+        tools=(Tool(name="f", is_deferred=True),),
+        thinking=Thinking(budget_tokens=5),
+    )
+    rendered = render_chat_request(GenerationRequest(request_id="r", model="m", prompt=prompt))
+    assert rendered.unsaid == (
+        "messages[1].is_error",
+        "messages[0].reasoning_signature",
+        "tools[0].is_deferred",
+        "thinking.budget_tokens",
+    )
+    with pytest.raises(InvalidRequest, match="conversations"):
+        render_chat_request(GenerationRequest(request_id="r", model="m", prompt=TextPrompt(text="a")))
+
+
+LOGPROB = st.builds(
+    lambda token, logprob, top: TokenLogprob(token, token.encode(), logprob, top),
+    TEXT,
+    st.sampled_from([-0.5, -20.0]),
+    st.lists(st.builds(lambda token: TopLogprob(token, token.encode(), -1.0), TEXT), max_size=2).map(tuple),
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> list[Event]:
+    """The events of an answer of one or two choices, one after the other; no part has the kind of that before it."""
+    events: list[Event] = [PromptReady(0)]
+    for choice in range(draw(st.integers(1, 2))):
+        last: PartKind | None = None
+        for kind in draw(st.lists(st.sampled_from(list(PartKind)), max_size=4)):
+            if kind is last and kind is not PartKind.TOOL_CALL:
+                continue
+            last = kind
+            is_call = kind is PartKind.TOOL_CALL
+            events.append(
+                PartStart(choice, kind, f"call_{draw(NUMBER)}" if is_call else None, draw(NAMES) if is_call else None)
+            )
+            for text in draw(st.lists(TEXT, min_size=1, max_size=3)):
+                events.append(PartDelta(choice, text, tuple(draw(st.lists(LOGPROB, max_size=1)))))
+            events.append(PartEnd(choice))
+        events.append(ChoiceEnd(choice, draw(st.sampled_from(list(FinishReason)))))
+    tokens = st.integers(0, 10**6)
+    events.append(
+        Finished(
+            Usage(
+                num_prompt_tokens=draw(tokens),
+                num_cached_tokens=draw(tokens),
+                num_completion_tokens=draw(tokens),
+                num_reasoning_tokens=draw(tokens),
+            )
+        )
+    )
+    return events
+
+
+def decoded(events: list[Event]) -> list[Event]:
+    """What is read of the frames that `events` are written in."""
+    encoder = ChatEncoder(Envelope("id", 0, "m", "f"), include_usage=True)
+    frames = b"".join(encoder.encode(event) for event in events).split(b"\n\n")
+    decoder = ChatDecoder()
+    return [event for frame in frames if frame for event in decoder.decode(frame.removeprefix(b"data: "))]
+
+
+async def folded(events: list[Event]) -> Any:
+    async def stream() -> AsyncIterator[Event]:
+        for event in events:
+            yield event
+
+    return await fold(stream(), 2)
+
+
+@settings(max_examples=150, deadline=None)
+@given(answers())
+async def test_an_answer_is_read_back_as_it_was_written(events: list[Event]) -> None:
+    read = decoded(events)
+    assert await folded(read) == await folded(events)
+    assert isinstance(read[-1], Finished)
+    assert sum(isinstance(event, PartStart) for event in read) == sum(isinstance(event, PartEnd) for event in read)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b"[]",
+        b'{"choices": [{"delta": {"content": 5}}]}',
+        b'{"error": {"message": "boom"}}',
+        b'{"error": "boom"}',
+        b"\xff",
+    ],
+)
+def test_what_is_no_chunk_fails_the_answer(data: bytes) -> None:
+    with pytest.raises(GenerationFailed):
+        ChatDecoder().decode(data)
+
+
+def test_other_servers_streams_are_read() -> None:
+    """Nulls where nothing is, names of their own, no [DONE], and usage in the last chunk that has a choice."""
+    chunks: list[dict[str, Any]] = [
+        {"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": None, "tool_calls": None}}]},
+        {"choices": [{"index": 0, "delta": {"reasoning": "hm"}, "logprobs": None}], "usage": None},
+        {"choices": [{"index": 0, "delta": {"content": "hi", "unknown": 1}, "finish_reason": None}]},
+        {
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter"}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None},
+        },
+    ]
+    decoder = ChatDecoder()
+    events = [event for chunk in chunks for event in decoder.decode(json.dumps(chunk).encode())] + decoder.finish()
+    assert events == [
+        PromptReady(0),
+        PartStart(0, PartKind.REASONING),
+        PartDelta(0, "hm"),
+        PartEnd(0),
+        PartStart(0),
+        PartDelta(0, "hi"),
+        PartEnd(0),
+        ChoiceEnd(0, FinishReason.STOP),
+        Finished(Usage(num_prompt_tokens=3, num_cached_tokens=0, num_completion_tokens=2)),
+    ]
+    assert decoder.finish() == []
