@@ -23,3 +23,12 @@ def idle_server(server: ServerProcess) -> Iterator[ServerProcess]:
     server.wait_until_idle()
     yield server
     server.wait_until_idle()
+
+
+@pytest.fixture(scope="session")
+def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with a tiny model that thinks and calls tools."""
+    model = Path(__file__).parents[1] / "data" / "tiny_tool_caller"
+    with serving(model, tmp_path_factory.mktemp("home")) as running:
+        yield running
+        running.wait_until_idle()

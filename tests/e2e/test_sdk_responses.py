@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,12 @@ from openai.types.responses import Response
 from pydantic import BaseModel
 
 from tests.e2e.server_process import ServerProcess, serving
-from tests.e2e.test_tools import CITY, MODEL, PARIS, THOUGHT, function
+from tests.e2e.test_tools import CITY, PARIS, THOUGHT, function
 from tests.e2e.tiny_model import make_tiny_model
 
 RECORDED = Path(__file__).parents[1] / "data" / "clients"
 WEATHER = {"type": "function", **function("get_weather", "Get the current weather for a city", CITY)}
 ENCRYPTED: Any = ["reasoning.encrypted_content"]
-
-
-@pytest.fixture(scope="module")
-def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with serving(MODEL, tmp_path_factory.mktemp("home")) as server:
-        yield server
-        server.wait_until_idle()
 
 
 def ask(server: ServerProcess, given: Any, **sent: Any) -> Response:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai.types.chat import ChatCompletion
 
-from tests.e2e.server_process import ServerProcess, serving
+from tests.e2e.server_process import ServerProcess
 
-MODEL = Path(__file__).parents[1] / "data" / "tiny_tool_caller"
 PARIS = "What is the weather in Paris?"
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 SUM = {
@@ -33,13 +30,6 @@ FUNCTIONS = [
 ]
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": each} for each in FUNCTIONS]
 STRICT: list[dict[str, Any]] = [{"type": "function", "function": each | {"strict": True}} for each in FUNCTIONS]
-
-
-@pytest.fixture(scope="module")
-def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with serving(MODEL, tmp_path_factory.mktemp("home")) as server:
-        yield server
-        server.wait_until_idle()
 
 
 def ask(server: ServerProcess, question: str | list[Any], **sent: Any) -> ChatCompletion:

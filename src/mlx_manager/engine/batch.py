@@ -61,6 +61,8 @@ class Sample:
     num_before_end: int = 0
     draft: int | None = None
     """The token means something only where the one chosen before it was this guess."""
+    forced_token: int | None = None
+    """The token, whatever the model says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class EngineRequest:
     """What stands in the prompt besides tokens; handed to the runner as it is."""
     prefix_ids: tuple[int, ...] = ()
     """With `inputs`: what tells the contents of the prompt's positions apart, see `prefix.content_id`."""
+    is_forcible: bool = False
+    """Whether tokens may be forced (see `Engine.force`); then none are guessed ahead."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,20 @@ class Engine:
         """What a request used so far. Raises `KeyError` for one that is not here (any more)."""
         return self._requests[request_id].usage
 
+    def force(self, request_id: str, choice: int, token_ids: tuple[int, ...]) -> None:
+        """Let output tokens of a choice be these, whatever the model says, from the one after the next on.
+
+        The next one may be on its way already, or not: so that the answer does not depend on that, it is left to the
+        model.
+        """
+        seq = self._requests[request_id].sequences[choice]
+        seq.forced, seq.forced_from = token_ids, _num_known_outputs(seq) + 1
+
+    def unforce(self, request_id: str, choice: int) -> None:
+        """Leave output tokens of a choice to the model again, but for the next one, which may be on its way."""
+        seq = self._requests[request_id].sequences[choice]
+        seq.forced = seq.forced[: max(_num_known_outputs(seq) + 1 - seq.forced_from, 0)]
+
     def finish_choice(self, request_id: str, choice: int) -> None:
         """End one choice early: its text met a stop string. Its `TokenEvent`s stop at once."""
         self._finish(self._requests[request_id].sequences[choice])
@@ -342,7 +358,8 @@ class Engine:
 
     def _may_draft(self, seq: Sequence) -> bool:
         """Whether the tokens of a draft can be chosen side by side: nothing but the text before decides on each."""
-        return self._max_draft_tokens > 0 and not seq.params.has_penalties and seq.seq_id not in self.grammars
+        is_decided_otherwise = seq.params.has_penalties or seq.is_forcible or seq.seq_id in self.grammars
+        return self._max_draft_tokens > 0 and not is_decided_otherwise
 
     def _came_true(self, seq: Sequence, sample: Sample) -> bool:
         """Whether all guesses before `sample` were what the step chose: its token is then the next one."""
@@ -411,5 +428,10 @@ class Engine:
             eos_token_ids=request.eos_token_ids,
             params=request.params[choice],
             priority=request.priority,
+            is_forcible=request.is_forcible,
             arrival_s=self._clock(),
         )
+
+
+def _num_known_outputs(seq: Sequence) -> int:
+    return len(seq.token_ids) - seq.num_prompt_tokens

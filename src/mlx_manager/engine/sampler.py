@@ -1,9 +1,9 @@
 """Choosing tokens: one vectorised pass over all rows of a step, each with its own parameters.
 
-Order per row: penalties, logit bias, grammar, then greedy, or temperature, top-k, top-p, min-p and one draw. The draw
-inverts the cumulative distribution at a number that depends on the row's seed and its count of output tokens alone, so
-a seed gives the same tokens whatever else is in the batch. Penalties follow Keskar et al. 2019 (repetition) and
-OpenAI's API reference (presence and frequency, over the output only).
+Order per row: penalties, logit bias, grammar, then greedy, or temperature, top-k, top-p, min-p and one draw; a forced
+token comes before all that. The draw inverts the cumulative distribution at a number that depends on the row's seed and
+its count of output tokens alone, so a seed gives the same tokens whatever else is in the batch. Penalties follow Keskar
+et al. 2019 (repetition) and OpenAI's API reference (presence and frequency, over the output only).
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def choose(
         rows = mx.array(drawing)
         drawn = _draw(adjusted if len(drawing) == len(samples) else adjusted[rows], [samples[row] for row in drawing])
         tokens = drawn if len(drawing) == len(samples) else _put_rows(tokens, rows, drawn)
+    tokens = _with_forced(tokens, samples)
     reported = tuple(row for row, sample in enumerate(samples) if sample.params.num_top_logprobs is not None)
     num_top = tuple(samples[row].params.num_top_logprobs or 0 for row in reported)
     logprobs, top_tokens, top_logprobs = _report(logits, tokens, reported, max(num_top, default=0))
@@ -104,6 +105,14 @@ def choose(
         top_logprobs=top_logprobs,
         num_top=num_top,
     )
+
+
+def _with_forced(tokens: mx.array, samples: AbstractSequence[Sample]) -> mx.array:
+    forced = [(row, sample.forced_token) for row, sample in enumerate(samples) if sample.forced_token is not None]
+    if not forced:
+        return tokens
+    rows, token_ids = zip(*forced, strict=True)
+    return _put_rows(tokens, mx.array(rows), mx.array(token_ids))
 
 
 def _put_rows(target: mx.array, rows: mx.array, new: mx.array) -> mx.array:

@@ -502,6 +502,7 @@ class Scheduler:
                 output_index=seq.num_output_tokens,
                 history=tuple(seq.token_ids) if seq.params.has_penalties else None,
                 num_prompt_tokens=seq.num_prompt_tokens,
+                forced_token=seq.forced_token,
             )
         )
         seq.source_row = len(step.samples) - 1

@@ -63,6 +63,11 @@ class Sequence:
     max_output_tokens: int
     eos_token_ids: frozenset[int]
     params: SamplingParams
+    is_forcible: bool = False
+    """Whether output tokens may be forced."""
+    forced: tuple[int, ...] = ()
+    """Output tokens from index `forced_from` on, whatever the model says. Set by the engine."""
+    forced_from: int = 0
     priority: Priority = Priority.NORMAL
     arrival_s: float = 0.0
     status: Status = Status.WAITING
@@ -110,6 +115,12 @@ class Sequence:
     def num_tokens(self) -> int:
         """All tokens, known to the host or still on the device."""
         return len(self.token_ids) + self.num_sampling
+
+    @property
+    def forced_token(self) -> int | None:
+        """What the next output token has to be; None where the model chooses it."""
+        index = self.num_output_tokens - self.forced_from
+        return self.forced[index] if 0 <= index < len(self.forced) else None
 
     @property
     def num_output_tokens(self) -> int:

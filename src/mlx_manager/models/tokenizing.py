@@ -35,6 +35,10 @@ class Tokenizing:
         texts = tuple(self._spell((token_id,)) for token_id in token_ids) if request.wants_token_texts else ()
         return self._tokens(token_ids, text, texts)
 
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens of a piece of a text, nothing added."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False))
+
     def _tokens(self, token_ids: tuple[int, ...], text: str, token_texts: tuple[str, ...] = ()) -> Tokens:
         return Tokens(token_ids=token_ids, text=text, token_texts=token_texts, max_context=self._max_context)
 

@@ -38,6 +38,11 @@ class HarmonyStyle(AnswerStyle):
         """See `AnswerStyle`."""
         return True
 
+    @property
+    def reasoning_end(self) -> str:
+        """See `AnswerStyle`."""
+        return f"{_ENDS[0]}{_START}assistant{_CHANNEL}final{_MESSAGE}"
+
     def starts_in_reasoning(self, prompt: str) -> bool:
         """See `AnswerStyle`. Every answer begins with a header."""
         return False

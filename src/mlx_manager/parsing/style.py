@@ -80,6 +80,11 @@ class AnswerStyle(ABC):
     def makes_calls(self) -> bool:
         """Whether the model can call tools."""
 
+    @property
+    @abstractmethod
+    def reasoning_end(self) -> str:
+        """What ends the reasoning wherever it stands, so that the answer follows; empty where there is none to end."""
+
     @abstractmethod
     def starts_in_reasoning(self, prompt: str) -> bool:
         """Whether an answer to the rendered `prompt` begins as reasoning, because the template opened it."""
@@ -129,6 +134,11 @@ class MarkedStyle(AnswerStyle):
     def makes_calls(self) -> bool:
         """See `AnswerStyle`."""
         return self.tools is not None
+
+    @property
+    def reasoning_end(self) -> str:
+        """See `AnswerStyle`."""
+        return f"\n{self.reasoning.end}" if self.reasoning else ""
 
     def starts_in_reasoning(self, prompt: str) -> bool:
         """See `AnswerStyle`."""

@@ -68,6 +68,10 @@ class AnswerBuilder:
             events[-1] = replace(end, is_context_full=end.reason is FinishReason.LENGTH)
         return events
 
+    def take_forced(self, choice: int) -> tuple[int, ...] | None:
+        """See `ChoiceBuilder.take_forced`."""
+        return self._choices[choice].take_forced()
+
     def has_ended(self, choice: int) -> bool:
         """Whether this choice has ended."""
         return self._choices[choice].is_ended

@@ -40,6 +40,19 @@ class TextReader(Protocol):
 
 
 @dataclass(frozen=True)
+class ThinkingBudget:
+    """How many tokens may be spent on thinking, the tokens that end it among them."""
+
+    num_tokens: int
+    end_token_ids: tuple[int, ...]
+
+    @property
+    def num_free_tokens(self) -> int:
+        """Tokens after which the end has to be forced: one more may be on its way when that becomes known."""
+        return max(self.num_tokens - len(self.end_token_ids) - 1, 0)
+
+
+@dataclass(frozen=True)
 class Reading:
     """How the texts of an answer are to be read. Without a style they are text and nothing else."""
 
@@ -48,6 +61,7 @@ class Reading:
     starts_in_reasoning: bool = False
     spelled_ids: frozenset[int] = frozenset()
     """Special tokens whose text the style reads."""
+    thinking_budget: ThinkingBudget | None = None
 
     def reader(self, choice: int) -> TextReader:
         """A reader of one choice."""
@@ -77,6 +91,9 @@ class ChoiceBuilder:
         self._open: PartKind | None = None
         self._num_parts = 0
         self._num_calls = 0
+        self._budget = reading.thinking_budget
+        self._forced: tuple[int, ...] | None = None
+        self._is_cutting = False
 
     def echo(self, text: str) -> list[Event]:
         """Begin with the prompt's own text."""
@@ -94,6 +111,7 @@ class ChoiceBuilder:
         shown = self._until_stop(read + self._reader.finish() if is_last else read)
         if PartKind.REASONING in (was_open, self._open):
             self.num_reasoning_tokens += 1
+        self._watch_budget()
         if self._stop.matched is not None:
             return self._with_logprobs(shown) + self._end(FinishReason.STOP, self._stop.matched)
         if self._wants_logprobs and not event.is_end_token:
@@ -102,6 +120,26 @@ class ChoiceBuilder:
         if not is_last:
             return shown
         return shown + self._end(FinishReason.STOP if event.finish is None or event.is_end_token else event.finish)
+
+    def take_forced(self) -> tuple[int, ...] | None:
+        """Tokens that the engine has to force next, because the thinking has used up its budget.
+
+        Empty: those that were to be forced are not needed any more. None: nothing is new.
+        """
+        forced, self._forced = self._forced, None
+        return forced
+
+    def _watch_budget(self) -> None:
+        if self._budget is None:
+            return
+        is_thinking = self._open is PartKind.REASONING
+        if is_thinking and not self._is_cutting and self.num_reasoning_tokens >= self._budget.num_free_tokens:
+            self._is_cutting = True
+            self._forced = self._budget.end_token_ids
+        elif self._is_cutting and not is_thinking:
+            # it has ended, by itself or by force
+            self._forced = ()
+            self._budget = None
 
     def _until_stop(self, events: list[Event]) -> list[Event]:
         """The events up to a stop string in their text; what may be the beginning of one is held back."""

@@ -44,7 +44,7 @@ from mlx_manager.models.sight import Sight
 from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
-from mlx_manager.worker.choice import Reading
+from mlx_manager.worker.choice import Reading, ThinkingBudget
 from mlx_manager.worker.gaze import Gaze, SeenRequest, images_of
 
 _DRAIN_WINDOW_S = 60.0
@@ -130,6 +130,11 @@ class Serving:
             events += answer.add(event)
             if answer.has_ended(event.choice):
                 self._engine.finish_choice(event.request_id, event.choice)
+            elif (forced := answer.take_forced(event.choice)) is not None:
+                if forced:
+                    self._engine.force(event.request_id, event.choice, forced)
+                else:
+                    self._engine.unforce(event.request_id, event.choice)
             if answer.is_finished:
                 events.append(answer.finish(self._engine.usage(event.request_id)))
                 self._engine.forget(event.request_id)
@@ -216,6 +221,7 @@ class Serving:
             priority=request.priority,
             inputs=None if seen is None else seen.inputs,
             prefix_ids=() if seen is None else seen.prefix_ids,
+            is_forcible=reading.thinking_budget is not None,
         )
         answer = AnswerBuilder(
             request,
@@ -240,8 +246,21 @@ class Serving:
             # a form that the client asked for holds from the first token on, so that there is no room to think
             return Reading(self._calls.style, spelled_ids=spelled_ids), request.sampling.grammar
         starts_in_reasoning = self._calls.style.starts_in_reasoning(built.text)
-        reading = Reading(self._calls.style, callable_tools(request.prompt), starts_in_reasoning, spelled_ids)
+        reading = Reading(
+            self._calls.style,
+            callable_tools(request.prompt),
+            starts_in_reasoning,
+            spelled_ids,
+            self._thinking_budget(request.prompt),
+        )
         return reading, self._calls.grammar(request.prompt, starts_in_reasoning=starts_in_reasoning)
+
+    def _thinking_budget(self, prompt: ChatPrompt) -> ThinkingBudget | None:
+        """The bound of thinking; None where there is none, or the model's thinking cannot be ended."""
+        num_tokens, end = prompt.thinking.budget_tokens, self._calls.style.reasoning_end
+        if num_tokens is None or not end:
+            return None
+        return ThinkingBudget(num_tokens, self._tokenizing.encode(end))
 
     def _start(self, request: EngineRequest, answer: AnswerBuilder, constraint: Constraint | None = None) -> None:
         self._engine.add(request, constraint)

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.clients.environment import SCRIPTS, program, run
-from tests.e2e.server_process import ServerProcess, serving
-from tests.e2e.test_tools import MODEL
-
-
-@pytest.fixture(scope="module")
-def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server whose model thinks and calls tools."""
-    with serving(MODEL, tmp_path_factory.mktemp("home")) as server:
-        yield server
-        server.wait_until_idle()
+from tests.e2e.server_process import ServerProcess
 
 
 def aims(server: ServerProcess, caller: ServerProcess) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from mlx_manager.errors import InsufficientMemory, MlxManagerError, QueueFull, ShuttingDown
+from mlx_manager.errors import InsufficientMemory, MlxManagerError, QueueFull, ShuttingDown, UnsupportedParameter
 
 
 class OutputTokensDetails(msgspec.Struct, frozen=True):
@@ -136,11 +136,12 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """The answer is still being made."""
 
 
-class ErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+class ErrorObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What went wrong. Its `type` is a field, no tag: providers have more of them than are listed here."""
 
     type: str
     message: str
+    details: dict[str, Any] | None = None
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, tag="error", omit_defaults=True):
@@ -211,9 +212,12 @@ def error_body(error: MlxManagerError, request_id: str) -> ErrorBody:
     """An error of ours in the dialect's form."""
     status = error_status(error)
     kind = _ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return ErrorBody(error=ErrorObject(type=kind, message=error.message), request_id=request_id)
+    details = _NO_THREADS if isinstance(error, UnsupportedParameter) and error.param == "thread" else None
+    return ErrorBody(error=ErrorObject(type=kind, message=error.message, details=details), request_id=request_id)
 
 
+_NO_THREADS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+"""On which the official SDK sends the whole conversation instead."""
 OVERLOADED_STATUS = 529
 _OVERLOADS = (QueueFull, InsufficientMemory, ShuttingDown)
 _ERROR_TYPES = {

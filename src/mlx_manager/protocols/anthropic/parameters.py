@@ -48,7 +48,7 @@ _PROMPT = (
     Parameter("context_management", Support.IGNORED, "nothing is cleared, so that the prefix stays cached"),
     _refused("container", "Nothing is run on this server: leave it out."),
     _refused("mcp_servers", "This server calls no MCP servers: offer their tools as tools of your own.", ([],)),
-    _refused("thread", "Conversations are not kept: send all messages."),
+    _refused("thread", "Conversations are not kept: send all messages, as the official SDK then does."),
     _refused("compaction", "Conversations are not summarized: ask for a summary in a message."),
 )
 _SAMPLING = (
