@@ -124,7 +124,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 started_s=time.monotonic(),
             )
             gateway.close()
-            await console.site.close()
+            await console.close()
 
     return lifespan
 

@@ -13,6 +13,7 @@ from mlx_manager.gateway import Gateway
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.ir import Caller
 from mlx_manager.pool import ModelDirectory, ModelPool
+from mlx_manager.ui.chats import Chats
 from mlx_manager.ui.mount import ConsoleSite
 from mlx_manager.ui.pulse import Pulse
 from mlx_manager.ui.recent import RecentRequests
@@ -39,9 +40,16 @@ class Console:
     """What the app serves: a snippet is shown only for what a client can reach."""
     site: ConsoleSite = field(default_factory=ConsoleSite)
     pulse: Pulse = field(init=False)
+    chats: Chats = field(init=False)
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.models, self.pool)
+        self.chats = Chats(self.gateway)
+
+    async def close(self) -> None:
+        """Stop what runs."""
+        await self.chats.close()
+        await self.site.close()
 
     async def find_viewer(self, request: HTTPConnection) -> Caller | None:
         """Whose session the cookie of `request` is; None where there is none, or it is over."""

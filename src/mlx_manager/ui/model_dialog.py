@@ -81,7 +81,7 @@ class ModelDialog:
                     .props('role="region" aria-label="Model card" tabindex="0"')
                     .style("max-height: 46vh; overflow: auto")
                 ):
-                    ui.html(render_card(shown.card.description), sanitize=False).classes("md")
+                    ui.html(render_card(shown.card.description), sanitize=False).classes("prose")
 
     def _download(self, opened: ui.dialog) -> None:
         with complaining():

@@ -14,15 +14,17 @@ from nicegui import app as nicegui_app
 from nicegui import ui
 from starlette.types import ASGIApp
 
+from mlx_manager.ui.chat import chat_page
 from mlx_manager.ui.home import home_page
 from mlx_manager.ui.models import models_page
-from mlx_manager.ui.paths import HOME, MODELS, POOL, PROFILE, USERS, PagePlace
+from mlx_manager.ui.paths import CHAT, HOME, MODELS, POOL, PROFILE, USERS, PagePlace
 from mlx_manager.ui.pool import pool_page
 from mlx_manager.ui.profile_page import profile_page
 from mlx_manager.ui.users import users_page
 
 _PAGES: tuple[tuple[PagePlace, Callable[..., object]], ...] = (
     (HOME, home_page),
+    (CHAT, chat_page),
     (MODELS, models_page),
     (POOL, pool_page),
     (USERS, users_page),

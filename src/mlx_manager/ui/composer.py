@@ -1,0 +1,111 @@
+"""Where a message is written: text, and pictures and text files by button, paste or drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from nicegui import events, ui
+
+from mlx_manager.ir import ImageContent
+from mlx_manager.ui.conversation import AttachedFile
+from mlx_manager.ui.elements import box, button, tell, text
+
+_MOST_FILE_BYTES = 512 * 1024
+_MOST_IMAGE_BYTES = 20 * 1024**2
+_ON_ENTER = "(event) => { if (!event.shiftKey && !event.isComposing) { event.preventDefault(); emit(); } }"
+
+
+class Composer:
+    """`send` gets words, pictures and files; `sees` says whether the chosen model takes pictures."""
+
+    def __init__(
+        self,
+        *,
+        send: Callable[[str, tuple[ImageContent, ...], tuple[AttachedFile, ...]], bool],
+        stop: Callable[[], None],
+        sees: Callable[[], bool],
+    ) -> None:
+        self._send = send
+        self._sees = sees
+        self._images: list[tuple[str, ImageContent]] = []
+        self._files: list[AttachedFile] = []
+        with box("composer") as zone:
+            self._attached = box("row-line")
+            self._words = ui.textarea(placeholder="Write a message. Enter sends it, Shift+Enter begins a new line.")
+            self._words.props('outlined autogrow dense aria-label="Message" input-style="max-height: 34vh"')
+            self._words.on(
+                "keydown.enter",
+                self._submit,
+                js_handler=_ON_ENTER,
+            )
+            with box("row-line"):
+                uploader = ui.upload(on_upload=self._take, multiple=True, auto_upload=True).classes("hidden")
+                pick = button("", icon="attach_file", look="bare", name="Attach pictures or text files")
+                pick.on("click", js_handler=f"() => getElement({uploader.id}).$refs.qRef.pickFiles()")
+                self._busy = text("", "soft small")
+                self._stop = button("Stop", stop, icon="stop").classes("end")
+                self._button = button("Send", self._submit, icon="send", look="main").classes("end")
+        zone.on("vue:mounted", js_handler=f"() => mlxManager.takeFiles('{zone.html_id}', {uploader.id})")
+        ui.timer(
+            0.5,
+            lambda: ui.run_javascript(f"mlxManager.takeFiles('{zone.html_id}', {uploader.id})"),
+            once=True,
+        )
+        self._uploader = uploader
+        self.show_running(False)
+
+    def show_running(self, is_running: bool) -> None:
+        """Whether there is something to stop."""
+        self._stop.set_visibility(is_running)
+        self._button.set_visibility(not is_running)
+
+    def _submit(self) -> None:
+        words = (self._words.value or "").strip()
+        if not words and not self._images and not self._files:
+            return
+        images = tuple(image for _, image in self._images)
+        if images and not self._sees():
+            tell("This model does not see: choose one of the kind vision, or remove the pictures.", "negative")
+            return
+        if self._send(words, images, tuple(self._files)):
+            self._words.set_value("")
+            self._images.clear()
+            self._files.clear()
+            self._draw_attached()
+
+    async def _take(self, event: events.UploadEventArguments) -> None:
+        file = event.file
+        self._uploader.reset()
+        is_image = file.content_type.startswith("image/")
+        if file.size() > (_MOST_IMAGE_BYTES if is_image else _MOST_FILE_BYTES):
+            tell(f"{file.name} is too large: pictures may have 20 MiB, text files 512 KiB.", "negative")
+            return
+        content = await file.read()
+        if is_image:
+            self._images.append((file.name, ImageContent(data=content, media_type=file.content_type)))
+        else:
+            try:
+                self._files.append(AttachedFile(file.name, content.decode("utf-8")))
+            except UnicodeDecodeError:
+                tell(f"{file.name} is neither a picture nor a text file in UTF-8.", "negative")
+                return
+        self._draw_attached()
+
+    def _draw_attached(self) -> None:
+        self._attached.clear()
+        with self._attached:
+            for index, (name, _) in enumerate(self._images):
+                self._chip(name, "image", partial(self._images.pop, index))
+            for index, file in enumerate(self._files):
+                self._chip(file.name, "description", partial(self._files.pop, index))
+
+    def _chip(self, name: str, icon: str, remove: Callable[[], object]) -> None:
+        def drop() -> None:
+            remove()
+            self._draw_attached()
+
+        with box("badge"):
+            ui.icon(icon)
+            text(name)
+            button("", drop, icon="close", look="bare tiny", name=f"Remove {name}")

@@ -1,0 +1,226 @@
+"""Chat: asked, stopped, asked again, edited and branched, with a script for a model and with the real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from mlx_manager.api.who import SESSION_COOKIE
+from mlx_manager.backends.scripted import Pause, Step
+from mlx_manager.catalog.settings import load_settings
+from mlx_manager.ir import (
+    ChoiceEnd,
+    Finished,
+    FinishReason,
+    PartDelta,
+    PartEnd,
+    PartKind,
+    PartStart,
+    PromptReady,
+    Usage,
+)
+from tests.e2e.server_process import ServerProcess
+from tests.http.scripted_server import Recorder, Served, Shelf, running, shelved
+from tests.ui.browser import Watched
+from tests.ui.conftest import ADMIN, EVIL, PASSWORD, OpenPage
+
+PICTURE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f645"
+    "400000000049454e44ae426082"
+)
+
+
+def answer(text: str, *, thinking: str = "", pause_s: float = 0.0) -> tuple[Step, ...]:
+    """A script that thinks, says half of `text`, waits, and says the rest."""
+    half = len(text) // 2
+    thoughts = (PartStart(0, PartKind.REASONING), PartDelta(0, thinking), Pause(0.05), PartEnd(0)) if thinking else ()
+    return (
+        PromptReady(7),
+        *thoughts,
+        PartStart(0),
+        PartDelta(0, text[:half]),
+        Pause(pause_s),
+        PartDelta(0, text[half:]),
+        PartEnd(0),
+        ChoiceEnd(0, FinishReason.STOP),
+        Finished(Usage(num_prompt_tokens=7, num_cached_tokens=3, num_completion_tokens=12)),
+    )
+
+
+KIND = "**Four**, of course.\n\n```python\nprint(2 + 2)\n```\n\n|a|b|\n|-|-|\n|1|2|"
+SCRIPTS = {
+    "kind": answer(
+        "**Four**, of course.\n\n```python\nprint(2 + 2)\n```\n\n|a|b|\n|-|-|\n|1|2|", thinking="Two and two …"
+    ),
+    "evil": answer(f"{EVIL}\n\n|{EVIL}|\n|-|\n|x|\n\n```{EVIL}\n{EVIL}\n```", thinking=EVIL),
+    "slow": answer("It goes on and on.", pause_s=30),
+}
+
+
+@pytest.fixture(scope="module")
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server whose models play back scripts, with an account."""
+    settings = load_settings({}, {"home": str(tmp_path_factory.mktemp("scripted")), "port": 0})
+    shelf = Shelf([shelved(name) for name in SCRIPTS], default_model="kind")
+    with running(settings, Recorder(SCRIPTS), shelf) as served:
+        with served.http() as http:
+            http.post("/auth/register", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        yield served
+
+
+@pytest.fixture
+def chat(browser: Browser, scripted: Served) -> Iterator[Watched]:
+    """A new conversation on that server."""
+    with scripted.http() as http:
+        http.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        session = str(http.cookies[SESSION_COOKIE])
+    url = f"http://127.0.0.1:{scripted.port}"
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(15_000)
+    context.add_cookies([{"name": SESSION_COOKIE, "value": session, "url": url}])
+    watched = Watched(context.new_page(), url)
+    watched.watch()
+    watched.visit("/chat").get_by_role("button", name="New conversation").click()
+    yield watched
+    context.close()
+    assert watched.complaints == []
+
+
+def ask(page: Page, words: str, *, model: str = "kind") -> None:
+    """Choose the model and send a message."""
+    chooser = page.get_by_role("combobox", name="Model")
+    chooser.fill(model)
+    page.get_by_role("option", name=model).click()
+    page.get_by_role("textbox", name="Message").fill(words)
+    page.get_by_role("textbox", name="Message").press("Enter")
+
+
+def test_a_reply_is_drawn_with_its_thinking_and_figures(chat: Watched) -> None:
+    page = chat.page
+    ask(page, "What is 2 + 2?")
+    reply = page.get_by_role("article", name="Reply of kind")
+    expect(reply.get_by_text("7 prompt, 3 cached · 12 written")).to_be_visible()
+    expect(reply.locator("strong", has_text="Four")).to_be_visible()
+    expect(reply.locator("td", has_text="2")).to_be_visible()
+    expect(reply.get_by_role("button", name="Copy the code")).to_be_visible()
+    reply.get_by_text("Thought for").click()
+    expect(reply.get_by_text("Two and two …")).to_be_visible()
+    chat.shoot("chat-reply-1440-light")
+    assert chat.violations() == []
+
+
+def test_a_hostile_reply_does_nothing(chat: Watched) -> None:
+    page = chat.page
+    ask(page, EVIL, model="evil")
+    reply = page.get_by_role("article", name="Reply of evil")
+    expect(reply.get_by_text("written")).to_be_visible()
+    reply.get_by_text("Thought for").click()
+    turns = page.get_by_role("log")
+    assert turns.locator("img, script, iframe, a[href^='javascript']").count() == 0
+    for link in turns.locator(".prose a").all():
+        assert (link.get_attribute("href") or "").startswith("http")
+    assert page.evaluate("() => window.evil") is None
+
+
+def test_a_reply_is_stopped_and_asked_for_again(chat: Watched, scripted: Served) -> None:
+    page = chat.page
+    ask(page, "Go on", model="slow")
+    expect(page.get_by_text("It goes o")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("stopped")).to_be_visible()
+    scripted.backend.ended.get(timeout=5)
+    ask_again = page.get_by_role("combobox", name="Model")
+    ask_again.fill("kind")
+    page.get_by_role("option", name="kind").click()
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.get_by_role("article", name="Reply of kind").get_by_text("written")).to_be_visible()
+    expect(page.get_by_text("2/2")).to_be_visible()
+    page.get_by_role("button", name="Branch before").click()
+    expect(page.get_by_text("It goes o")).to_be_visible()
+
+
+def test_an_edited_message_begins_a_branch_and_all_of_it_is_kept(chat: Watched, scripted: Served) -> None:
+    page = chat.page
+    ask(page, "First")
+    expect(page.get_by_text("written")).to_be_visible()
+    page.get_by_role("button", name="Edit, as a new branch").click()
+    page.get_by_role("dialog").get_by_label("Message").fill("Second")
+    page.get_by_role("dialog").get_by_role("button", name="Send").click()
+    expect(page.get_by_text("2/2")).to_be_visible()
+    expect(page.get_by_role("article", name="You")).to_contain_text("Second")
+    expect(page.get_by_text("written")).to_be_visible()
+    prompt = scripted.last_request().prompt
+    assert [message.text for message in prompt.messages] == ["Second"]  # type: ignore[union-attr]
+    page.reload()
+    expect(page.get_by_role("article", name="You")).to_contain_text("Second")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Export the conversation").click()
+    told = json.loads(saved.value.path().read_text(encoding="utf-8"))
+    assert [message["role"] for message in told["messages"]] == ["user", "assistant"]
+
+
+def test_parameters_and_files_reach_the_model(chat: Watched, scripted: Served) -> None:
+    page = chat.page
+    page.get_by_role("button", name="Parameters").click()
+    page.get_by_label("System prompt").fill("Be brief.")
+    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Longest answer, tokens").fill("77")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Attach pictures or text files").click()
+    evil_name = "<img src=x onerror=evil=1>.txt"
+    chooser.value.set_files({"name": evil_name, "mimeType": "text/plain", "buffer": b"the file's words"})
+    expect(page.get_by_role("button", name=f"Remove {evil_name}")).to_be_visible()
+    ask(page, "What does it say?")
+    expect(page.get_by_text("written")).to_be_visible()
+    asked = scripted.last_request()
+    messages = asked.prompt.messages  # type: ignore[union-attr]
+    assert messages[0].text == "Be brief."
+    assert "the file's words" in messages[1].text
+    assert asked.sampling.temperature == 0.5
+    assert asked.sampling.max_tokens == 77
+    assert page.evaluate("() => window.evil") is None
+
+
+def test_a_picture_is_not_sent_to_a_model_that_does_not_see(chat: Watched, scripted: Served) -> None:
+    page = chat.page
+    num_before = len(scripted.backend.requests)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Attach pictures or text files").click()
+    chooser.value.set_files({"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE})
+    expect(page.get_by_role("button", name="Remove dot.png")).to_be_visible()
+    ask(page, "What is it?")
+    expect(page.get_by_text("This model does not see")).to_be_visible()
+    assert len(scripted.backend.requests) == num_before
+
+
+def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served, browser: Browser) -> None:
+    ask(chat.page, "A secret of mine")
+    expect(chat.page.get_by_text("written")).to_be_visible()
+    with scripted.http() as admin, scripted.http() as http:
+        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        admin.post("/admin/users", json={"name": "eve", "password": "eve has a long one"}).raise_for_status()
+        http.post("/auth/login", json={"name": "eve", "password": "eve has a long one"}).raise_for_status()
+        cookie = str(http.cookies[SESSION_COOKIE])
+    context = browser.new_context()
+    context.add_cookies([{"name": SESSION_COOKIE, "value": cookie, "url": chat.url}])
+    theirs = Watched(context.new_page(), chat.url)
+    page = theirs.visit("/chat")
+    expect(page.get_by_text("Ask something")).to_be_visible()
+    assert "A secret of mine" not in page.content()
+    context.close()
+
+
+def test_the_starter_model_answers(open_page: OpenPage, console_server: ServerProcess) -> None:
+    page = open_page(width=390, theme="dark").visit("/chat")
+    page.get_by_role("button", name="Parameters").click()
+    page.get_by_label("Temperature").fill("0")
+    page.get_by_label("Longest answer, tokens").fill("8")
+    page.get_by_role("button", name="Parameters").click()
+    page.get_by_role("textbox", name="Message").fill("What is the capital of France?")
+    page.get_by_role("button", name="Send").click()
+    reply = page.get_by_role("article", name=f"Reply of {console_server.model}")
+    expect(reply).to_contain_text("The capital of France is Paris", timeout=40_000)
+    expect(reply.get_by_text("8 written")).to_be_visible(timeout=20_000)
