@@ -8,7 +8,7 @@
     ├── NotPermitted                403 not_permitted          who asks is known, and may not
     ├── ModelNotFound               404 model_not_found
     ├── ResponseNotFound            404 response_not_found     no stored response has that id
-    ├── NotFound                    404 not_found              an account, key, provider or route
+    ├── NotFound                    404 not_found              an account, key, provider, route or trace
     ├── HubAccessDenied             403 hub_access_denied      the model hub wants a token, or its terms accepted
     ├── Conflict                    409 conflict               what is asked for does not go with how things stand
     ├── PayloadTooLarge             413 payload_too_large
@@ -114,7 +114,7 @@ class ResponseNotFound(MlxManagerError):
 
 
 class NotFound(MlxManagerError):
-    """There is no account, key, provider or route of that name or number."""
+    """There is no account, key, provider, route or trace of that name or number."""
 
     status = 404
     code = "not_found"

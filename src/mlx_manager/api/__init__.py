@@ -14,6 +14,7 @@ from mlx_manager.api.openai import router as openai_router
 from mlx_manager.api.openai import tokens_router
 from mlx_manager.api.people import router as people_router
 from mlx_manager.api.state import ApiState, HttpOptions
+from mlx_manager.api.traces import router as traces_router
 from mlx_manager.api.who import Access
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "openai_router",
     "people_router",
     "tokens_router",
+    "traces_router",
 ]

@@ -79,8 +79,8 @@ class RequestEdge:
             await error_response(internal_error(request_id), scope)(scope, receive, send_with_id)
         finally:
             gateway = scope.get("state", {}).get("gateway")
-            if is_accountable(scope) and not origin.num_records and gateway is not None:
-                gateway.keep_refused(origin, status or CLIENT_CLOSED_STATUS)
+            if is_accountable(scope) and gateway is not None:
+                gateway.close_exchange(origin, status or CLIENT_CLOSED_STATUS)
 
     def _is_allowed(self, host: str) -> bool:
         return self._allowed_hosts is None or _without_port(host) in self._allowed_hosts

@@ -13,6 +13,7 @@ from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Asker, Gateway, OwnResponses, ResponseStore
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.metrics import Metrics
+from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.pool import ModelDirectory, ModelPool
 
 
@@ -44,6 +45,7 @@ class ApiState(TypedDict):
     """None on a server that has no models of its own."""
     responses: ResponseStore
     metrics: Metrics
+    spans: SpanReader
     access: Access
     http: HttpOptions
     started_s: float
@@ -86,6 +88,10 @@ async def _metrics(request: Request) -> Metrics:
     return cast(Metrics, request.state.metrics)
 
 
+async def _spans(request: Request) -> SpanReader:
+    return cast(SpanReader, request.state.spans)
+
+
 async def _http_options(request: Request) -> HttpOptions:
     return cast(HttpOptions, request.state.http)
 
@@ -107,6 +113,7 @@ PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]
 ResponsesDep = Annotated[OwnResponses, Depends(_responses)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
+SpansDep = Annotated[SpanReader, Depends(_spans)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -28,13 +28,16 @@ from mlx_manager.api import (
     openai_router,
     people_router,
     tokens_router,
+    traces_router,
 )
 from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
+from mlx_manager.app.observing import open_tracer
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import Gateway, MemoryResponses, log_record
 from mlx_manager.observability.metrics import Metrics
+from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.ui import Console, RecentRequests, console_routes
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -66,6 +69,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(hub_router)
     app.include_router(admin_router)
     app.include_router(metrics_router)
+    app.include_router(traces_router)
     app.include_router(people_router)
     app.include_router(auth_router)
     if settings.console:
@@ -91,11 +95,12 @@ def _middleware(settings: Settings) -> list[Middleware]:
 def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], AbstractAsyncContextManager[AppState]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
-        async with open_access(settings) as opened, parts(settings) as built:
+        async with open_access(settings) as opened, open_tracer(settings) as tracer, parts(settings) as built:
             pool = built.pool
             recent = RecentRequests()
             metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
-            gateway = Gateway(built.backends, account=[log_record, metrics.count, opened.count, recent.add])
+            account = (log_record, metrics.count, opened.count, recent.add)
+            gateway = Gateway(built.backends, account=account, tracer=tracer)
             console = Console(
                 gateway=gateway,
                 models=built.models,
@@ -117,6 +122,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 hub=built.hub,
                 responses=MemoryResponses(),
                 metrics=metrics,
+                spans=SpanReader(settings.home / "state"),
                 access=opened.access,
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s

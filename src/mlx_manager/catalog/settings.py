@@ -63,6 +63,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts that images are fetched from although they are not public."""
     console: bool
     """Whether the pages in the browser are served."""
+    has_traces: bool
+    has_trace_content: bool
+    """Whether traces hold prompts and answers."""
+    trace_max_bytes: int
+    trace_max_age_h: float
     load: LoadOptions
     models: Mapping[str, ModelOverrides]
     """By name: what `[models."NAME"]` says. The names need not exist."""
@@ -213,6 +218,26 @@ SETTINGS: tuple[Setting, ...] = (
         optional_words,
         "image_hosts",
     ),
+    Setting("traces", "flag", True, "", "Keep traces of requests, in a file in the home folder.", flag, "has_traces"),
+    Setting(
+        "trace_content",
+        "flag",
+        False,
+        "",
+        "Keep prompts and answers in traces, too.",
+        flag,
+        "has_trace_content",
+    ),
+    Setting(
+        "trace_max_size",
+        "bytes",
+        "256MiB",
+        "bytes",
+        "Largest size of all traces; the oldest go.",
+        size_bytes(1024**2),
+        "trace_max_bytes",
+    ),
+    Setting("trace_max_age", "hours", 168.0, "h", "Age at which traces are deleted.", number(0.01), "trace_max_age_h"),
     Setting(
         "dtype",
         "choice",

@@ -15,6 +15,7 @@ _METAVARS = {
     "bytes": "SIZE",
     "size or share": "SIZE|SHARE",
     "seconds": "SECONDS",
+    "hours": "HOURS",
     "path": "PATH",
     "text": "TEXT",
     "list": "NAMES",

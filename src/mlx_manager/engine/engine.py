@@ -22,6 +22,7 @@ from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.runner import Launched, Runner
 from mlx_manager.engine.scheduler import Scheduler
 from mlx_manager.engine.sequence import SamplingParams, Sequence
+from mlx_manager.engine.timeline import Timeline
 from mlx_manager.engine.windows import Window
 from mlx_manager.ir import FinishReason, PrefixReport, Priority
 
@@ -125,6 +126,7 @@ class EngineCounters:
 @dataclass
 class _Request:
     sequences: list[Sequence]
+    timeline: Timeline
     is_first_token_out: bool = field(default=False)
     is_admitted: bool = field(default=False)
 
@@ -217,7 +219,7 @@ class Engine:
         sequences = [self._sequence(request, choice) for choice in range(len(request.params))]
         leader = sequences[0]
         leader.forks = sequences[1:]
-        self._requests[request.request_id] = _Request(sequences)
+        self._requests[request.request_id] = _Request(sequences, Timeline(self._clock()))
         for seq in sequences:
             self._sequences[seq.seq_id] = seq
             if constraint is not None:
@@ -241,6 +243,10 @@ class Engine:
         """Leave output tokens of a choice to the model again, but for the next one, which may be on its way."""
         seq = self._requests[request_id].sequences[choice]
         seq.forced = seq.forced[: max(_num_known_outputs(seq) + 1 - seq.forced_from, 0)]
+
+    def timeline(self, request_id: str) -> Timeline:
+        """When what was done for a request. Raises `KeyError` for one that is not here (any more)."""
+        return self._requests[request_id].timeline
 
     def finish_choice(self, request_id: str, choice: int) -> None:
         """End one choice early: its text met a stop string. Its `TokenEvent`s stop at once."""
@@ -374,8 +380,10 @@ class Engine:
         else:
             self.scheduler.commit_token(seq, chosen.token_id)
         request = self._requests[seq.request_id]
+        request.timeline.last_token_s = self._last_read_s
         if not request.is_first_token_out:
             request.is_first_token_out = True
+            request.timeline.first_token_s = self._last_read_s
             self.counters.num_prompt_tokens += request.usage.num_prompt_tokens
             self.counters.num_cached_tokens += request.usage.num_cached_tokens
         self.counters.num_generated_tokens += 1
@@ -401,18 +409,29 @@ class Engine:
 
     def _observe(self, batch: Batch, launched_s: float) -> None:
         now_s = self._clock()
+        started_s = max(launched_s, self._last_read_s)
+        num_prefill_tokens = batch.num_tokens - batch.num_decode_tokens - batch.num_drafted_tokens
         self._pacer.observe(
             num_decode_tokens=batch.num_decode_tokens,
-            num_prefill_tokens=batch.num_tokens - batch.num_decode_tokens - batch.num_drafted_tokens,
+            num_prefill_tokens=num_prefill_tokens,
             num_drafted_tokens=batch.num_drafted_tokens,
-            step_s=now_s - max(launched_s, self._last_read_s),
+            step_s=now_s - started_s,
         )
+        if num_prefill_tokens:
+            self._note_prefill(batch, started_s, now_s)
         self._last_read_s = now_s
+
+    def _note_prefill(self, batch: Batch, started_s: float, now_s: float) -> None:
+        for segment in batch.segments:
+            seq = self._sequences.get(segment.seq_id)
+            if seq is not None and segment.start < seq.num_prompt_tokens:
+                self._requests[seq.request_id].timeline.add_chunk(started_s, now_s, segment.num_tokens)
 
     def _tell_admitted(self, seq: Sequence, report: PrefixReport) -> None:
         request = self._requests[seq.request_id]
         if not request.is_admitted:
             request.is_admitted = True
+            request.timeline.admitted_s = self._clock()
             self.on_admitted(seq.request_id, report)
 
     def _sequence(self, request: EngineRequest, choice: int) -> Sequence:

@@ -11,6 +11,7 @@ import msgspec
 
 from mlx_manager.errors import MlxManagerError, ShuttingDown
 from mlx_manager.ir import (
+    ChoiceEnd,
     Event,
     Finished,
     GenerationRequest,
@@ -20,6 +21,7 @@ from mlx_manager.ir import (
     RequestRecord,
     current_origin,
 )
+from mlx_manager.observability.spans import Attempt, RequestTrace
 
 CLIENT_CLOSED_STATUS = 499
 """Not sent to anybody: the client had gone."""
@@ -39,26 +41,49 @@ class Attempts:
     def __init__(self) -> None:
         self.target: str | None = None
         """The last one."""
-        self.num_attempts = 0
         self.fallback_reason: str | None = None
+        self._given_up: list[Attempt] = []
+        self._started_s = 0.0
+
+    @property
+    def num_attempts(self) -> int:
+        """Backends that were asked."""
+        return len(self._given_up) + (self.target is not None)
 
     def begin(self, target: str) -> None:
         """`target` is asked now."""
         self.target = target
-        self.num_attempts += 1
+        self._started_s = time.monotonic()
 
     def give_up(self, error: MlxManagerError) -> None:
         """The last one failed with `error`, and another is asked."""
         self.fallback_reason = self.fallback_reason or error.code
+        assert self.target is not None
+        self._given_up.append(Attempt(self.target, self._started_s, time.monotonic(), error.code))
+        self.target = None
+
+    def ended(self, ended_s: float, error_code: str | None) -> tuple[Attempt, ...]:
+        """All of them; the last one ended with the request."""
+        if self.target is None:
+            return tuple(self._given_up)
+        return (*self._given_up, Attempt(self.target, self._started_s, ended_s, error_code))
 
 
 class Stopwatch:
     """Collects the account of one request while its events pass by.
 
     `is_cut_off` says, when neither an answer nor an error ended the request, whether it was the server that ended it.
+    With `with_content` the text of the answer is kept for its trace.
     """
 
-    def __init__(self, request: GenerationRequest, http_request_id: str, is_cut_off: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        http_request_id: str,
+        is_cut_off: Callable[[], bool],
+        *,
+        with_content: bool = False,
+    ) -> None:
         self._request = request
         self._is_cut_off = is_cut_off
         self._http_request_id = http_request_id
@@ -69,6 +94,8 @@ class Stopwatch:
         self._ttft_s: float | None = None
         self._prompt: PromptReady | None = None
         self._finished: Finished | None = None
+        self._finish_reasons: list[str] = []
+        self._texts: list[str] | None = [] if with_content else None
         self.attempts = Attempts()
         """Written by the gateway."""
 
@@ -78,9 +105,13 @@ class Stopwatch:
             case PartDelta():
                 if self._ttft_s is None:
                     self._ttft_s = self._elapsed_s()
+                if self._texts is not None:
+                    self._texts.append(event.text)
             case PromptReady():
                 self._queue_s = self._elapsed_s()
                 self._prompt = event
+            case ChoiceEnd():
+                self._finish_reasons.append(event.reason.value)
             case Finished():
                 self._finished = event
             case _:
@@ -115,6 +146,21 @@ class Stopwatch:
             num_reasoning_tokens=usage.num_reasoning_tokens if usage else None,
             prefix_reason=prefix.reason if prefix else None,
             num_agreed_tokens=prefix.num_agreed_tokens if prefix else None,
+        )
+
+    def trace(self, record: RequestRecord) -> RequestTrace:
+        """What spans are made of; `record` is the finished account."""
+        ended_s = self._arrived_s + (record.duration_s or 0.0)
+        return RequestTrace(
+            record=record,
+            origin=self._origin,
+            request=self._request,
+            arrived_s=self._arrived_s,
+            ended_s=ended_s,
+            attempts=self.attempts.ended(ended_s, record.error_code),
+            timings=self._finished.timings if self._finished else None,
+            finish_reasons=tuple(self._finish_reasons),
+            answer=None if self._texts is None else "".join(self._texts),
         )
 
     def _outcome(self, error: BaseException | None) -> tuple[int, str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from mlx_manager.ir import (
     Vectors,
     current_origin,
 )
+from mlx_manager.observability.spans import HttpTrace
+from mlx_manager.observability.tracer import Tracer
 
 _Reply = TypeVar("_Reply", Vectors, Tokens)
 
@@ -48,10 +51,15 @@ class Gateway:
     """
 
     def __init__(
-        self, backends: Sequence[Backend], *, account: Sequence[Callable[[RequestRecord], None]] = (log_record,)
+        self,
+        backends: Sequence[Backend],
+        *,
+        account: Sequence[Callable[[RequestRecord], None]] = (log_record,),
+        tracer: Tracer | None = None,
     ) -> None:
         self._backends = tuple(backends)
         self._account = tuple(account)
+        self._tracer = tracer
         self._asker = Asker()
         self._closing = asyncio.Event()
 
@@ -72,7 +80,8 @@ class Gateway:
 
         `is_cut_off` tells a stream that the stopping server closed early from one whose client did.
         """
-        stopwatch = Stopwatch(request, http_request_id, is_cut_off)
+        with_content = self._tracer is not None and self._tracer.with_content
+        stopwatch = Stopwatch(request, http_request_id, is_cut_off, with_content=with_content)
         ended_by: BaseException | None = None
         try:
             self.admit(request.model)
@@ -87,7 +96,7 @@ class Gateway:
             ended_by = error
             raise
         finally:
-            self._keep(stopwatch.record(ended_by))
+            self._keep(stopwatch.record(ended_by), stopwatch)
 
     async def embed(
         self,
@@ -144,8 +153,12 @@ class Gateway:
             )
             raise
 
-    def keep_refused(self, origin: Origin, status: int) -> None:
-        """Account for a request that was answered with `status` before it came to the gateway."""
+    def close_exchange(self, origin: Origin, status: int) -> None:
+        """An HTTP request was answered with `status`. One that did not come to the gateway is accounted for now."""
+        if self._tracer is not None:
+            self._tracer.put(HttpTrace(origin, status, time.monotonic()))
+        if origin.num_records:
+            return
         self._keep(
             RequestRecord(
                 request_id=origin.request_id,
@@ -157,8 +170,10 @@ class Gateway:
             )
         )
 
-    def _keep(self, record: RequestRecord) -> None:
+    def _keep(self, record: RequestRecord, watch: Stopwatch | ReplyWatch | None = None) -> None:
         current_origin().num_records += 1
+        if self._tracer is not None and watch is not None:
+            self._tracer.put(watch.trace(record))
         for take in self._account:
             take(record)
 
@@ -192,7 +207,7 @@ class Gateway:
             ended_by = error
             raise
         finally:
-            self._keep(watch.record(reply, ended_by))
+            self._keep(watch.record(reply, ended_by), watch)
 
     async def _ask_in_turn(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
         for backend in self._backends[:-1]:

@@ -16,6 +16,7 @@ from mlx_manager.ir import (
     Vectors,
     current_origin,
 )
+from mlx_manager.observability.spans import RequestTrace
 
 ReplyRequest = EmbeddingRequest | RerankRequest | TokenizeRequest | DetokenizeRequest
 
@@ -54,6 +55,18 @@ class ReplyWatch:
             error_code=code,
             duration_s=round(time.monotonic() - self._arrived_s, 6),
             num_prompt_tokens=_num_tokens(reply),
+        )
+
+    def trace(self, record: RequestRecord) -> RequestTrace:
+        """What spans are made of; `record` is the finished account."""
+        ended_s = self._arrived_s + (record.duration_s or 0.0)
+        return RequestTrace(
+            record=record,
+            origin=self._origin,
+            request=self._request,
+            arrived_s=self._arrived_s,
+            ended_s=ended_s,
+            attempts=self.attempts.ended(ended_s, record.error_code),
         )
 
 

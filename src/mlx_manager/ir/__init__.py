@@ -41,6 +41,7 @@ from mlx_manager.ir.request import (
     ToolChoice,
     ToolChoiceMode,
 )
+from mlx_manager.ir.timings import PrefillChunk, Timings
 from mlx_manager.ir.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "PartEnd",
     "PartKind",
     "PartStart",
+    "PrefillChunk",
     "PrefixReason",
     "PrefixReport",
     "Priority",
@@ -81,6 +83,7 @@ __all__ = [
     "TextPrompt",
     "TextRole",
     "Thinking",
+    "Timings",
     "TokenLogprob",
     "TokenPrompt",
     "TokenizeRequest",

@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from mlx_manager.ir.prefix import PrefixReport
+from mlx_manager.ir.timings import Timings
 
 
 class PartKind(StrEnum):
@@ -106,6 +107,8 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The answer is complete; the last event."""
 
     usage: Usage
+    timings: Timings | None = None
+    """None where the backend does not say."""
 
 
 Event = PromptReady | PartStart | PartDelta | PartEnd | ChoiceEnd | Finished

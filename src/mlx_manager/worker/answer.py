@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from msgspec.structs import replace
 
 from mlx_manager.engine.engine import RequestUsage, TokenEvent
+from mlx_manager.engine.timeline import Timeline
 from mlx_manager.ir import (
     ChoiceEnd,
     Event,
@@ -37,6 +40,9 @@ class AnswerBuilder:
     ) -> None:
         self.request = request
         self.prompt_token_ids = prompt_token_ids
+        self.received_s = 0.0
+        """When it reached the worker. Set by who makes this."""
+        self._parse_s = 0.0
         self._echo = echo
         self._is_cut_to_fit = is_cut_to_fit
         self._choices = [
@@ -63,9 +69,11 @@ class AnswerBuilder:
         """
         if self.has_ended(event.choice):
             return []
+        started_s = time.monotonic()
         events = self._choices[event.choice].add(event)
         if self._is_cut_to_fit and events and isinstance(end := events[-1], ChoiceEnd):
             events[-1] = replace(end, is_context_full=end.reason is FinishReason.LENGTH)
+        self._parse_s += time.monotonic() - started_s
         return events
 
     def take_forced(self, choice: int) -> tuple[int, ...] | None:
@@ -76,7 +84,7 @@ class AnswerBuilder:
         """Whether this choice has ended."""
         return self._choices[choice].is_ended
 
-    def finish(self, usage: RequestUsage) -> Finished:
+    def finish(self, usage: RequestUsage, timeline: Timeline) -> Finished:
         """The last event."""
         return Finished(
             Usage(
@@ -84,5 +92,6 @@ class AnswerBuilder:
                 num_cached_tokens=usage.num_cached_tokens,
                 num_completion_tokens=sum(choice.num_tokens for choice in self._choices),
                 num_reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self._choices),
-            )
+            ),
+            timeline.timings(received_s=self.received_s, parse_s=self._parse_s),
         )

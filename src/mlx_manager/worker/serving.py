@@ -24,6 +24,7 @@ from mlx_manager.ir import (
     ChatPrompt,
     DetokenizeRequest,
     Event,
+    Finished,
     GenerationRequest,
     Grammar,
     PrefixReason,
@@ -78,6 +79,8 @@ class Serving:
         self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
         self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
+        self._received_s: dict[str, float] = {}
+        """When requests came whose prompts are not prepared yet."""
         self.publish: Callable[[StepDone], None] = _drop
         """Sends what cannot wait for the end of a step. Set by the worker's main thread before the first request."""
         engine.on_admitted = self._begin
@@ -94,6 +97,9 @@ class Serving:
             self._submit(request)
         except MlxManagerError as error:
             return RequestFailed(request.request_id, error.as_info())
+        finally:
+            if self._gaze is None or request.request_id not in self._gaze:
+                self._received_s.pop(request.request_id, None)
         return None
 
     def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
@@ -109,6 +115,7 @@ class Serving:
         if self._gaze is not None:
             self._gaze.abort(request_id)
         self._compiling.pop(request_id, None)
+        self._received_s.pop(request_id, None)
         self._answers.pop(request_id, None)
         self._engine.forget(request_id, is_aborted=True)
 
@@ -136,7 +143,7 @@ class Serving:
                 else:
                     self._engine.unforce(event.request_id, event.choice)
             if answer.is_finished:
-                events.append(answer.finish(self._engine.usage(event.request_id)))
+                events.append(self._finish(answer, event.request_id))
                 self._engine.forget(event.request_id)
                 del self._answers[event.request_id]
                 self._finish_times_s.append(time.monotonic())
@@ -178,6 +185,7 @@ class Serving:
         if any(request.request_id in place for place in known):
             raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
         self._check_queue()
+        self._received_s[request.request_id] = time.monotonic()
         if self._gaze is not None and images_of(request.prompt):
             self._gaze.add(request)
         else:
@@ -198,11 +206,13 @@ class Serving:
         failures = []
         for seen in self._gaze.step(is_idle=not self._engine.has_work) if self._gaze else ():
             if isinstance(seen, RequestFailed):
+                self._received_s.pop(seen.request_id, None)
                 failures.append(seen)
                 continue
             try:
                 self._prepare(seen.request, seen.built, seen)
             except MlxManagerError as error:
+                self._received_s.pop(seen.request.request_id, None)
                 failures.append(RequestFailed(seen.request.request_id, error.as_info()))
         return failures
 
@@ -231,6 +241,7 @@ class Serving:
             self._echo_text(request, prompt),
             is_cut_to_fit=max_output_tokens < (request.sampling.max_tokens or 0),
         )
+        answer.received_s = self._received_s.pop(request.request_id, time.monotonic())
         if grammar is None:
             self._start(tokenized, answer)
         else:
@@ -261,6 +272,9 @@ class Serving:
         if num_tokens is None or not end:
             return None
         return ThinkingBudget(num_tokens, self._tokenizing.encode(end))
+
+    def _finish(self, answer: AnswerBuilder, request_id: str) -> Finished:
+        return answer.finish(self._engine.usage(request_id), self._engine.timeline(request_id))
 
     def _start(self, request: EngineRequest, answer: AnswerBuilder, constraint: Constraint | None = None) -> None:
         self._engine.add(request, constraint)
