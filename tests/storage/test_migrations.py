@@ -21,21 +21,25 @@ from tests.storage.test_database import reset
 
 FOLDER = Path(migrations.__file__).parent
 
+_FIRST = (
+    "INSERT INTO users (name, password_hash, role, state, created_unix_s) VALUES ('ada', 'h', 'admin', 'active', 1)",
+    "INSERT INTO sessions (id, user_id, created_unix_s, expires_unix_s) SELECT 's', id, 1, 2 FROM users",
+    "INSERT INTO api_keys (user_id, name, digest, hint, scopes, limits, created_unix_s) "
+    """SELECT id, 'ci', 'd', 'abcd', '["inference"]', '{"tokens_per_day": 5}', 1 FROM users""",
+    "INSERT INTO providers (name, kind, base_url, is_on, options) "
+    "VALUES ('cloud', 'openai', 'https://api.example/v1', true, '{}')",
+    "INSERT INTO routes (name, position, pattern_kind, pattern, is_on, options) "
+    """VALUES ('r', 1, 'exact', 'm', true, '{"targets": [{"provider": "cloud"}]}')""",
+    "INSERT INTO changes (at_unix_s, actor, action, subject, detail) VALUES (1, 'cli', 'user.create', 'ada', '{}')",
+    "INSERT INTO usage_days (day, key_id, target, num_requests, num_prompt_tokens, num_completion_tokens, "
+    "cost_micro_usd) VALUES ('2026-01-01', 1, 'local', 1, 2, 3, 4)",
+)
 # what a server of that revision may have left behind
 ROWS: dict[str, tuple[str, ...]] = {
-    "0001": (
-        "INSERT INTO users (name, password_hash, role, state, created_unix_s) "
-        "VALUES ('ada', 'h', 'admin', 'active', 1)",
-        "INSERT INTO sessions (id, user_id, created_unix_s, expires_unix_s) SELECT 's', id, 1, 2 FROM users",
-        "INSERT INTO api_keys (user_id, name, digest, hint, scopes, limits, created_unix_s) "
-        """SELECT id, 'ci', 'd', 'abcd', '["inference"]', '{"tokens_per_day": 5}', 1 FROM users""",
-        "INSERT INTO providers (name, kind, base_url, is_on, options) "
-        "VALUES ('cloud', 'openai', 'https://api.example/v1', true, '{}')",
-        "INSERT INTO routes (name, position, pattern_kind, pattern, is_on, options) "
-        """VALUES ('r', 1, 'exact', 'm', true, '{"targets": [{"provider": "cloud"}]}')""",
-        "INSERT INTO changes (at_unix_s, actor, action, subject, detail) VALUES (1, 'cli', 'user.create', 'ada', '{}')",
-        "INSERT INTO usage_days (day, key_id, target, num_requests, num_prompt_tokens, num_completion_tokens, "
-        "cost_micro_usd) VALUES ('2026-01-01', 1, 'local', 1, 2, 3, 4)",
+    "0001": _FIRST,
+    "0002": (
+        *_FIRST,
+        "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.5, 'r', 200, '{}')",
     ),
 }
 

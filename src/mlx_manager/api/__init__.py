@@ -2,6 +2,7 @@
 
 from mlx_manager.api.admin import router as admin_router
 from mlx_manager.api.anthropic import router as anthropic_router
+from mlx_manager.api.audit import router as audit_router
 from mlx_manager.api.auth import router as auth_router
 from mlx_manager.api.documented import DocumentedApp
 from mlx_manager.api.edge import RequestEdge
@@ -26,6 +27,7 @@ __all__ = [
     "RequestEdge",
     "admin_router",
     "anthropic_router",
+    "audit_router",
     "auth_router",
     "health_router",
     "hub_router",

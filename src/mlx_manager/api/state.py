@@ -15,6 +15,7 @@ from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.pool import ModelDirectory, ModelPool
+from mlx_manager.storage.audit import AuditLog
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ApiState(TypedDict):
     responses: ResponseStore
     metrics: Metrics
     spans: SpanReader
+    audit: AuditLog
     access: Access
     http: HttpOptions
     started_s: float
@@ -92,6 +94,10 @@ async def _spans(request: Request) -> SpanReader:
     return cast(SpanReader, request.state.spans)
 
 
+async def _audit(request: Request) -> AuditLog:
+    return cast(AuditLog, request.state.audit)
+
+
 async def _http_options(request: Request) -> HttpOptions:
     return cast(HttpOptions, request.state.http)
 
@@ -114,6 +120,7 @@ HubDep = Annotated[HubDesk, Depends(_hub)]
 ResponsesDep = Annotated[OwnResponses, Depends(_responses)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 SpansDep = Annotated[SpanReader, Depends(_spans)]
+AuditDep = Annotated[AuditLog, Depends(_audit)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

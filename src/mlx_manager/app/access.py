@@ -12,6 +12,7 @@ from mlx_manager.api import Access
 from mlx_manager.auth import Door, KeyMeter, Keys, People
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.ir import RequestRecord
+from mlx_manager.storage.audit import AuditLog
 from mlx_manager.storage.ledger import Ledger, Used
 from mlx_manager.storage.private_files import ensure_local_token
 from mlx_manager.storage.store import Store
@@ -21,10 +22,11 @@ _logger = logging.getLogger("mlx_manager.app")
 
 @dataclass(frozen=True)
 class Opened:
-    """What the routes need, and the ledger that requests are counted in."""
+    """What the routes need, and the books that requests are written into."""
 
     access: Access
     ledger: Ledger
+    audit: AuditLog
 
     def count(self, record: RequestRecord) -> None:
         """Add an accounted request to the sums by key."""
@@ -39,8 +41,10 @@ async def open_access(settings: Settings) -> AsyncIterator[Opened]:
     settings.home.mkdir(parents=True, exist_ok=True)
     store = await Store.open(settings.database, settings.home)
     ledger = Ledger(store)
+    audit = AuditLog(store.database, max_rows=settings.audit_max_rows, max_age_s=settings.audit_max_age_h * 3600)
     try:
         await ledger.open()
+        audit.open()
         store.begin_watch()
         keys = Keys(store)
         door = Door(
@@ -56,8 +60,9 @@ async def open_access(settings: Settings) -> AsyncIterator[Opened]:
                 "mlx-manager user create NAME, then mlx-manager key create NAME",
                 settings.host,
             )
-        yield Opened(Access(store=store, door=door, people=People(store), keys=keys), ledger)
+        yield Opened(Access(store=store, door=door, people=People(store), keys=keys), ledger, audit)
     finally:
+        await audit.close()
         await ledger.close()
         await store.close()
 

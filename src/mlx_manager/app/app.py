@@ -20,6 +20,7 @@ from mlx_manager.api import (
     RequestEdge,
     admin_router,
     anthropic_router,
+    audit_router,
     auth_router,
     health_router,
     hub_router,
@@ -69,6 +70,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(hub_router)
     app.include_router(admin_router)
     app.include_router(metrics_router)
+    app.include_router(audit_router)
     app.include_router(traces_router)
     app.include_router(people_router)
     app.include_router(auth_router)
@@ -99,8 +101,8 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
             pool = built.pool
             recent = RecentRequests()
             metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
-            account = (log_record, metrics.count, opened.count, recent.add)
-            gateway = Gateway(built.backends, account=account, tracer=tracer)
+            account = (log_record, metrics.count, opened.count, opened.audit.put, recent.add)
+            gateway = Gateway(built.backends, account=account, tracer=tracer, make_room=opened.audit.wait_for_room)
             console = Console(
                 gateway=gateway,
                 models=built.models,
@@ -122,6 +124,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 hub=built.hub,
                 responses=MemoryResponses(),
                 metrics=metrics,
+                audit=opened.audit,
                 spans=SpanReader(settings.home / "state"),
                 access=opened.access,
                 http=HttpOptions(

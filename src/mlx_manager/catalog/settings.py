@@ -63,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts that images are fetched from although they are not public."""
     console: bool
     """Whether the pages in the browser are served."""
+    audit_max_rows: int
+    audit_max_age_h: float
     has_traces: bool
     has_trace_content: bool
     """Whether traces hold prompts and answers."""
@@ -217,6 +219,24 @@ SETTINGS: tuple[Setting, ...] = (
         "Hosts in private networks that images may be fetched from; public ones always may.",
         optional_words,
         "image_hosts",
+    ),
+    Setting(
+        "audit_max_rows",
+        "integer",
+        1_000_000,
+        "requests",
+        "Most requests that the audit keeps; the oldest go.",
+        whole(1),
+        "audit_max_rows",
+    ),
+    Setting(
+        "audit_max_age",
+        "hours",
+        2160.0,
+        "h",
+        "Age at which requests leave the audit.",
+        number(0.01),
+        "audit_max_age_h",
     ),
     Setting("traces", "flag", True, "", "Keep traces of requests, in a file in the home folder.", flag, "has_traces"),
     Setting(

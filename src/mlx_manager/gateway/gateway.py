@@ -44,10 +44,15 @@ class Target:
     request: GenerationRequest
 
 
+async def _has_room() -> None:
+    """Where nobody keeps accounts, there always is."""
+
+
 class Gateway:
     """Answers requests through its backends. Every request is accounted for once, whatever becomes of it.
 
     Everyone of `account` is told the record of each request when it is over; they must be quick and raise nothing.
+    `make_room` is awaited before a request is worked on: it waits, or raises, while its account could not be kept.
     """
 
     def __init__(
@@ -56,10 +61,12 @@ class Gateway:
         *,
         account: Sequence[Callable[[RequestRecord], None]] = (log_record,),
         tracer: Tracer | None = None,
+        make_room: Callable[[], Awaitable[None]] = _has_room,
     ) -> None:
         self._backends = tuple(backends)
         self._account = tuple(account)
         self._tracer = tracer
+        self._make_room = make_room
         self._asker = Asker()
         self._closing = asyncio.Event()
 
@@ -85,6 +92,7 @@ class Gateway:
         ended_by: BaseException | None = None
         try:
             self.admit(request.model)
+            await self._make_room()
             async with aclosing(self._attempt(self.plan(request), stopwatch)) as events:
                 async for event in events:
                     stopwatch.see(event)
@@ -201,6 +209,7 @@ class Gateway:
         ended_by: BaseException | None = None
         try:
             self.admit(watch.model)
+            await self._make_room()
             reply = await self._ask_in_turn(watch, ask)
             return reply
         except BaseException as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 _NEW_IDS = {"sqlite_autoincrement": True}
@@ -136,3 +136,20 @@ class UsageRow(SQLModel, table=True):
     num_prompt_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     num_completion_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     cost_micro_usd: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
+
+
+class RequestRow(SQLModel, table=True):
+    """One request that was accounted for: all of its record, and what is looked for as columns."""
+
+    __tablename__ = "requests"
+    __table_args__ = _NEW_IDS
+
+    id: int | None = Field(default=None, primary_key=True)
+    arrived_unix_s: float = Field(sa_column=Column(Float, nullable=False, index=True))
+    request_id: str = Field(sa_column=Column(Text, nullable=False, index=True))
+    user: str | None = Field(default=None, sa_column=Column(Text))
+    key: str | None = Field(default=None, sa_column=Column(Text))
+    model: str | None = Field(default=None, sa_column=Column(Text))
+    target: str | None = Field(default=None, sa_column=Column(Text))
+    status: int = Field(sa_column=Column(Integer, nullable=False))
+    record: dict[str, Any] = _json()

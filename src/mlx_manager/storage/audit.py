@@ -1,0 +1,199 @@
+"""The audit of requests: a row for each, whatever became of it, written in batches by one task.
+
+What cannot be written waits, and new requests wait for it: nothing is lost while the server runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, insert
+from sqlmodel import col, delete, select
+
+from mlx_manager.errors import StorageUnavailable
+from mlx_manager.ir import RequestRecord
+from mlx_manager.storage.database import Database
+from mlx_manager.storage.tables import RequestRow
+
+_logger = logging.getLogger("mlx_manager.storage")
+_PERIOD_S = 0.5
+_RETRY_S = 1.0
+_MAX_BATCH = 500
+_MAX_WAITING = 5_000
+_TRIM_PERIOD_S = 60.0
+_MAX_UNREAD = 1_000
+_EXPORT_PAGE = 500
+
+
+class AuditedRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the audit. `id` grows in the order in which requests ended."""
+
+    id: int
+    record: RequestRecord
+
+
+class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows: all that are given must hold."""
+
+    model: str | None = None
+    user: str | None = None
+    key: str | None = None
+    target: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    is_failed: bool | None = None
+    since_unix_s: float | None = None
+    until_unix_s: float | None = None
+
+
+class AuditLog:
+    """Lives in one event loop, from `open` to `close`."""
+
+    def __init__(self, database: Database, *, max_rows: int, max_age_s: float, max_wait_s: float = 10.0) -> None:
+        self._database = database
+        self._max_rows = max_rows
+        self._max_age_s = max_age_s
+        self._max_wait_s = max_wait_s
+        self._waiting: deque[RequestRecord] = deque()
+        self._listeners: set[asyncio.Queue[RequestRecord]] = set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._wake = asyncio.Event()
+        self._is_closing = False
+        self._trimmed_s = 0.0
+        self._writer: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to write."""
+        self._writer = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Write what is left, as far as it can be."""
+        self._is_closing = True
+        self._wake.set()
+        if self._writer is not None:
+            await self._writer
+
+    def put(self, record: RequestRecord) -> None:
+        """Keep this one. Quick, and raises nothing."""
+        self._waiting.append(record)
+        if len(self._waiting) >= _MAX_WAITING:
+            self._has_room.clear()
+        for listener in self._listeners:
+            with suppress(asyncio.QueueFull):
+                # who reads too slowly misses some of the live view, not of the audit
+                listener.put_nowait(record)
+
+    async def wait_for_room(self) -> None:
+        """Wait while more records wait than may. Raises `StorageUnavailable` after some seconds."""
+        if self._has_room.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._has_room.wait(), self._max_wait_s)
+        except TimeoutError:
+            raise StorageUnavailable(
+                f"The audit cannot be written: {len(self._waiting)} requests wait for it. Try again.", retry_after_s=5
+            ) from None
+
+    async def find(self, query: AuditQuery, *, limit: int, before: int | None = None) -> list[AuditedRequest]:
+        """The rows that match, the last first; `before` goes on where an earlier list ended."""
+        conditions = _conditions(query)
+        if before is not None:
+            conditions.append(col(RequestRow.id) < before)
+        wanted = select(RequestRow).where(*conditions).order_by(col(RequestRow.id).desc()).limit(limit)
+        async with self._database.reading() as session:
+            rows = (await session.exec(wanted)).all()
+        return [AuditedRequest(id=row.id or 0, record=msgspec.convert(row.record, RequestRecord)) for row in rows]
+
+    async def all(self, query: AuditQuery) -> AsyncGenerator[AuditedRequest, None]:
+        """Every row that matches, the last first, read page by page."""
+        before: int | None = None
+        while True:
+            page = await self.find(query, limit=_EXPORT_PAGE, before=before)
+            for row in page:
+                yield row
+            if len(page) < _EXPORT_PAGE:
+                return
+            before = page[-1].id
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[asyncio.Queue[RequestRecord]]:
+        """The records that come from now on, while the context lasts."""
+        listener: asyncio.Queue[RequestRecord] = asyncio.Queue(_MAX_UNREAD)
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+    async def _run(self) -> None:
+        has_failed = False
+        while True:
+            is_last = self._is_closing
+            batch = [self._waiting[index] for index in range(min(len(self._waiting), _MAX_BATCH))]
+            if not batch:
+                if is_last:
+                    return
+                await self._pause(_PERIOD_S)
+                continue
+            try:
+                await self._write(batch)
+                has_failed = False
+            except StorageUnavailable as error:
+                if is_last:
+                    _logger.error("%d requests are not in the audit: %s", len(self._waiting), error.message)
+                    return
+                if not has_failed:
+                    _logger.warning("The audit is written later: %s", error.message)
+                has_failed = True
+                await self._pause(_RETRY_S)
+
+    async def _write(self, batch: Sequence[RequestRecord]) -> None:
+        async with self._database.writing() as session:
+            await session.exec(insert(RequestRow), params=[_values(record) for record in batch])
+            if time.monotonic() - self._trimmed_s > _TRIM_PERIOD_S or not self._trimmed_s:
+                newest = (await session.exec(select(func.max(RequestRow.id)))).one() or 0
+                too_old = col(RequestRow.arrived_unix_s) < time.time() - self._max_age_s
+                await session.exec(delete(RequestRow).where(too_old | (col(RequestRow.id) <= newest - self._max_rows)))
+                self._trimmed_s = time.monotonic()
+        # only now: what was not committed stays in its place
+        for _ in batch:
+            self._waiting.popleft()
+        if len(self._waiting) < _MAX_WAITING:
+            self._has_room.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+
+def _values(record: RequestRecord) -> dict[str, Any]:
+    return {
+        "arrived_unix_s": record.arrived_unix_s,
+        "request_id": record.request_id,
+        "user": record.user,
+        "key": record.key,
+        "model": record.model,
+        "target": record.target,
+        "status": record.status,
+        "record": msgspec.to_builtins(record),
+    }
+
+
+def _conditions(query: AuditQuery) -> list[Any]:
+    same = ("model", "user", "key", "target", "status", "request_id")
+    found = [getattr(RequestRow, name) == getattr(query, name) for name in same if getattr(query, name) is not None]
+    if query.is_failed is not None:
+        found.append(col(RequestRow.status) >= 400 if query.is_failed else col(RequestRow.status) < 400)
+    if query.since_unix_s is not None:
+        found.append(col(RequestRow.arrived_unix_s) >= query.since_unix_s)
+    if query.until_unix_s is not None:
+        found.append(col(RequestRow.arrived_unix_s) < query.until_unix_s)
+    return found
