@@ -145,6 +145,16 @@ def test_what_is_too_long_is_cut_and_what_is_wrong_is_refused(idle_server: Serve
         create(model="nonesuch", input="hi")
 
 
+def test_a_conversation_that_is_too_long_goes_on_without_its_beginning(idle_server: ServerProcess) -> None:
+    create = idle_server.sdk.responses.create
+    long: Any = [{"role": "user", "content": "word " * 9000}, {"role": "assistant", "content": "Well."}]
+    question: Any = [{"role": "user", "content": "What is the capital of France?"}]
+    response = create(model=idle_server.model, input=long + question, truncation="auto", temperature=0)
+    assert "Paris" in response.output_text
+    assert response.usage is not None
+    assert response.usage.input_tokens < 100
+
+
 def test_the_second_turn_of_codex_computes_only_what_is_new(starter_folder: Path, tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "models" / "tiny", starter_folder, seed=1, max_context=32768)
     with serving(tmp_path / "models" / "tiny", tmp_path / "home") as server:

@@ -380,7 +380,6 @@ def test_wrong_value_names_the_field_and_what_would_be_right(
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
             "input[0].content[0].image_url",
         ),
-        ({"truncation": "auto"}, "truncation"),
         ({"background": True}, "background"),
     ],
 )

@@ -5,6 +5,7 @@ from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.gateway import Gateway, Target
 from mlx_manager.gateway.merge import merge
 from mlx_manager.gateway.responses import MemoryResponses, OwnResponses, ResponseStore
+from mlx_manager.gateway.truncation import truncated
 
 __all__ = [
     "CLIENT_CLOSED_STATUS",
@@ -16,4 +17,5 @@ __all__ = [
     "Target",
     "log_record",
     "merge",
+    "truncated",
 ]

@@ -27,7 +27,7 @@ from mlx_manager.api.state import (
     ResponsesDep,
 )
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.gateway import Gateway, OwnResponses
+from mlx_manager.gateway import Gateway, OwnResponses, truncated
 from mlx_manager.ir import Event
 from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import encode_json
@@ -64,12 +64,7 @@ class ResponseExchange:
         client = UntilDisconnect(self.request.receive)
         notes = PrefixNotes(self.request.headers.get("x-debug", ""))
         builder = ResponseBuilder(call.opening, call.form)
-        events = notes.noted(
-            0,
-            self.gateway.generate(
-                call.request, http_request_id=self.request_id, is_cut_off=lambda: client.is_cut_off_by_us
-            ),
-        )
+        events = notes.noted(0, self._events(call, client))
         if call.stream:
             return self._streamed(call, client, notes, builder, events)
         async with client, aclosing(events):
@@ -91,6 +86,18 @@ class ResponseExchange:
             created_unix_s=int(time.time()),
             priority_header=self.request.headers.get("x-priority"),
         )
+
+    async def _events(self, call: ResponseCall, client: UntilDisconnect) -> AsyncGenerator[Event, None]:
+        asked: dict[str, Any] = {
+            "http_request_id": self.request_id,
+            "is_cut_off": lambda: client.is_cut_off_by_us,
+        }
+        request = call.request
+        if call.truncates:
+            request, _ = await truncated(request, lambda prompt: self.gateway.tokenize(prompt, **asked))
+        async with aclosing(self.gateway.generate(request, **asked)) as events:
+            async for event in events:
+                yield event
 
     def _streamed(
         self,

@@ -131,7 +131,7 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[Any]
     top_logprobs: int
     top_p: float | None
-    truncation: str = "disabled"
+    truncation: str
     usage: ResponseUsage | None = None
     user: str | None
 

@@ -44,7 +44,11 @@ RESPONSE_PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
             Parameter("priority", Support.SERVED, "request.priority"),
             Parameter("stream", Support.SERVED, "the form of the answer"),
             Parameter("metadata", Support.SERVED, "kept with the answer, and said back"),
-            Parameter("truncation", Support.SERVED, "disabled, and refused where auto would drop messages"),
+            Parameter(
+                "truncation",
+                Support.SERVED,
+                "with auto, the oldest turns are left out where the conversation does not fit",
+            ),
             Parameter("background", Support.SERVED, "whether the answer is made without anyone waiting for it"),
             Parameter("user", Support.HARMLESS, "names the client's own user"),
             Parameter("safety_identifier", Support.HARMLESS, "names the client's own user"),

@@ -54,6 +54,8 @@ class ResponseCall:
     """This request's own items, as JSON, each with an id."""
     stream: bool
     store: bool
+    truncates: bool
+    """Whether the oldest turns are left out where the conversation does not fit."""
     ignored: tuple[str, ...]
     """Parameters accepted without effect, to be named in the answer's header."""
 
@@ -127,16 +129,12 @@ def parse_response(
         input_items=tuple(_as_stored(item) for item in own),
         stream=bool(wire.stream),
         store=wire.store is not False,
+        truncates=wire.truncation == "auto",
         ignored=(*ignored, *left_out, *verbosity, *unknown, *reader.unread),
     )
 
 
 def _check_served(wire: ResponsesRequest) -> None:
-    if wire.truncation == "auto":
-        raise UnsupportedParameter(
-            "truncation cannot be auto: messages are never dropped. Leave it out, and send fewer when they do not fit.",
-            param="truncation",
-        )
     if wire.background:
         raise UnsupportedParameter(
             "background is not supported: responses are made while the client waits.", param="background"
@@ -225,6 +223,7 @@ def _opening(wire: ResponsesRequest, answer_id: str, created_unix_s: int) -> Res
         tools=said.get("tools") or [],
         top_logprobs=wire.top_logprobs or 0,
         top_p=wire.top_p,
+        truncation=wire.truncation or "disabled",
         user=_text_or_none(extra.get("user")),
     )
 
