@@ -32,7 +32,7 @@ from tests.e2e.server_process import COMMAND, ServerProcess, serving
 from tests.http.scripted_server import Recorder, Shelf, running, shelved
 
 SENTENCE = "Pieces of eight, says Polly."
-HEADLESS = {"codex": ("exec", "--skip-git-repo-check"), "opencode": ("run",)}
+HEADLESS = {"claude": ("-p",), "codex": ("exec", "--skip-git-repo-check"), "opencode": ("run",)}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,14 @@ def test_an_agent_is_launched_and_answered(parrot: ServerProcess, tmp_path: Path
 
 
 CALLS = {
+    "claude": ("Bash", {"command": "echo from-the-tool", "description": "Says something"}),
     "codex": ("exec_command", {"cmd": "echo from-the-tool"}),
     "opencode": ("bash", {"command": "echo from-the-tool", "description": "Says something"}),
 }
+
+
+FREE = {"claude": ("--allowedTools=Bash",), "codex": ("--dangerously-bypass-approvals-and-sandbox",)}
+"""Agents keep to their folder and ask before they run anything; what they are to run here is harmless."""
 
 
 class TwoTurns(Recorder):
@@ -90,8 +95,7 @@ def test_an_agent_carries_out_a_call_and_tells_what_came_of_it(tmp_path: Path, a
     backend = TwoTurns({"asked": call_of(*CALLS[agent]), "told": script_of(("All ", "done."))})
     settings = load_settings({}, {"home": str(tmp_path / "home"), "port": 0})
     with running(settings, backend, Shelf([shelved("m")], default_model="m")) as served:
-        # both agents keep to their folder; what this one is to run is harmless
-        free = ("--dangerously-bypass-approvals-and-sandbox",) if agent == "codex" else ()
+        free = FREE.get(agent, ())
         command = [COMMAND, "launch", agent, "--port", str(served.port), *HEADLESS[agent], *free, "hello"]
         said = run(command, tmp_path)
     assert "All done." in said
@@ -103,3 +107,16 @@ def test_an_agent_carries_out_a_call_and_tells_what_came_of_it(tmp_path: Path, a
         if message.role is Role.TOOL
     ]
     assert any("from-the-tool" in outcome for outcome in outcomes), outcomes
+
+
+def test_the_second_turn_of_claude_code_finds_the_first_in_the_prefix_cache(
+    parrot: ServerProcess, tmp_path: Path
+) -> None:
+    program("node", "node_modules", ".bin", "claude")
+    launch = [COMMAND, "launch", "claude", "--port", parrot.url.rpartition(":")[2], "-p", "--output-format=json"]
+    first, second = (json.loads(run([*launch, *more], tmp_path)) for more in (("hello",), ("--continue", "and again")))
+    assert first["result"] == second["result"] == SENTENCE
+    usage = second["usage"]
+    prompt = usage["input_tokens"] + usage["cache_creation_input_tokens"] + usage["cache_read_input_tokens"]
+    assert prompt > 5000
+    assert prompt - usage["cache_read_input_tokens"] < 400, usage

@@ -41,11 +41,14 @@ def test_a_library_works(
     run([python, SCRIPTS / f"{script}.py"], tmp_path, **aims(server, caller))
 
 
-def test_the_sdk_of_node_works(server: ServerProcess, caller: ServerProcess, tmp_path: Path) -> None:
-    modules = program("node", "node_modules", "openai").parent
-    (tmp_path / "node_modules").symlink_to(modules)
-    script = tmp_path / "node_sdk.mjs"
-    script.write_text((SCRIPTS / "node_sdk.mjs").read_text())
+@pytest.mark.parametrize(("package", "name"), [("openai", "node_sdk"), ("@anthropic-ai/sdk", "node_anthropic")])
+def test_the_sdks_of_node_work(
+    server: ServerProcess, caller: ServerProcess, tmp_path: Path, package: str, name: str
+) -> None:
+    program("node", "node_modules", package)
+    (tmp_path / "node_modules").symlink_to(program("node", "node_modules"))
+    script = tmp_path / f"{name}.mjs"
+    script.write_text((SCRIPTS / f"{name}.mjs").read_text())
     run(["node", script], tmp_path, **aims(server, caller))
 
 
