@@ -339,6 +339,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"k": 5}}, "metadata.k", "string"),
     ({"previous_response_id": 5}, "previous_response_id", "string"),
     ({"model": ""}, "model", "at least 1"),
+    ({"background": True, "store": False}, "store", "background"),
 ]
 
 
@@ -380,7 +381,7 @@ def test_wrong_value_names_the_field_and_what_would_be_right(
             {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]},
             "input[0].content[0].image_url",
         ),
-        ({"background": True}, "background"),
+        ({"background": True, "stream": True}, "background"),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(served: Served, sent: dict[str, Any], param: str) -> None:

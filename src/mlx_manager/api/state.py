@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
-from mlx_manager.gateway import Asker, Gateway, OwnResponses, ResponseStore
+from mlx_manager.gateway import Asker, BackgroundWork, Gateway, OwnResponses, ResponseStore
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
@@ -45,6 +45,7 @@ class ApiState(TypedDict):
     hub: HubDesk | None
     """None on a server that has no models of its own."""
     responses: ResponseStore
+    background: BackgroundWork
     metrics: Metrics
     spans: SpanReader
     audit: AuditLog
@@ -86,6 +87,10 @@ async def _responses(request: Request, caller: CallerDep) -> OwnResponses:
     return OwnResponses(cast(ResponseStore, request.state.responses), caller.user_id)
 
 
+async def _background(request: Request) -> BackgroundWork:
+    return cast(BackgroundWork, request.state.background)
+
+
 async def _metrics(request: Request) -> Metrics:
     return cast(Metrics, request.state.metrics)
 
@@ -117,6 +122,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]
+BackgroundDep = Annotated[BackgroundWork, Depends(_background)]
 ResponsesDep = Annotated[OwnResponses, Depends(_responses)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 SpansDep = Annotated[SpanReader, Depends(_spans)]

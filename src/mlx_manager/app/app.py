@@ -36,7 +36,7 @@ from mlx_manager.app.access import is_loopback, open_access
 from mlx_manager.app.observing import open_tracer
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import Gateway, MemoryResponses, log_record
+from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, log_record
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.ui import Console, RecentRequests, console_routes
@@ -116,6 +116,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 version=__version__,
                 api_paths=frozenset(route.path for route in app.routes if isinstance(route, Route)),
             )
+            background = BackgroundWork()
             yield AppState(
                 console=console,
                 gateway=gateway,
@@ -123,6 +124,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 pool=built.pool,
                 hub=built.hub,
                 responses=MemoryResponses(),
+                background=background,
                 metrics=metrics,
                 audit=opened.audit,
                 spans=SpanReader(settings.home / "state"),
@@ -133,6 +135,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 started_s=time.monotonic(),
             )
             gateway.close()
+            await background.close()
             await console.close()
 
     return lifespan

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mlx_manager.errors import ResponseNotFound
+from mlx_manager.errors import Conflict, ResponseNotFound
 from mlx_manager.protocols.openai.responses import StoredResponse
 
 MAX_RESPONSES = 2000
@@ -61,11 +61,17 @@ class OwnResponses:
     async def earlier_items(self, response_id: str | None) -> list[dict[str, Any]]:
         """All items of the conversation that ends with `response_id`, in order; none for none.
 
-        Raises `ResponseNotFound` when a response of it is not kept any more.
+        Raises `ResponseNotFound` when a response of it is not kept any more, and `Conflict` when one is not complete.
         """
         turns = []
         while response_id is not None:
             found = await self.get(response_id, param="previous_response_id")
+            if not found.is_over:
+                raise Conflict(
+                    f"previous_response_id names the response {response_id[:80]!r}, which is still being made: wait "
+                    "until it is complete.",
+                    param="previous_response_id",
+                )
             turns.append(found.turn())
             response_id = found.previous_response_id
         return [item for turn in reversed(turns) for item in turn]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from mlx_manager.api.openai.answer import visible_error
 from mlx_manager.api.prefix_header import PrefixNotes
 from mlx_manager.api.sse import EventStream, Silence
 from mlx_manager.api.state import (
+    BackgroundDep,
     GatewayDep,
     HttpOptions,
     HttpOptionsDep,
@@ -27,7 +29,7 @@ from mlx_manager.api.state import (
     ResponsesDep,
 )
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.gateway import Gateway, OwnResponses, truncated
+from mlx_manager.gateway import BackgroundWork, Gateway, OwnResponses, truncated
 from mlx_manager.ir import Event
 from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import encode_json
@@ -53,6 +55,7 @@ class ResponseExchange:
     gateway: Gateway
     models: ModelDirectory
     responses: OwnResponses
+    background: BackgroundWork
     http: HttpOptions
     request_id: str
 
@@ -61,10 +64,12 @@ class ResponseExchange:
         answer_id = f"resp_{secrets.token_hex(24)}"
         with self.gateway.refusals(http_request_id=self.request_id, answer_id=answer_id):
             call = await self._parse(await read_json_body(self.request, self.http.max_body_bytes), answer_id)
+        if call.background:
+            return await self._in_background(call)
         client = UntilDisconnect(self.request.receive)
         notes = PrefixNotes(self.request.headers.get("x-debug", ""))
         builder = ResponseBuilder(call.opening, call.form)
-        events = notes.noted(0, self._events(call, client))
+        events = notes.noted(0, self._events(call, lambda: client.is_cut_off_by_us))
         if call.stream:
             return self._streamed(call, client, notes, builder, events)
         async with client, aclosing(events):
@@ -87,11 +92,32 @@ class ResponseExchange:
             priority_header=self.request.headers.get("x-priority"),
         )
 
-    async def _events(self, call: ResponseCall, client: UntilDisconnect) -> AsyncGenerator[Event, None]:
-        asked: dict[str, Any] = {
-            "http_request_id": self.request_id,
-            "is_cut_off": lambda: client.is_cut_off_by_us,
-        }
+    async def _in_background(self, call: ResponseCall) -> Response:
+        """Begin the work, and answer with the response as it stands."""
+        builder = ResponseBuilder(call.opening, call.form)
+        queued = builder.response
+        await self._keep(call, builder)
+        self.background.start(queued.id, self._work(call, builder))
+        return Response(encode_response(queued), media_type="application/json", headers=ignored_headers(call.ignored))
+
+    async def _work(self, call: ResponseCall, builder: ResponseBuilder) -> None:
+        try:
+            async with aclosing(self._events(call, lambda: False)) as events:
+                async for event in events:
+                    has_begun = builder.response.status != "queued"
+                    builder.add(event)
+                    if not has_begun:
+                        await self._keep(call, builder)
+        except asyncio.CancelledError:
+            builder.cancel()
+            raise
+        except Exception as error:  # an edge: nobody is above it to be told
+            builder.fail(visible_error(error, self.request_id))
+        finally:
+            await self._keep(call, builder)
+
+    async def _events(self, call: ResponseCall, is_cut_off: Callable[[], bool]) -> AsyncGenerator[Event, None]:
+        asked: dict[str, Any] = {"http_request_id": self.request_id, "is_cut_off": is_cut_off}
         request = call.request
         if call.truncates:
             request, _ = await truncated(request, lambda prompt: self.gateway.tokenize(prompt, **asked))
@@ -139,10 +165,11 @@ async def _exchange(
     models: ModelsDep,
     *,
     responses: ResponsesDep,
+    background: BackgroundDep,
     http: HttpOptionsDep,
     request_id: RequestIdDep,
 ) -> ResponseExchange:
-    return ResponseExchange(request, gateway, models, responses, http, request_id)
+    return ResponseExchange(request, gateway, models, responses, background, http, request_id)
 
 
 @router.post("")
@@ -160,10 +187,26 @@ async def retrieve_response(response_id: str, responses: ResponsesDep, stream: b
     return Response(found.body, media_type="application/json")
 
 
+@router.post("/{response_id}/cancel")
+async def cancel_response(response_id: str, responses: ResponsesDep, background: BackgroundDep) -> Response:
+    """End a response that is made in the background; one that is over stays as it is."""
+    found = await responses.get(response_id, param="response_id")
+    if not found.is_background:
+        raise InvalidRequest(
+            f"response_id names the response {response_id[:80]!r}, which is not made in the background: close its "
+            "connection instead.",
+            param="response_id",
+        )
+    await background.cancel(response_id)
+    found = await responses.get(response_id, param="response_id")
+    return Response(found.body, media_type="application/json")
+
+
 @router.delete("/{response_id}")
-async def delete_response(response_id: str, responses: ResponsesDep) -> Response:
+async def delete_response(response_id: str, responses: ResponsesDep, background: BackgroundDep) -> Response:
     """Forget a stored response; conversations cannot go on from it any more."""
     found = await responses.get(response_id, param="response_id")
+    await background.cancel(found.id)
     await responses.store.delete(found.id)
     return _json({"id": found.id, "object": "response", "deleted": True})
 

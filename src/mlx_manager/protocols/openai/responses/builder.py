@@ -90,9 +90,16 @@ class ResponseBuilder:
         added.append(Failed(sequence_number=self._next(), response=self.response))
         return added
 
+    def cancel(self) -> None:
+        """End the response as one that nobody wants any more; the item that was being written is cut."""
+        self._end_item("incomplete")
+        self.is_over = True
+        self.response = replace(self.response, status="cancelled", output=self._items)
+
     def _begin(self) -> list[StreamEvent]:
         if self._num_events:
             return []
+        self.response = replace(self.response, status="in_progress")
         return [
             Created(sequence_number=self._next(), response=self.response),
             InProgress(sequence_number=self._next(), response=self.response),

@@ -54,6 +54,7 @@ class ResponseCall:
     """This request's own items, as JSON, each with an id."""
     stream: bool
     store: bool
+    background: bool
     truncates: bool
     """Whether the oldest turns are left out where the conversation does not fit."""
     ignored: tuple[str, ...]
@@ -129,16 +130,21 @@ def parse_response(
         input_items=tuple(_as_stored(item) for item in own),
         stream=bool(wire.stream),
         store=wire.store is not False,
+        background=bool(wire.background),
         truncates=wire.truncation == "auto",
         ignored=(*ignored, *left_out, *verbosity, *unknown, *reader.unread),
     )
 
 
 def _check_served(wire: ResponsesRequest) -> None:
-    if wire.background:
+    if not wire.background:
+        return
+    if wire.stream:
         raise UnsupportedParameter(
-            "background is not supported: responses are made while the client waits.", param="background"
+            "background does not go with stream: ask for the response until it is complete.", param="background"
         )
+    if wire.store is False:
+        raise InvalidRequest("background needs store: who asks for the response later finds it there.", param="store")
 
 
 def _own_items(wire: ResponsesRequest, referenced: dict[str, dict[str, Any]]) -> list[Item]:
@@ -207,6 +213,8 @@ def _opening(wire: ResponsesRequest, answer_id: str, created_unix_s: int) -> Res
     return ResponseObject(
         id=answer_id,
         created_at=created_unix_s,
+        status="queued" if wire.background else "in_progress",
+        background=bool(wire.background),
         model=wire.model,
         instructions=wire.instructions,
         max_output_tokens=wire.max_output_tokens,

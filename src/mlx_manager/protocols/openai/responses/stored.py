@@ -24,6 +24,16 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A list of the request's own items, each with an id."""
 
     @property
+    def is_background(self) -> bool:
+        """Whether it is, or was, made while nobody waits for it."""
+        return bool(msgspec.json.decode(self.body).get("background"))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is added to it any more."""
+        return msgspec.json.decode(self.body).get("status") not in ("queued", "in_progress")
+
+    @property
     def num_bytes(self) -> int:
         """About what it takes to keep it."""
         return len(self.body) + len(self.input_items)
