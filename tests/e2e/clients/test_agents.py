@@ -113,7 +113,15 @@ def test_the_second_turn_of_claude_code_finds_the_first_in_the_prefix_cache(
     parrot: ServerProcess, tmp_path: Path
 ) -> None:
     program("node", "node_modules", ".bin", "claude")
-    launch = [COMMAND, "launch", "claude", "--port", parrot.url.rpartition(":")[2], "-p", "--output-format=json"]
+    launch: list[str | Path] = [
+        COMMAND,
+        "launch",
+        "claude",
+        "--port",
+        parrot.url.rpartition(":")[2],
+        "-p",
+        "--output-format=json",
+    ]
     first, second = (json.loads(run([*launch, *more], tmp_path)) for more in (("hello",), ("--continue", "and again")))
     assert first["result"] == second["result"] == SENTENCE
     usage = second["usage"]
