@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import zlib
 from collections.abc import Callable
 
@@ -120,6 +121,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "truncated PNG": (lambda: encoded(noise(), "PNG")[:3000], "is damaged"),
     "truncated JPEG": (lambda: encoded(noise(), "JPEG")[:900], "is damaged"),
     "truncated WebP": (lambda: encoded(noise(), "WEBP")[:900], "is "),
+    "AVIF without its picture": (
+        lambda: encoded(noise(), "AVIF").partition(b"mdat")[0] + b"mdat" + bytes(9000),
+        "is damaged",
+    ),
     "text": (lambda: b"<html>not found</html>", "send PNG, JPEG"),
     "a format with scripts": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "send PNG, JPEG"),
     "too many pixels": (lambda: encoded(Image.new("1", (401, 100)), "PNG"), "is 401 by 100, and 40000 pixels"),
@@ -141,6 +146,22 @@ def test_what_cannot_be_taken_is_named(name: str) -> None:
         decode_images((good, ImageContent(data=make())), LIMITS)
     assert refused.value.message.startswith("Image 2 of 2 ")
     assert refused.value.param == "messages"
+
+
+def test_damage_of_any_kind_is_refused_and_nothing_else() -> None:
+    chosen = random.Random(7)
+    kinds = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
+    whole = [encoded(noise().resize((20, 16)), kind) for kind in kinds]
+    num_refused = 0
+    for _ in range(1500):
+        content = bytearray(chosen.choice(whole))
+        for _ in range(chosen.choice((1, 2, 8))):
+            content[chosen.randrange(min(len(content), chosen.choice((64, 100_000))))] = chosen.randrange(256)
+        try:
+            decode(bytes(content))
+        except InvalidRequest:
+            num_refused += 1
+    assert num_refused > 100
 
 
 def test_too_many_images_are_refused_before_any_is_decoded() -> None:

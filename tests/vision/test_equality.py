@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from mlx_manager.engine.engine import Lookahead
 from tests.vision.seeing import NUM_TOKENS, Asked, SeeingModel, noise
 from tests.vision.zoo import FAMILIES
 
@@ -74,6 +77,17 @@ def test_another_image_of_the_same_size_finds_nothing_of_the_first(model: Seeing
     assert second.num_cached_tokens <= places[0]
     assert not first.agrees_with(second)
     assert second.agrees_with(model.expected(OTHER))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lookahead": Lookahead.BUILD}, {"lookahead": Lookahead.LAUNCH}, {"max_draft_tokens": 4}],
+    ids=["built ahead", "launched ahead", "guessed ahead"],
+)
+def test_ahead_of_the_tokens_that_are_known(model: SeeingModel, changes: dict[str, Any]) -> None:
+    asked = [QUESTION, TEXT, SEVERAL, OTHER]
+    for each, answer in zip(asked, model.answers(asked, model.engine(**changes), every=2), strict=True):
+        assert answer.agrees_with(model.expected(each))
 
 
 def test_choices_share_the_prompt(model: SeeingModel) -> None:

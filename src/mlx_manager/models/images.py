@@ -24,7 +24,10 @@ _LOW_DETAIL_SIDE = 512
 _BACKGROUND = (255, 255, 255)
 """Behind what is transparent: paper, which is what transparent pictures are mostly drawn for."""
 _DIGEST_BYTES = 16
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, RuntimeError),
+    *(struct.error, zlib.error),
+)
 """What Pillow's decoders raise for files that are cut off or broken."""
 
 

@@ -6,6 +6,7 @@ most one image at a time, so that running answers wait for no more than that.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -23,8 +24,7 @@ _NUM_DECODERS = 2
 _NUM_AHEAD = 4
 """Requests whose files are decoded before it is their turn: pictures take much more room than files."""
 _DECODE_WAIT_S = 0.005
-_TOWER_ERRORS = (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError)
-"""What a model's own code raises for an image that it cannot take."""
+_log = logging.getLogger("mlx_manager.worker")
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,11 @@ class Gaze:
             seen = self._go_on(pending, decoding.result())
         except MlxManagerError as error:
             return [self._failed(pending, error)]
-        except _TOWER_ERRORS as error:
-            return [self._failed(pending, GenerationFailed(f"an image could not be embedded: {error}"))]
+        except Exception as error:
+            # The request's edge: a model's own code may raise anything, and only this request may suffer.
+            _log.exception("request %s failed over its images", pending.request.request_id)
+            reason = f"an image could not be embedded: {type(error).__name__}"
+            return [self._failed(pending, GenerationFailed(reason))]
         if seen is None:
             return []
         del self._pending[pending.request.request_id]
