@@ -156,7 +156,7 @@ class SeeingModel:
         tokens = given.pop("input_ids")
         mask = given.pop("attention_mask", mx.ones_like(tokens))
         pixels = given.pop("pixel_values", None)
-        if isinstance(pixels, list | np.ndarray):
+        if isinstance(pixels, list | np.ndarray) and len({np.shape(each) for each in pixels}) == 1:
             pixels = mx.array(np.asarray(pixels))
         steps = generate_step(
             mx.array(np.asarray(tokens)), self._reference, pixels, mask, temperature=0.0, max_tokens=NUM_TOKENS, **given

@@ -8,10 +8,9 @@ import pytest
 
 from mlx_manager.engine.engine import Lookahead
 from tests.vision.seeing import NUM_TOKENS, Asked, SeeingModel, noise
-from tests.vision.zoo import FAMILIES
+from tests.vision.zoo import FAMILIES, LIBRARY_WARNINGS
 
-# published configs say it in the older way
-pytestmark = pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning")
+pytestmark = LIBRARY_WARNINGS
 
 CAT, DOG, WIDE = noise(1, 70, 56), noise(2, 70, 56), noise(3, 140, 42)
 LEAD = "Take your time and look at every corner of this one. "

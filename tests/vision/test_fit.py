@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from mlx_manager.catalog import LoadOptions
+from mlx_manager.engine.attach import wrap_attention
+from mlx_manager.engine.probe import probe_caches
 from mlx_manager.hub import predict_footprint
 from mlx_manager.hub.model_folder import read_entry
 from mlx_manager.models.vision import load_vision_model
-from tests.vision.zoo import FAMILIES, write_model
+from tests.vision.zoo import FAMILIES, LIBRARY_WARNINGS, write_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning")
+pytestmark = LIBRARY_WARNINGS
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -26,8 +28,8 @@ def test_the_weights_are_told_exactly(tmp_path: Path, model_type: str) -> None:
     assert loaded.weights_bytes - footprint.weights_bytes in (0, head)
     without = predict_footprint(entry, LoadOptions(dtype="float32", image_cache_bytes=0), is_cpu_backend=True)
     assert footprint.process_bytes - without.process_bytes == options.image_cache_bytes
-    num_attending_layers = 1 if model_type == "qwen3_5" else 3
-    assert footprint.kv_bytes_per_token == num_attending_layers * 2 * 2 * 16 * 4
+    wrap_attention(loaded.model)
+    assert footprint.kv_bytes_per_token == probe_caches(loaded.model).bytes_per_token
 
 
 def test_a_family_that_is_exact_up_to_some_length_takes_no_more(tmp_path: Path) -> None:

@@ -160,6 +160,26 @@ def test_a_picture_in_the_result_of_a_tool(server: ServerProcess) -> None:
     assert said(cat) != said(dog)
 
 
+def test_the_other_dialects_show_the_same_picture(server: ServerProcess) -> None:
+    in_chat = said(ask(server, image(DOG), text("What is it?")))
+    common = {"model": MODEL, "temperature": 0}
+    part = {"type": "input_image", "image_url": DOG}
+    asked: Any = [{"role": "user", "content": [part, {"type": "input_text", "text": "What is it?"}]}]
+    response = server.sdk.responses.create(**common, input=asked, max_output_tokens=8)
+    assert response.output_text == in_chat
+    source = {"type": "base64", "media_type": "image/png", "data": DOG.partition(",")[2]}
+    messages = [{"role": "user", "content": [{"type": "image", "source": source}, text("What is it?")]}]
+    body = {**common, "messages": messages, "max_tokens": 8}
+    answer = httpx.post(f"{server.url}/v1/messages", json=body, timeout=60).json()
+    assert answer["content"][0]["text"] == in_chat
+    counted = httpx.post(
+        f"{server.url}/v1/messages/count_tokens", json={"model": MODEL, "messages": messages}, timeout=60
+    )
+    assert counted.json()["input_tokens"] == answer["usage"]["input_tokens"] + answer["usage"].get(
+        "cache_read_input_tokens", 0
+    )
+
+
 @pytest.mark.parametrize(
     ("pieces", "says"),
     [

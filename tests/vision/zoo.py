@@ -15,10 +15,17 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_vlm.utils
+import pytest
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+LIBRARY_WARNINGS = [
+    # published configs say it in the older way
+    pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated:FutureWarning"),
+    # of a part that hears, which mlx-vlm makes for models without one too
+    pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values:UserWarning"),
+]
 _SEED = 11
 _SPREAD = 1.2
 _MEAN = [0.5, 0.5, 0.5]
@@ -265,6 +272,71 @@ def _gemma3(ids: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def _gemma4(**changes: Any) -> Callable[[Mapping[str, int]], dict[str, Any]]:
+    def config(ids: Mapping[str, int]) -> dict[str, Any]:
+        text = {
+            "model_type": "gemma4_text",
+            "num_hidden_layers": 6,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "num_kv_shared_layers": 2,
+            "sliding_window": 12,
+            "global_head_dim": 32,
+            "vocab_size_per_layer_input": len(ids) + 256,
+            "hidden_size_per_layer_input": 16,
+            "tie_word_embeddings": True,
+            **changes,
+        }
+        vision = {
+            "model_type": "gemma4_vision",
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "global_head_dim": 16,
+            "patch_size": 14,
+            "default_output_length": 16,
+            "position_embedding_size": 64,
+        }
+        tokens = {"image_token_id": "<|image|>", "boi_token_id": "<|image>", "eoi_token_id": "<image|>"}
+        return {
+            "model_type": "gemma4",
+            "architectures": ["Gemma4ForConditionalGeneration"],
+            **{name: ids[token] for name, token in tokens.items()},
+            "audio_token_id": ids["<|audio|>"],
+            "pad_token_id": ids[PAD],
+            "hidden_size": 64,
+            "vision_soft_tokens_per_image": 16,
+            "tie_word_embeddings": True,
+            "text_config": text,
+            "vision_config": vision,
+        }
+
+    return config
+
+
+_GEMMA4: dict[str, Any] = {
+    "specials": ("<|image|>", "<|image>", "<image|>", "<|audio|>", "<|audio>", "<audio|>", "<|video|>"),
+    "placeholder": "<|image|>",
+    "processor_files": {
+        "processor_config.json": {
+            "image_processor": {"patch_size": 14, "max_soft_tokens": 16, "pooling_kernel_size": 3},
+            "image_seq_length": 16,
+        }
+    },
+    "tokenizer_config": {
+        "image_token": "<|image|>",
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "audio_token": "<|audio|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+    },
+    "embedding_spread": 0.04,
+}
+
+
 def _pixtral(model_type: str) -> Callable[[Mapping[str, int]], dict[str, Any]]:
     def config(ids: Mapping[str, int]) -> dict[str, Any]:
         vision = {
@@ -397,6 +469,7 @@ FAMILIES: dict[str, Family] = {
         },
         embedding_spread=0.04,
     ),
+    "gemma4": Family(config=_gemma4(), **_GEMMA4),
     "pixtral": Family(
         specials=_PIXTRAL_SPECIALS,
         config=_pixtral("pixtral"),
@@ -418,10 +491,16 @@ FAMILIES: dict[str, Family] = {
 }
 """By model type, with the type of the text model behind it where one has several."""
 
+UNPAGED: dict[str, Family] = {
+    # the tokens of an image see each other in both directions
+    "gemma4-bidirectional": Family(config=_gemma4(use_bidirectional_attention="vision"), **_GEMMA4),
+}
+"""The library has these for itself."""
+
 
 def write_model(folder: Path, model_type: str) -> Path:
     """A model folder that mlx-vlm loads, with weights that are always the same."""
-    family = FAMILIES[model_type]
+    family = (FAMILIES | UNPAGED)[model_type]
     folder.mkdir(parents=True)
     ids = _write_tokenizer(folder, family)
     config = family.config(ids)

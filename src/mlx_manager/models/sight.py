@@ -23,8 +23,9 @@ from mlx_manager.models.families.vision import TOKEN_FIELDS, has_bare_processor
 from mlx_manager.models.images import DecodedImage
 from mlx_manager.models.language import LanguagePart
 
-_TOKEN_ARRAYS = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-"""What a processor makes of the text; the rest is of the images."""
+_TEXT_ARRAYS = ("input_ids", "attention_mask")
+_TOKEN_ARRAYS = ("token_type_ids", "mm_token_type_ids")
+"""What a processor says of each token; all but these and the text's own is of the images."""
 _REFUSALS = (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError, StopIteration)
 """What a processor raises for images or a text that it cannot take."""
 
@@ -52,6 +53,7 @@ class ReadPrompt:
     places: tuple[int, ...]
     """Positions of the tokens that images stand for, in order."""
     arrays: dict[str, Any]
+    """Everything else, by the names under which the library's own calls take it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,7 @@ class Sight:
                 f"The model's processor cannot take the images as they stand in the messages: {error}", param="messages"
             ) from error
         token_ids = tuple(int(token_id) for token_id in np.array(given["input_ids"]).reshape(-1))
-        arrays = {name: _as_array(value) for name, value in given.items() if name not in _TOKEN_ARRAYS}
+        arrays = {name: _as_array(value) for name, value in given.items() if name not in _TEXT_ARRAYS}
         places = tuple(index for index, token_id in enumerate(token_ids) if token_id == self.image_token_id)
         return ReadPrompt(token_ids, places, {name: value for name, value in arrays.items() if value is not None})
 
@@ -157,7 +159,8 @@ class Sight:
         if not read.places:
             raise InvalidRequest("The chat template of this model leaves the image out.", param="messages")
         tokens = mx.array([[read.token_ids[place] for place in read.places]], dtype=mx.int32)
-        found = self._embed(tokens, read.arrays)
+        of_image = {name: value for name, value in read.arrays.items() if name not in _TOKEN_ARRAYS}
+        found = self._embed(tokens, of_image)
         layers = getattr(found, "deepstack_visual_embeds", None)
         embeddings = Embeddings(found.inputs_embeds[0], () if layers is None else tuple(layers))
         mx.eval(embeddings.rows, *embeddings.layers)
@@ -202,7 +205,9 @@ class Sight:
         if not found:
             return given
         places = mx.array(np.concatenate(rows).astype(np.int32))
-        embedded = self._language.embed(tokens).reshape(plan.num_rows, -1)
+        embedded, given_tokens = self._embed_text(tokens)
+        given |= given_tokens
+        embedded = embedded.reshape(plan.num_rows, -1)
         embedded[places] = mx.concatenate([part.rows for part in found]).astype(embedded.dtype)
         given["inputs_embeds"] = embedded.reshape(*shape, -1)
         if found[0].layers:
@@ -227,6 +232,14 @@ class Sight:
         if answer.cross_attention_states is not None:
             later["cross_attention_states"] = answer.cross_attention_states
         return answer.logits, later
+
+    def _embed_text(self, tokens: mx.array) -> tuple[mx.array, dict[str, mx.array]]:
+        """The embeddings of `tokens` as the family scales them, and what it hands on with them."""
+        if self._language.has_positions:
+            return self._language.embed(tokens), {}
+        found = self._model.get_input_embeddings(tokens, None)
+        per_layer = getattr(found, "per_layer_inputs", None)
+        return found.inputs_embeds, {} if per_layer is None else {"per_layer_inputs": per_layer}
 
     def _embed(self, tokens: mx.array, arrays: dict[str, Any]) -> Any:
         named = dict(arrays)
