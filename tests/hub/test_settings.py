@@ -54,6 +54,18 @@ GOOD: Mapping[str, tuple[str, object]] = {
     "max_image_pixels": ("1000", 1000),
     "image_cache": ("0", 0),
     "priority_ageing": ("1.25", 1.25),
+    "audit_max_rows": ("500", 500),
+    "audit_max_age": ("24", 24.0),
+    "alert_webhook": ("https://example.org/hook", "https://example.org/hook"),
+    "alert_error_share": ("0.2", 0.2),
+    "alert_ttft": ("1.5", 1.5),
+    "alert_worker_restarts": ("5", 5),
+    "alert_disk_free": ("5GiB", 5 * 1024**3),
+    "alert_period": ("30", 30.0),
+    "traces": ("off", False),
+    "trace_content": ("on", True),
+    "trace_max_size": ("64MiB", 64 * 1024**2),
+    "trace_max_age": ("12", 12.0),
 }
 
 BAD: Mapping[str, tuple[str, ...]] = {
@@ -92,6 +104,18 @@ BAD: Mapping[str, tuple[str, ...]] = {
     "max_image_pixels": ("0",),
     "image_cache": ("-1",),
     "priority_ageing": ("0", "-1"),
+    "audit_max_rows": ("0",),
+    "audit_max_age": ("0", "-1"),
+    "alert_webhook": ("example.org", "ftp://example.org"),
+    "alert_error_share": ("1.5", "-0.1"),
+    "alert_ttft": ("-1",),
+    "alert_worker_restarts": ("-1", "few"),
+    "alert_disk_free": ("-1",),
+    "alert_period": ("0",),
+    "traces": ("maybe",),
+    "trace_content": ("2",),
+    "trace_max_size": ("1KiB",),
+    "trace_max_age": ("0",),
 }
 
 

@@ -1,6 +1,7 @@
 """The HTTP faces. No decisions here: requests are parsed by `protocols`, answered by `gateway`."""
 
 from mlx_manager.api.admin import router as admin_router
+from mlx_manager.api.alerts import router as alerts_router
 from mlx_manager.api.anthropic import router as anthropic_router
 from mlx_manager.api.audit import router as audit_router
 from mlx_manager.api.auth import router as auth_router
@@ -26,6 +27,7 @@ __all__ = [
     "HttpOptions",
     "RequestEdge",
     "admin_router",
+    "alerts_router",
     "anthropic_router",
     "audit_router",
     "auth_router",

@@ -12,6 +12,7 @@ from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Asker, BackgroundWork, Gateway, OwnResponses, ResponseStore
 from mlx_manager.hub.desk import HubDesk
+from mlx_manager.observability.alerts import AlertWatch
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.pool import ModelDirectory, ModelPool
@@ -49,6 +50,7 @@ class ApiState(TypedDict):
     metrics: Metrics
     spans: SpanReader
     audit: AuditLog
+    alerts: AlertWatch
     access: Access
     http: HttpOptions
     started_s: float
@@ -103,6 +105,10 @@ async def _audit(request: Request) -> AuditLog:
     return cast(AuditLog, request.state.audit)
 
 
+async def _alerts(request: Request) -> AlertWatch:
+    return cast(AlertWatch, request.state.alerts)
+
+
 async def _http_options(request: Request) -> HttpOptions:
     return cast(HttpOptions, request.state.http)
 
@@ -127,6 +133,7 @@ ResponsesDep = Annotated[OwnResponses, Depends(_responses)]
 MetricsDep = Annotated[Metrics, Depends(_metrics)]
 SpansDep = Annotated[SpanReader, Depends(_spans)]
 AuditDep = Annotated[AuditLog, Depends(_audit)]
+AlertsDep = Annotated[AlertWatch, Depends(_alerts)]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -19,6 +19,7 @@ from mlx_manager.api import (
     HttpOptions,
     RequestEdge,
     admin_router,
+    alerts_router,
     anthropic_router,
     audit_router,
     auth_router,
@@ -33,7 +34,7 @@ from mlx_manager.api import (
 )
 from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
-from mlx_manager.app.observing import open_tracer
+from mlx_manager.app.observing import open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, log_record
@@ -70,6 +71,7 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(hub_router)
     app.include_router(admin_router)
     app.include_router(metrics_router)
+    app.include_router(alerts_router)
     app.include_router(audit_router)
     app.include_router(traces_router)
     app.include_router(people_router)
@@ -97,11 +99,16 @@ def _middleware(settings: Settings) -> list[Middleware]:
 def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], AbstractAsyncContextManager[AppState]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
-        async with open_access(settings) as opened, open_tracer(settings) as tracer, parts(settings) as built:
+        async with (
+            open_access(settings) as opened,
+            open_tracer(settings) as tracer,
+            parts(settings) as built,
+            watch_alerts(settings, built.models, built.pool) as alerts,
+        ):
             pool = built.pool
             recent = RecentRequests()
             metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
-            account = (log_record, metrics.count, opened.count, opened.audit.put, recent.add)
+            account = (log_record, metrics.count, opened.count, opened.audit.put, recent.add, alerts.count)
             gateway = Gateway(built.backends, account=account, tracer=tracer, make_room=opened.audit.wait_for_room)
             console = Console(
                 gateway=gateway,
@@ -127,6 +134,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 background=background,
                 metrics=metrics,
                 audit=opened.audit,
+                alerts=alerts,
                 spans=SpanReader(settings.home / "state"),
                 access=opened.access,
                 http=HttpOptions(

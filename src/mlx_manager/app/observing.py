@@ -1,4 +1,4 @@
-"""What watches the server: its traces, opened from the settings and closed again without losing any."""
+"""What watches the server: its traces and alerts, opened from the settings and closed again without losing any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mlx_manager.catalog.settings import Settings
+from mlx_manager.observability.alerts import AlertLimits, AlertWatch
 from mlx_manager.observability.tracer import Tracer
+from mlx_manager.observability.webhook import Webhook
+from mlx_manager.pool import ModelDirectory, ModelPool
 
 
 @asynccontextmanager
@@ -29,3 +32,27 @@ async def open_tracer(settings: Settings) -> AsyncIterator[Tracer | None]:
         yield tracer
     finally:
         await asyncio.to_thread(tracer.close)
+
+
+@asynccontextmanager
+async def watch_alerts(settings: Settings, models: ModelDirectory, pool: ModelPool | None) -> AsyncIterator[AlertWatch]:
+    """Looks after the conditions of the settings until the context ends."""
+    limits = AlertLimits(
+        error_share=settings.alert_error_share,
+        ttft_s=settings.alert_ttft_s,
+        num_worker_restarts=settings.alert_worker_restarts,
+        disk_free_bytes=settings.alert_disk_free_bytes,
+    )
+    watch = AlertWatch(
+        limits,
+        settings.home,
+        models.statuses,
+        lambda: None if pool is None else pool.stats(),
+        webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
+        period_s=settings.alert_period_s,
+    )
+    watch.open()
+    try:
+        yield watch
+    finally:
+        await watch.close()

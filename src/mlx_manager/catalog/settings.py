@@ -17,7 +17,18 @@ import msgspec
 from mlx_manager.catalog.memory import MemoryAmount, memory_amount
 from mlx_manager.catalog.model import LoadOptions
 from mlx_manager.catalog.overrides import DTYPES, SHARING, ModelOverrides, OverrideError, override
-from mlx_manager.catalog.values import choice, flag, number, optional_words, path, size_bytes, text, whole, words
+from mlx_manager.catalog.values import (
+    choice,
+    flag,
+    number,
+    optional_words,
+    path,
+    size_bytes,
+    text,
+    web_address,
+    whole,
+    words,
+)
 
 CONFIG_FILE = "config.toml"
 MODELS_TABLE = "models"
@@ -65,6 +76,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the pages in the browser are served."""
     audit_max_rows: int
     audit_max_age_h: float
+    alert_webhook: str | None
+    """Address that alerts are posted to."""
+    alert_error_share: float
+    alert_ttft_s: float
+    alert_worker_restarts: int
+    alert_disk_free_bytes: int
+    alert_period_s: float
     has_traces: bool
     has_trace_content: bool
     """Whether traces hold prompts and answers."""
@@ -237,6 +255,48 @@ SETTINGS: tuple[Setting, ...] = (
         "Age at which requests leave the audit.",
         number(0.01),
         "audit_max_age_h",
+    ),
+    Setting(
+        "alert_webhook", "text", None, "", "Address that alerts are posted to as JSON.", web_address, "alert_webhook"
+    ),
+    Setting(
+        "alert_error_share",
+        "number",
+        0.05,
+        "",
+        "Share of failed requests, 0 to 1, above which an alert fires; 0 is never.",
+        number(0.0, 1.0),
+        "alert_error_share",
+    ),
+    Setting(
+        "alert_ttft",
+        "seconds",
+        0.0,
+        "s",
+        "Time to the first token (p95) above which an alert fires; 0 is never.",
+        number(0.0),
+        "alert_ttft_s",
+    ),
+    Setting(
+        "alert_worker_restarts",
+        "integer",
+        3,
+        "",
+        "Deaths of workers within 15 minutes at which an alert fires; 0 is never.",
+        whole(0),
+        "alert_worker_restarts",
+    ),
+    Setting(
+        "alert_disk_free",
+        "bytes",
+        "2GiB",
+        "bytes",
+        "Free space in the home folder below which an alert fires; 0 is never.",
+        size_bytes(0),
+        "alert_disk_free_bytes",
+    ),
+    Setting(
+        "alert_period", "seconds", 10.0, "s", "Time between two looks at the alerts.", number(0.1), "alert_period_s"
     ),
     Setting("traces", "flag", True, "", "Keep traces of requests, in a file in the home folder.", flag, "has_traces"),
     Setting(

@@ -39,6 +39,13 @@ def optional_words(value: object) -> tuple[str, ...]:
     return () if isinstance(value, list | tuple) and not value else words(value)
 
 
+def web_address(value: object) -> str:
+    """An http or https URL."""
+    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+        raise ValueError("it takes an address such as https://example.org/hook.")
+    return value
+
+
 def flag(value: object) -> bool:
     """Yes or no."""
     if isinstance(value, bool):

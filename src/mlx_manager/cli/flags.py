@@ -12,6 +12,7 @@ from mlx_manager.catalog import SETTINGS, Setting
 
 _METAVARS = {
     "integer": "N",
+    "number": "NUMBER",
     "bytes": "SIZE",
     "size or share": "SIZE|SHARE",
     "seconds": "SECONDS",

@@ -1,0 +1,147 @@
+"""Alerts: each fires once and says when it clears, in the log, over HTTP and at a webhook that fails at first."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_manager.backends.scripted import script_of
+from mlx_manager.ir import RequestRecord
+from mlx_manager.observability.alerts import AlertLimits, AlertWatch
+from mlx_manager.observability.webhook import Webhook
+from tests.http.scripted_server import HELLO, Serve, shelved
+from tests.http.test_errors import CHAT, complete_body
+from tests.http.test_streams import DEAD
+
+NEVER = AlertLimits(error_share=0, ttft_s=0, num_worker_restarts=0, disk_free_bytes=0)
+
+
+class Hook:
+    """A web server that fails so often before it takes what is posted."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.num_failures = 0
+        self.posts: queue.Queue[dict[str, Any]] = queue.Queue()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    """Listens until the test ends."""
+    hook = Hook()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            is_failure = hook.num_failures > 0
+            hook.num_failures -= is_failure
+            self.send_response(500 if is_failure else 204)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            if not is_failure:
+                hook.posts.put(json.loads(body))
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        hook.url = f"http://127.0.0.1:{server.server_port}/hook"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield hook
+        server.shutdown()
+        thread.join()
+
+
+def test_an_alert_fires_once_and_says_when_it_clears(serve: Serve, hook: Hook) -> None:
+    served = serve({"m": script_of(HELLO), "dies": (DEAD,)}, alert_webhook=hook.url, alert_period=0.1)
+    with served.http() as client:
+        for _ in range(10):
+            client.post(CHAT, json=complete_body(CHAT) | {"model": "dies"})
+        fired = hook.posts.get(timeout=10)
+        assert (fired["name"], fired["cleared_unix_s"]) == ("error_rate", None)
+        assert "10 of 10 requests" in fired["message"]
+        (listed,) = client.get("/admin/alerts").json()["firing"]
+        assert listed == fired
+        # 10 of 250 is less than the 5 % of the default
+        for _ in range(240):
+            client.post(CHAT, json=complete_body(CHAT))
+        cleared = hook.posts.get(timeout=10)
+        assert (cleared["name"], cleared["fired_unix_s"]) == ("error_rate", fired["fired_unix_s"])
+        assert abs(cleared["cleared_unix_s"] - time.time()) < 20
+        time.sleep(0.5)
+        assert hook.posts.empty()
+        assert client.get("/admin/alerts").json() == {"firing": [], "past": [cleared]}
+
+
+async def test_a_webhook_that_fails_is_asked_again(hook: Hook) -> None:
+    hook.num_failures = 3
+    webhook = Webhook(hook.url, backoff_s=0.01)
+    webhook.put(b'{"number": 1}')
+    webhook.put(b'{"number": 2}')
+    await webhook.close()
+    assert [hook.posts.get(timeout=5)["number"] for _ in range(2)] == [1, 2]
+
+
+class Clock:
+    """Time that a test moves."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def record(*, ttft_s: float) -> RequestRecord:
+    return RequestRecord(request_id="r", status=200, ttft_s=ttft_s)
+
+
+def test_slow_first_tokens(tmp_path: Path) -> None:
+    clock = Clock()
+    limits = AlertLimits(error_share=0, ttft_s=1.0, num_worker_restarts=0, disk_free_bytes=0)
+    watch = AlertWatch(limits, tmp_path, lambda: [], lambda: None, clock=clock)
+    for _ in range(9):
+        watch.count(record(ttft_s=5.0))
+    watch.look()
+    assert not watch.firing, "too few to tell"
+    watch.count(record(ttft_s=5.0))
+    watch.look()
+    assert set(watch.firing) == {"time_to_first_token"}
+    clock.now_s += 301
+    watch.look()
+    assert not watch.firing
+    assert [alert.name for alert in watch.past] == ["time_to_first_token"]
+
+
+def test_workers_that_die(tmp_path: Path) -> None:
+    clock, deaths = Clock(), [5]
+    limits = AlertLimits(error_share=0, ttft_s=0, num_worker_restarts=2, disk_free_bytes=0)
+    watch = AlertWatch(limits, tmp_path, lambda: [shelved("m", num_worker_deaths=deaths[0])], lambda: None, clock=clock)
+    watch.look()
+    deaths[0] = 6
+    watch.look()
+    assert not watch.firing
+    deaths[0] = 7
+    watch.look()
+    assert set(watch.firing) == {"worker_restarts"}
+    clock.now_s += 901
+    watch.look()
+    assert not watch.firing
+
+
+def test_a_disk_that_fills(tmp_path: Path) -> None:
+    limits = AlertLimits(error_share=0, ttft_s=0, num_worker_restarts=0, disk_free_bytes=2**60)
+    watch = AlertWatch(limits, tmp_path, lambda: [], lambda: None)
+    watch.look()
+    assert set(watch.firing) == {"disk"}
+    off = AlertWatch(NEVER, tmp_path, lambda: [], lambda: None)
+    off.look()
+    assert not off.firing
