@@ -31,3 +31,7 @@ def test_snippets_name_this_server_and_run(open_page: OpenPage, console_server: 
     snippet = shown.inner_text()
     compile(snippet, "snippet", "exec")
     assert console_server.model in snippet
+    page.get_by_role("tab", name="Claude Code").click()
+    expect(shown).to_contain_text(f"ANTHROPIC_BASE_URL={console_server.url}")
+    page.get_by_role("tab", name="Codex").click()
+    expect(shown).to_contain_text(f'base_url = "{console_server.url}/v1"')

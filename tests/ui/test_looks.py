@@ -17,7 +17,9 @@ def test_every_page_fits_and_keeps_nobody_out(open_page: OpenPage, width: int, t
         watched.visit(place.path)
         watched.page.wait_for_timeout(200)
         watched.shoot(f"{place.title.lower()}-{width}-{theme}")
-        problems = [*watched.violations(), *([] if watched.overflow_px() <= 0 else ["wider than the window"])]
+        # axe takes a second for a page: it looks at both widths and both themes, each once
+        violations = watched.violations() if (width, theme) in ((390, "light"), (1440, "dark")) else []
+        problems = [*violations, *([] if watched.overflow_px() <= 0 else ["wider than the window"])]
         if problems:
             found[place.title] = problems
     assert found == {}

@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 
 from mlx_manager import __version__
 from mlx_manager.api import (
@@ -40,8 +39,11 @@ from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, log_record
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
-from mlx_manager.ui import Console, RecentRequests, console_routes
+from mlx_manager.storage.audit import AuditQuery
+from mlx_manager.ui import RECENT_WINDOW_S, Console, RecentRequests, console_routes
 
+_MOST_REMEMBERED = 2_000
+"""Requests of the last hour that the console of a new server knows already."""
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -107,6 +109,10 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
         ):
             pool = built.pool
             recent = RecentRequests()
+            if settings.console:
+                last_hour = AuditQuery(since_unix_s=time.time() - RECENT_WINDOW_S)
+                known = await opened.audit.find(last_hour, limit=_MOST_REMEMBERED)
+                recent.remember(row.record for row in reversed(known))
             metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
             account = (log_record, metrics.count, opened.count, opened.audit.put, recent.add, alerts.count)
             gateway = Gateway(built.backends, account=account, tracer=tracer, make_room=opened.audit.wait_for_room)
@@ -121,7 +127,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 session_cookie=SESSION_COOKIE,
                 recent=recent,
                 version=__version__,
-                api_paths=frozenset(route.path for route in app.routes if isinstance(route, Route)),
+                find_api_paths=lambda: app.openapi()["paths"],
             )
             background = BackgroundWork()
             yield AppState(

@@ -2,6 +2,6 @@
 
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.mount import ConsoleSite, console_routes
-from mlx_manager.ui.recent import RecentRequests
+from mlx_manager.ui.recent import RECENT_WINDOW_S, RecentRequests
 
-__all__ = ["Console", "ConsoleSite", "RecentRequests", "console_routes"]
+__all__ = ["RECENT_WINDOW_S", "Console", "ConsoleSite", "RecentRequests", "console_routes"]

@@ -31,8 +31,10 @@ def chat_page(request: Request) -> None:
     """Builds the page."""
     with frame(console_of(request), request, CHAT, classes="chat"):
         view = _ChatView(console_of(request), request)
+    view.fill_selects()
     view.update()
     ui.timer(0.12, view.update)
+    ui.timer(1.0, view.fill_selects)
 
 
 class _ChatView:
@@ -69,7 +71,6 @@ class _ChatView:
         for view in self._views.values():
             view.update()
         self._composer.show_running(self._running() is not None)
-        self._fill_selects()
 
     def _head(self) -> None:
         self._chooser = ui.select({}, on_change=lambda event: self._open(event.value)).classes("grow")
@@ -82,7 +83,8 @@ class _ChatView:
         self._model.props('outlined dense options-dense aria-label="Model"')
         button("", self._toggle_options, icon="tune", look="bare", name="Parameters")
 
-    def _fill_selects(self) -> None:
+    def fill_selects(self) -> None:
+        """Offer the conversations and models that there are now."""
         names = {one.id: one.name for one in self._chats.of(self._viewer)}
         if self._conversation.id not in names:
             # deleted in another window
@@ -184,6 +186,7 @@ class _ChatView:
         self._conversation = conversation
         self._options.system_prompt.set_value(conversation.system_prompt)
         self._num_shown = _MOST_SHOWN
+        self.fill_selects()
         self.update()
 
     def _ask_name(self) -> None:

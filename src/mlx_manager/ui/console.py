@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -36,7 +37,7 @@ class Console:
     """The name of the cookie that a session is in."""
     recent: RecentRequests
     version: str
-    api_paths: frozenset[str]
+    find_api_paths: Callable[[], Collection[str]]
     """What the app serves: a snippet is shown only for what a client can reach."""
     site: ConsoleSite = field(default_factory=ConsoleSite)
     pulse: Pulse = field(init=False)

@@ -155,7 +155,7 @@ def _call_it(console: Console, request: Request) -> None:
             with empty_state("inventory_2", "There is no model on this machine yet", "Download one to begin."):
                 ui.link("Find a model", MODELS.path)
             return
-        snippets = client_snippets(base, name, console.api_paths)
+        snippets = client_snippets(base, name, console.find_api_paths())
         with ui.tabs().props("align=left no-caps dense inline-label outside-arrows mobile-arrows") as tabs:
             for title in snippets:
                 ui.tab(title)

@@ -18,6 +18,7 @@ class PagePlace:
 HOME = PagePlace("/", "Home", "space_dashboard")
 MODELS = PagePlace("/models", "Models", "inventory_2", is_for_admins=True)
 POOL = PagePlace("/pool", "Pool", "memory", is_for_admins=True)
+REQUESTS = PagePlace("/requests", "Requests", "receipt_long", is_for_admins=True)
 USERS = PagePlace("/users", "Users", "group", is_for_admins=True)
 CHAT = PagePlace("/chat", "Chat", "forum")
 PROFILE = PagePlace("/profile", "Profile", "account_circle")
@@ -25,5 +26,5 @@ PROFILE = PagePlace("/profile", "Profile", "account_circle")
 LOGIN = "/login"
 REGISTER = "/register"
 
-PLACES = (HOME, CHAT, MODELS, POOL, USERS, PROFILE)
+PLACES = (HOME, CHAT, MODELS, POOL, REQUESTS, USERS, PROFILE)
 """In the order of the navigation."""

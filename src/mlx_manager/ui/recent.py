@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mlx_manager.ir import RequestRecord
 
-WINDOW_S = 3600
+RECENT_WINDOW_S = 3600.0
 _MOST = 20_000
 
 
@@ -42,6 +42,10 @@ class RecentRequests:
         """Remember one."""
         self._seen.append(Seen(self._clock(), record))
 
+    def remember(self, records: Iterable[RequestRecord]) -> None:
+        """Take in what was accounted for before this server started, the oldest first."""
+        self._seen.extend(Seen(record.arrived_unix_s + (record.duration_s or 0), record) for record in records)
+
     def last(self, most: int) -> list[Seen]:
         """The latest, the last first."""
         self._forget()
@@ -59,7 +63,7 @@ class RecentRequests:
         return [_minute(records) for records in by_minute]
 
     def _forget(self) -> None:
-        oldest_s = self._clock() - WINDOW_S
+        oldest_s = self._clock() - RECENT_WINDOW_S
         while self._seen and self._seen[0].unix_s < oldest_s:
             self._seen.popleft()
 
