@@ -162,14 +162,13 @@ def test_a_picture_in_the_result_of_a_tool(server: ServerProcess) -> None:
 
 def test_the_other_dialects_show_the_same_picture(server: ServerProcess) -> None:
     in_chat = said(ask(server, image(DOG), text("What is it?")))
-    common = {"model": MODEL, "temperature": 0}
     part = {"type": "input_image", "image_url": DOG}
     asked: Any = [{"role": "user", "content": [part, {"type": "input_text", "text": "What is it?"}]}]
-    response = server.sdk.responses.create(**common, input=asked, max_output_tokens=8)
+    response = server.sdk.responses.create(model=MODEL, input=asked, temperature=0, max_output_tokens=8)
     assert response.output_text == in_chat
     source = {"type": "base64", "media_type": "image/png", "data": DOG.partition(",")[2]}
     messages = [{"role": "user", "content": [{"type": "image", "source": source}, text("What is it?")]}]
-    body = {**common, "messages": messages, "max_tokens": 8}
+    body = {"model": MODEL, "messages": messages, "temperature": 0, "max_tokens": 8}
     answer = httpx.post(f"{server.url}/v1/messages", json=body, timeout=60).json()
     assert answer["content"][0]["text"] == in_chat
     counted = httpx.post(
