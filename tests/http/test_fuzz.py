@@ -80,6 +80,7 @@ def test_the_document_describes_every_body(fuzzed: Served) -> None:
         path
         for path, methods in document["paths"].items()
         if path.startswith(("/v1/", "/tokenize", "/detokenize"))
+        and not path.endswith("/cancel")
         and "post" in methods
         and "requestBody" not in methods["post"]
     ]

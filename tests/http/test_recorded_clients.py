@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mlx_manager.backends.scripted import script_of
+from mlx_manager.backends.scripted import Step, script_of
+from mlx_manager.catalog.settings import load_settings
 from mlx_manager.ir import ChatPrompt, Message, Vectors
-from tests.http.scripted_server import HELLO, TEXT, Serve, Served
+from tests.http.scripted_server import HELLO, TEXT, Recorder, Served, Shelf, running
 
 FOLDER = Path(__file__).parents[1] / "data" / "clients"
 RECORDED = [file for file in sorted(FOLDER.glob("*.json")) if "_messages" not in file.stem]
@@ -25,12 +27,25 @@ MODELS = ("m", "fake-model", "local-model", "gpt-5.1-codex", "gpt-oss:20b")
 VECTORS = Vectors(num_dimensions=2, values=np.array([[1, 0], [0, 1]], "<f4").tobytes(), num_prompt_tokens=4)
 
 
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[bool, Served]]:
+    """By whether its models embed, a server for all requests."""
+    with ExitStack() as stack:
+        found = {}
+        scripts: tuple[tuple[bool, tuple[Step, ...]], ...] = ((True, (VECTORS,)), (False, script_of(HELLO)))
+        for embeds, script in scripts:
+            settings = load_settings({}, {"home": str(tmp_path_factory.mktemp("home")), "port": 0})
+            backend = Recorder(dict.fromkeys(MODELS, script))
+            found[embeds] = stack.enter_context(running(settings, backend, Shelf()))
+        yield found
+
+
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
-def test_recorded_request(serve: Serve, file: Path) -> None:
+def test_recorded_request(servers: Mapping[bool, Served], file: Path) -> None:
     recorded: dict[str, Any] = json.loads(file.read_text())
     path, body = recorded["path"], recorded["body"]
     embeds = path.endswith("/embeddings")
-    served = serve({name: (VECTORS,) if embeds else script_of(HELLO) for name in MODELS})
+    served = servers[embeds]
     # the client's own length belongs to the body as it was before the filler
     headers = {key: value for key, value in recorded["headers"].items() if key not in ("content-length", "host")}
     with served.http() as client:
