@@ -127,6 +127,9 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 session_cookie=SESSION_COOKIE,
                 recent=recent,
                 version=__version__,
+                home=settings.home,
+                find_alerts=lambda: [*alerts.firing.values(), *reversed(alerts.past)],
+                find_changes=lambda most: opened.access.store.changes(limit=most),
                 find_api_paths=lambda: app.openapi()["paths"],
             )
             background = BackgroundWork()

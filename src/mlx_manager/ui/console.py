@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from starlette.requests import HTTPConnection, Request
@@ -13,7 +15,9 @@ from mlx_manager.errors import NotAuthenticated, Unavailable
 from mlx_manager.gateway import Gateway
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.ir import Caller
+from mlx_manager.observability.alerts import Alert
 from mlx_manager.pool import ModelDirectory, ModelPool
+from mlx_manager.storage.store import RecordedChange
 from mlx_manager.ui.chats import Chats
 from mlx_manager.ui.mount import ConsoleSite
 from mlx_manager.ui.pulse import Pulse
@@ -37,8 +41,15 @@ class Console:
     """The name of the cookie that a session is in."""
     recent: RecentRequests
     version: str
+    home: Path
+    find_alerts: Callable[[], Sequence[Alert]]
+    """Those that are on, and those that were lately."""
+    find_changes: Callable[[int], Awaitable[Sequence[RecordedChange]]]
+    """The last so many changes of the configuration, the last first."""
     find_api_paths: Callable[[], Collection[str]]
     """What the app serves: a snippet is shown only for what a client can reach."""
+    started_s: float = field(default_factory=time.monotonic)
+    """On the monotonic clock."""
     site: ConsoleSite = field(default_factory=ConsoleSite)
     pulse: Pulse = field(init=False)
     chats: Chats = field(init=False)
