@@ -19,6 +19,10 @@
     │   ├── InsufficientMemory      503 insufficient_memory    no room can be made for the model
     │   ├── WorkerDied              503 worker_died
     │   ├── HubUnavailable          503 hub_unavailable        the model hub cannot be reached, or is busy
+    │   ├── QueueWait               503 queue_wait             the queue is longer than a route allows
+    │   ├── ProviderFailed          502 provider_failed        a provider broke, refused our key, or answered nonsense
+    │   │   ├── ProviderBusy        503 provider_busy          a provider wants to be asked later
+    │   │   └── TargetTimeout       504 target_timeout         a backend took longer than it is given
     │   ├── StorageUnavailable      503 storage_unavailable    the database is locked, full, read-only or gone
     │   └── ShuttingDown            503 shutting_down
     ├── DownloadFailed              502 download_failed        what the model hub sent is not what it promised
@@ -184,6 +188,33 @@ class HubUnavailable(Unavailable):
     """The model hub cannot be reached, or answers no more for now."""
 
     code = "hub_unavailable"
+
+
+class QueueWait(Unavailable):
+    """The request would wait for longer than its route allows."""
+
+    code = "queue_wait"
+
+
+class ProviderFailed(Unavailable):
+    """A provider could not be reached, broke, refused the key that is kept of it, or answered what cannot be read."""
+
+    status = 502
+    code = "provider_failed"
+
+
+class ProviderBusy(ProviderFailed):
+    """A provider takes no more for now."""
+
+    status = 503
+    code = "provider_busy"
+
+
+class TargetTimeout(ProviderFailed):
+    """A backend took longer than it is given."""
+
+    status = 504
+    code = "target_timeout"
 
 
 class StorageUnavailable(Unavailable):

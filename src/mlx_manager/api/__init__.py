@@ -15,6 +15,8 @@ from mlx_manager.api.models import router as models_router
 from mlx_manager.api.openai import router as openai_router
 from mlx_manager.api.openai import tokens_router
 from mlx_manager.api.people import router as people_router
+from mlx_manager.api.providers import router as providers_router
+from mlx_manager.api.routes import router as routes_router
 from mlx_manager.api.state import ApiState, HttpOptions
 from mlx_manager.api.traces import router as traces_router
 from mlx_manager.api.who import Access
@@ -37,6 +39,8 @@ __all__ = [
     "models_router",
     "openai_router",
     "people_router",
+    "providers_router",
+    "routes_router",
     "tokens_router",
     "traces_router",
 ]

@@ -48,6 +48,7 @@ class RequestEdge:
         origin = origin_of(scope, request_id)
         enter_origin(origin)
         status = 0
+        notes = _Notes(answer_headers)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -58,6 +59,9 @@ class RequestEdge:
                 if speaks_anthropic(scope):
                     sent["request-id"] = request_id
                 sent.update(answer_headers)
+                notes.are_sent(is_stream="event-stream" in sent.get("content-type", ""))
+            else:
+                message = notes.with_late_ones(message)
             await send(message)
 
         try:
@@ -84,6 +88,26 @@ class RequestEdge:
 
     def _is_allowed(self, host: str) -> bool:
         return self._allowed_hosts is None or _without_port(host) in self._allowed_hosts
+
+
+class _Notes:
+    """The answer's headers that are noted while it is made: those of a stream that come too late become comments."""
+
+    def __init__(self, notes: dict[str, str]) -> None:
+        self._notes = notes
+        self._sent: dict[str, str] | None = None
+
+    def are_sent(self, *, is_stream: bool) -> None:
+        """The headers go out with what has been noted so far."""
+        self._sent = dict(self._notes) if is_stream else None
+
+    def with_late_ones(self, message: Message) -> Message:
+        """A piece of the body, behind comments, which clients pass over, on what was noted since."""
+        if self._sent is None or self._sent == self._notes:
+            return message
+        late = [f": {name}: {value}\n\n" for name, value in self._notes.items() if self._sent.get(name) != value]
+        self._sent = dict(self._notes)
+        return {**message, "body": "".join(late).encode() + message.get("body", b"")}
 
 
 def _own_or_new_id(sent: str | None) -> str:

@@ -51,10 +51,6 @@ class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     password: str | None = None
 
 
-class Limits(KeyLimits, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits of a key, as a body has them."""
-
-
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The body of a new key."""
 
@@ -62,7 +58,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     user: str | None = None
     """Whose key it is to be; only admins make keys for others."""
     scopes: tuple[Scope, ...] = (Scope.INFERENCE,)
-    limits: Limits = Limits()
+    limits: KeyLimits = KeyLimits()
     expires_unix_s: int | None = None
 
 
@@ -71,7 +67,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     name: str | None = None
     scopes: tuple[Scope, ...] | None = None
-    limits: Limits | None = None
+    limits: KeyLimits | None = None
     expires_unix_s: int | msgspec.UnsetType | None = msgspec.UNSET
 
 

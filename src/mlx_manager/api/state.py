@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypedDict, cast
+from typing import Annotated, Any, TypedDict, cast
 
 from fastapi import Depends, Request
 
 from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
 from mlx_manager.gateway import Asker, BackgroundWork, Gateway, OwnResponses, ResponseStore
+from mlx_manager.gateway.desk import Desk
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.alerts import AlertWatch
 from mlx_manager.observability.metrics import Metrics
@@ -52,6 +54,9 @@ class ApiState(TypedDict):
     audit: AuditLog
     alerts: AlertWatch
     access: Access
+    desk: Desk
+    live_settings: Callable[[], Mapping[str, Any]]
+    """As they hold now."""
     http: HttpOptions
     started_s: float
     """On the monotonic clock."""
@@ -65,6 +70,19 @@ async def _gateway(request: Request, caller: CallerDep) -> Gateway:
     is_local_only = request.headers.get("x-backend", "").strip().lower() == "local"
     asker = Asker(caller=caller, is_local_only=is_local_only, notes=answer_headers_of(request))
     return cast(Gateway, request.state.gateway).on_behalf_of(asker)
+
+
+async def _plain_gateway(request: Request) -> Gateway:
+    """On nobody's behalf: for questions about it, not for requests."""
+    return cast(Gateway, request.state.gateway)
+
+
+async def _desk(request: Request) -> Desk:
+    return cast(Desk, request.state.desk)
+
+
+async def _live_settings(request: Request) -> Callable[[], Mapping[str, Any]]:
+    return cast("Callable[[], Mapping[str, Any]]", request.state.live_settings)
 
 
 async def _models(request: Request) -> ModelDirectory:
@@ -125,6 +143,9 @@ REQUEST_ID_KEY = "mlx_manager.request_id"
 """Where `RequestEdge` leaves the request's id in the ASGI scope."""
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
+PlainGatewayDep = Annotated[Gateway, Depends(_plain_gateway)]
+DeskDep = Annotated[Desk, Depends(_desk)]
+LiveSettingsDep = Annotated[Callable[[], Mapping[str, Any]], Depends(_live_settings)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]

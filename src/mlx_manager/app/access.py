@@ -31,7 +31,8 @@ class Opened:
     def count(self, record: RequestRecord) -> None:
         """Add an accounted request to the sums by key."""
         if record.target is not None:
-            used = Used(1, record.num_prompt_tokens or 0, record.num_completion_tokens or 0)
+            cost_micro_usd = round((record.cost_usd or 0.0) * 1_000_000)
+            used = Used(1, record.num_prompt_tokens or 0, record.num_completion_tokens or 0, cost_micro_usd)
             self.ledger.add(record.key_id, record.target, used)
 
 

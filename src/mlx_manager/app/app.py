@@ -28,6 +28,8 @@ from mlx_manager.api import (
     models_router,
     openai_router,
     people_router,
+    providers_router,
+    routes_router,
     tokens_router,
     traces_router,
 )
@@ -35,6 +37,7 @@ from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
 from mlx_manager.app.observing import open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
+from mlx_manager.app.routing import open_routing
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, log_record
 from mlx_manager.observability.metrics import Metrics
@@ -77,6 +80,8 @@ def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> Fast
     app.include_router(audit_router)
     app.include_router(traces_router)
     app.include_router(people_router)
+    app.include_router(providers_router)
+    app.include_router(routes_router)
     app.include_router(auth_router)
     if settings.console:
         app.router.routes.extend(console_routes(_allowed_hosts(settings.host)))
@@ -106,6 +111,7 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
             open_tracer(settings) as tracer,
             parts(settings) as built,
             watch_alerts(settings, built.models, built.pool) as alerts,
+            open_routing(settings, opened, built.backends, built.models) as routing,
         ):
             pool = built.pool
             recent = RecentRequests()
@@ -115,7 +121,13 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 recent.remember(row.record for row in reversed(known))
             metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
             account = (log_record, metrics.count, opened.count, opened.audit.put, recent.add, alerts.count)
-            gateway = Gateway(built.backends, account=account, tracer=tracer, make_room=opened.audit.wait_for_room)
+            gateway = Gateway(
+                routing.router,
+                account=account,
+                tracer=tracer,
+                make_room=opened.audit.wait_for_room,
+                budgets=routing.budgets,
+            )
             console = Console(
                 gateway=gateway,
                 models=built.models,
@@ -146,6 +158,8 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 alerts=alerts,
                 spans=SpanReader(settings.home / "state"),
                 access=opened.access,
+                desk=routing.desk,
+                live_settings=routing.live,
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s
                 ),

@@ -14,17 +14,20 @@ from mlx_manager.catalog.people import ApiKey, KeyLimits, Scope, User, UserRole,
 from mlx_manager.catalog.provider import DEFAULT_BASE_URLS, Price, Provider, ProviderKind, ProviderSecret, Timeouts
 from mlx_manager.catalog.route import PatternKind, Route, RouteConditions, RouteTarget, Spill
 from mlx_manager.catalog.settings import (
+    LIVE_SETTINGS,
     SETTINGS,
     Setting,
     Settings,
     SettingsError,
     load_settings,
+    parse_setting,
     unknown_variables,
 )
 from mlx_manager.catalog.values import render_size
 
 __all__ = [
     "DEFAULT_BASE_URLS",
+    "LIVE_SETTINGS",
     "MODEL_SETTINGS",
     "SETTINGS",
     "ApiKey",
@@ -56,6 +59,7 @@ __all__ = [
     "load_settings",
     "model_setting",
     "override",
+    "parse_setting",
     "render_size",
     "unknown_variables",
 ]

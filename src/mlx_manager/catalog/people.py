@@ -47,7 +47,7 @@ class Scope(StrEnum):
     """Everything under /admin, as long as its user is an admin."""
 
 
-class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a key may ask for. None and empty: no limit."""
 
     models: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ DEFAULT_BASE_URLS = {
 }
 
 
-class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a target may take, phase by phase, in seconds."""
 
     connect_s: float = 10.0
@@ -31,7 +31,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float = 600.0
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True):
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one model costs, in US dollars per million tokens."""
 
     input_usd: float
@@ -63,7 +63,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """Of the extra headers, whose values are kept like the key."""
 
 
-class ProviderSecret(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderSecret(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept encrypted of a provider."""
 
     key: str | None = None

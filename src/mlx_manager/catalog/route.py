@@ -16,7 +16,7 @@ class PatternKind(StrEnum):
     """In RE2's syntax; it has to match the whole name."""
 
 
-class RouteTarget(msgspec.Struct, frozen=True, kw_only=True):
+class RouteTarget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is to answer, and with which model."""
 
     provider: str | None = None
@@ -25,7 +25,7 @@ class RouteTarget(msgspec.Struct, frozen=True, kw_only=True):
     """None is the model that the request names. `*` stands for what follows the prefix of a prefix pattern."""
 
 
-class RouteConditions(msgspec.Struct, frozen=True, kw_only=True):
+class RouteConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What has to be true of a request besides its model. What is not said does not matter."""
 
     longer_than_tokens: int | None = None
@@ -38,7 +38,7 @@ class RouteConditions(msgspec.Struct, frozen=True, kw_only=True):
     """Names of API keys."""
 
 
-class Spill(msgspec.Struct, frozen=True, kw_only=True):
+class Spill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a request goes to the next target although this machine could answer it."""
 
     queue_wait_s: float | None = None

@@ -53,6 +53,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """None is a SQLite file in home; else the address of a PostgreSQL database."""
     cors_origins: tuple[str, ...]
     """Web pages of these origins may use /v1 from a browser."""
+    use_cloud: bool
+    """Whether providers may be asked at all."""
+    cloud_budget_usd: float | None
+    """What all answers of providers together may cost in a month; None: no limit."""
+    local_timeout_s: float
+    """How long a local model may take to its first token, and from each to the next."""
     use_spare: bool
     hf_token: str | None
     """For gated and private models of the model hub; None leaves it to HF_TOKEN and to what `hf auth login` stored."""
@@ -160,6 +166,25 @@ SETTINGS: tuple[Setting, ...] = (
         "Origins whose web pages may use /v1 from a browser, such as https://chat.example; otherwise none may.",
         optional_words,
         "cors_origins",
+    ),
+    Setting("use_cloud", "flag", True, "", "Whether routes may lead to providers.", flag, "use_cloud"),
+    Setting(
+        "cloud_budget",
+        "US dollars",
+        None,
+        "USD",
+        "Most that the answers of all providers may cost in a month of UTC.",
+        number(0.0),
+        "cloud_budget_usd",
+    ),
+    Setting(
+        "local_timeout",
+        "seconds",
+        900.0,
+        "s",
+        "Longest wait for the first token of a local model, and between two of its tokens.",
+        number(1.0),
+        "local_timeout_s",
     ),
     Setting("use_spare", "flag", True, "", "Keep one idle worker ready, so that loading is quick.", flag, "use_spare"),
     Setting("hf_token", "text", None, "", "Token for gated and private models of the model hub.", text, "hf_token"),
@@ -465,6 +490,9 @@ SETTINGS: tuple[Setting, ...] = (
 CLIENT_VARIABLES = ("MLX_MANAGER_API_KEY",)
 """Read by commands that ask a running server, not by the server."""
 
+LIVE_SETTINGS = ("use_cloud", "cloud_budget")
+"""Those that an admin can change while the server runs; what was changed is kept, and wins."""
+
 _ROWS = MappingProxyType({row.name: row for row in SETTINGS})
 
 
@@ -487,6 +515,13 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object]) -
     _check_together(load)
     models = _read_models(config.get(MODELS_TABLE, {}), str(config_file))
     return Settings(load=load, models=models, **own)  # type: ignore[arg-type]
+
+
+def parse_setting(name: str, value: object) -> object:
+    """The value of one setting, as an admin sends it. Raises `SettingsError`."""
+    if name not in _ROWS:
+        raise SettingsError(f"There is no setting {name!r}. {_nearest(name)}")
+    return _parse(_ROWS[name], value, "the request")
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

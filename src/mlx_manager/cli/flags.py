@@ -17,6 +17,7 @@ _METAVARS = {
     "size or share": "SIZE|SHARE",
     "seconds": "SECONDS",
     "hours": "HOURS",
+    "US dollars": "USD",
     "path": "PATH",
     "text": "TEXT",
     "list": "NAMES",

@@ -3,20 +3,28 @@
 from mlx_manager.gateway.account import CLIENT_CLOSED_STATUS, log_record
 from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.background import BackgroundWork
-from mlx_manager.gateway.gateway import Gateway, Target
+from mlx_manager.gateway.budget import Budgets
+from mlx_manager.gateway.desk import Desk
+from mlx_manager.gateway.gateway import Gateway
 from mlx_manager.gateway.merge import merge
 from mlx_manager.gateway.responses import MemoryResponses, OwnResponses, ResponseStore
+from mlx_manager.gateway.router import Router, Target
+from mlx_manager.gateway.traits import Traits
 from mlx_manager.gateway.truncation import truncated
 
 __all__ = [
     "CLIENT_CLOSED_STATUS",
     "Asker",
     "BackgroundWork",
+    "Budgets",
+    "Desk",
     "Gateway",
     "MemoryResponses",
     "OwnResponses",
     "ResponseStore",
+    "Router",
     "Target",
+    "Traits",
     "log_record",
     "merge",
     "truncated",

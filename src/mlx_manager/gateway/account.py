@@ -42,6 +42,8 @@ class Attempts:
         self.target: str | None = None
         """The last one."""
         self.fallback_reason: str | None = None
+        self.cost_usd: float | None = None
+        """What the answer cost, where a provider gave it and its price is known."""
         self._given_up: list[Attempt] = []
         self._started_s = 0.0
 
@@ -133,6 +135,7 @@ class Stopwatch:
             target=self.attempts.target,
             num_attempts=self.attempts.num_attempts,
             fallback_reason=self.attempts.fallback_reason,
+            cost_usd=self.attempts.cost_usd,
             status=status,
             error_code=code,
             priority=self._request.priority.value,

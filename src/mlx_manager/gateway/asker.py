@@ -9,6 +9,7 @@ from mlx_manager.ir import ANYONE, Caller
 
 BACKEND_NOTE = "x-mlx-backend"
 FALLBACK_NOTE = "x-mlx-fallback-reason"
+BUDGET_NOTE = "x-mlx-budget-used"
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,21 @@ import copy
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeVar
 
+import msgspec
+
 from mlx_manager.backends import Backend
-from mlx_manager.errors import GenerationFailed, MlxManagerError, QueueFull, ShuttingDown, Unavailable
-from mlx_manager.gateway.account import Stopwatch, log_record, origin_fields
+from mlx_manager.errors import GenerationFailed, MlxManagerError, ModelNotFound, ShuttingDown
+from mlx_manager.gateway.account import Attempts, Stopwatch, log_record, origin_fields
 from mlx_manager.gateway.asker import Asker
-from mlx_manager.gateway.replies import ReplyWatch
+from mlx_manager.gateway.attempt import PlanRunner
+from mlx_manager.gateway.breaker import Breakers, BreakerState
+from mlx_manager.gateway.budget import Budgets
+from mlx_manager.gateway.replies import ReplyRequest, ReplyWatch
+from mlx_manager.gateway.router import Plan, Router, Target
+from mlx_manager.gateway.traits import Traits, traits_of
 from mlx_manager.ir import (
     DetokenizeRequest,
     EmbeddingRequest,
@@ -22,7 +29,6 @@ from mlx_manager.ir import (
     Finished,
     GenerationRequest,
     Origin,
-    PromptReady,
     RequestRecord,
     RerankRequest,
     TokenizeRequest,
@@ -34,14 +40,6 @@ from mlx_manager.observability.spans import HttpTrace
 from mlx_manager.observability.tracer import Tracer
 
 _Reply = TypeVar("_Reply", Vectors, Tokens)
-
-
-@dataclass(frozen=True)
-class Target:
-    """Who is to answer, and which request to hand them."""
-
-    backend: Backend
-    request: GenerationRequest
 
 
 async def _has_room() -> None:
@@ -57,13 +55,16 @@ class Gateway:
 
     def __init__(
         self,
-        backends: Sequence[Backend],
+        router: Router | Sequence[Backend],
         *,
         account: Sequence[Callable[[RequestRecord], None]] = (log_record,),
         tracer: Tracer | None = None,
         make_room: Callable[[], Awaitable[None]] = _has_room,
+        budgets: Budgets | None = None,
     ) -> None:
-        self._backends = tuple(backends)
+        self._router = router if isinstance(router, Router) else Router(router)
+        self._breakers = Breakers()
+        self._budgets = budgets
         self._account = tuple(account)
         self._tracer = tracer
         self._make_room = make_room
@@ -93,13 +94,17 @@ class Gateway:
         try:
             self.admit(request.model)
             await self._make_room()
-            async with aclosing(self._attempt(self.plan(request), stopwatch)) as events:
+            attempt = self._attempt(request, stopwatch.attempts)
+            async with aclosing(attempt.generate(request)) as events:
                 async for event in events:
                     stopwatch.see(event)
                     yield event
                     if isinstance(event, Finished):
                         return
             raise GenerationFailed("The answer broke off before its end. Send the request again.")
+        except ModelNotFound as error:
+            ended_by = error
+            raise self._router.not_found(error, request.model) from None
         except BaseException as error:
             ended_by = error
             raise
@@ -115,7 +120,7 @@ class Gateway:
     ) -> Vectors:
         """The vectors or scores of `request`, from the first backend that has them. Raises `MlxManagerError`."""
         watch = ReplyWatch(request, http_request_id, is_cut_off)
-        return await self._reply(watch, lambda backend: backend.embed(request))
+        return await self._reply(watch, lambda target: target.backend.embed(_for(target, request)))
 
     async def tokenize(
         self,
@@ -129,7 +134,7 @@ class Gateway:
         Raises `MlxManagerError`.
         """
         watch = ReplyWatch(request, http_request_id, is_cut_off)
-        return await self._reply(watch, lambda backend: backend.tokenize(request))
+        return await self._reply(watch, lambda target: target.backend.tokenize(_for(target, request)))
 
     def admit(self, model: str) -> None:
         """Raises `ShuttingDown` when no new request may begin, and `NotPermitted` for a model that is not theirs."""
@@ -137,9 +142,10 @@ class Gateway:
             raise ShuttingDown("The server is stopping. Send the request again when it is back.", retry_after_s=5)
         self._asker.caller.check_model(model)
 
-    def plan(self, request: GenerationRequest) -> tuple[Target, ...]:
-        """Who may answer `request`, best first; at least one."""
-        return tuple(Target(backend, request) for backend in self._backends)
+    def explain(self, model: str, traits: Traits) -> tuple[Plan, dict[str, BreakerState]]:
+        """What would become of a request, without asking anybody; and how the targets' breakers stand."""
+        plan = self._router.plan(model, traits, self._asker)
+        return plan, {target.label: self._breakers.of(target.backend, target.model).state for target in plan.targets}
 
     @contextmanager
     def refusals(self, *, http_request_id: str, answer_id: str) -> Iterator[None]:
@@ -185,45 +191,37 @@ class Gateway:
         for take in self._account:
             take(record)
 
-    async def _attempt(self, targets: tuple[Target, ...], stopwatch: Stopwatch) -> AsyncGenerator[Event, None]:
-        """The events of the first target that begins to answer. Once one has begun, its failure is the answer's.
+    def _attempt(self, request: GenerationRequest | ReplyRequest, attempts: Attempts) -> PlanRunner:
+        asker = self._asker
+        if isinstance(request, TokenizeRequest | DetokenizeRequest | RerankRequest):
+            # nobody but this machine does that
+            asker = replace(asker, is_local_only=True)
+        plan = self._router.plan(request.model, traits_of(request, asker.caller), asker)
+        if self._budgets is not None and any(target.remote is not None for target in plan.targets):
+            self._budgets.warn(asker)
+        return PlanRunner(plan, self._asker, attempts, self._breakers, self._router.queues)
 
-        A prompt that is ready is no beginning: nothing of it has gone out.
-        """
-        for index, target in enumerate(targets):
-            stopwatch.attempts.begin(target.backend.name)
-            has_begun = False
-            try:
-                async with aclosing(target.backend.generate(target.request)) as events:
-                    async for event in events:
-                        has_begun = has_begun or not isinstance(event, PromptReady)
-                        yield event
-                return
-            except (Unavailable, QueueFull, GenerationFailed) as error:
-                if has_begun or index == len(targets) - 1:
-                    raise
-                stopwatch.attempts.give_up(error)
-
-    async def _reply(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
+    async def _reply(self, watch: ReplyWatch, ask: Callable[[Target], Awaitable[_Reply]]) -> _Reply:
         reply: _Reply | None = None
         ended_by: BaseException | None = None
         try:
-            self.admit(watch.model)
+            self.admit(watch.request.model)
             await self._make_room()
-            reply = await self._ask_in_turn(watch, ask)
+            reply = await self._attempt(watch.request, watch.attempts).ask(ask)
             return reply
+        except ModelNotFound as error:
+            ended_by = error
+            raise self._router.not_found(error, watch.request.model) from None
         except BaseException as error:
             ended_by = error
             raise
         finally:
             self._keep(watch.record(reply, ended_by), watch)
 
-    async def _ask_in_turn(self, watch: ReplyWatch, ask: Callable[[Backend], Awaitable[_Reply]]) -> _Reply:
-        for backend in self._backends[:-1]:
-            watch.attempts.begin(backend.name)
-            try:
-                return await ask(backend)
-            except (Unavailable, QueueFull, GenerationFailed) as error:
-                watch.attempts.give_up(error)
-        watch.attempts.begin(self._backends[-1].name)
-        return await ask(self._backends[-1])
+
+_Request = TypeVar("_Request", bound=ReplyRequest)
+
+
+def _for(target: Target, request: _Request) -> _Request:
+    """`request` by the name that the target knows its model by."""
+    return request if request.model == target.model else msgspec.structs.replace(request, model=target.model)

@@ -25,7 +25,7 @@ class ReplyWatch:
     """Takes the time of one request. `is_cut_off` as `Stopwatch` has it."""
 
     def __init__(self, request: ReplyRequest, http_request_id: str, is_cut_off: Callable[[], bool]) -> None:
-        self._request = request
+        self.request = request
         self._http_request_id = http_request_id
         self._is_cut_off = is_cut_off
         self._arrived_s = time.monotonic()
@@ -34,20 +34,15 @@ class ReplyWatch:
         self.attempts = Attempts()
         """Written by the gateway."""
 
-    @property
-    def model(self) -> str:
-        """As the request names it."""
-        return self._request.model
-
     def record(self, reply: Vectors | Tokens | None, error: BaseException | None) -> RequestRecord:
         """The finished account: the `reply`, or the `error` that ended the request."""
         status, code = (200, None) if reply else outcome_of(error, self._is_cut_off)
         return RequestRecord(
             request_id=self._http_request_id,
-            answer_id=self._request.request_id,
+            answer_id=self.request.request_id,
             **origin_fields(self._origin),
             arrived_unix_s=self._arrived_unix_s,
-            model=self._request.model,
+            model=self.request.model,
             target=self.attempts.target,
             num_attempts=self.attempts.num_attempts,
             fallback_reason=self.attempts.fallback_reason,
@@ -63,7 +58,7 @@ class ReplyWatch:
         return RequestTrace(
             record=record,
             origin=self._origin,
-            request=self._request,
+            request=self.request,
             arrived_s=self._arrived_s,
             ended_s=ended_s,
             attempts=self.attempts.ended(ended_s, record.error_code),

@@ -2,6 +2,7 @@
 
 from mlx_manager.ir.caller import ANYONE, Caller, CallerKind
 from mlx_manager.ir.embedding import EmbeddingRequest, RerankRequest, TextRole, Vectors
+from mlx_manager.ir.estimate import estimate_tokens
 from mlx_manager.ir.events import (
     ChoiceEnd,
     Event,
@@ -97,5 +98,6 @@ __all__ = [
     "Vectors",
     "current_origin",
     "enter_origin",
+    "estimate_tokens",
     "fold",
 ]

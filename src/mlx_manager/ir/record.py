@@ -32,6 +32,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Backends that were asked."""
     fallback_reason: str | None = None
     """The code of the error for which the first backend was given up, where another was asked after it."""
+    cost_usd: float | None = None
+    """What a provider charges for the answer, where its price is known."""
     status: int
     error_code: str | None = None
     priority: str | None = None

@@ -1,0 +1,113 @@
+"""Providers under /admin. A provider's key goes in and never comes out."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from mlx_manager.api.body import read_struct
+from mlx_manager.api.state import DeskDep, HttpOptionsDep
+from mlx_manager.api.who import AccessDep, AdminDep
+from mlx_manager.catalog import Price, Provider, ProviderKind, ProviderSecret, Timeouts
+
+router = APIRouter(prefix="/admin", tags=["providers"])
+
+
+class NewProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /admin/providers."""
+
+    name: str
+    kind: ProviderKind
+    base_url: str = ""
+    """Empty: the kind's own, where it has one."""
+    key: str | None = None
+    headers: dict[str, str] = {}
+    is_on: bool = True
+    allows_private_address: bool = False
+    max_retries: int = 2
+    timeouts: Timeouts = Timeouts()
+    prices: dict[str, Price] = {}
+
+
+class ProviderChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of PATCH /admin/providers/{name}: what is not named stays."""
+
+    base_url: str | msgspec.UnsetType = msgspec.UNSET
+    key: str | msgspec.UnsetType | None = msgspec.UNSET
+    headers: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    is_on: bool | msgspec.UnsetType = msgspec.UNSET
+    allows_private_address: bool | msgspec.UnsetType = msgspec.UNSET
+    max_retries: int | msgspec.UnsetType = msgspec.UNSET
+    timeouts: Timeouts | msgspec.UnsetType = msgspec.UNSET
+    prices: dict[str, Price] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of GET /admin/providers."""
+
+    providers: list[Provider]
+
+
+@router.get("/providers")
+async def list_providers(access: AccessDep, _: AdminDep) -> Response:
+    """Every provider, without its key."""
+    return _answer(ProviderList(providers=list(access.store.current.providers)))
+
+
+@router.post("/providers")
+async def add_provider(request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
+    """Add a provider."""
+    body = await read_struct(request, http.max_body_bytes, NewProvider)
+    provider = Provider(
+        id=0,
+        name=body.name,
+        kind=body.kind,
+        base_url=body.base_url,
+        is_on=body.is_on,
+        allows_private_address=body.allows_private_address,
+        max_retries=body.max_retries,
+        timeouts=body.timeouts,
+        prices=body.prices,
+    )
+    secret = ProviderSecret(key=body.key, headers=body.headers)
+    return _answer(await desk.add_provider(provider, secret, actor=admin.label), 201)
+
+
+@router.get("/providers/{name}")
+async def show_provider(name: str, desk: DeskDep, _: AdminDep) -> Response:
+    """One provider."""
+    return _answer(desk.provider(name))
+
+
+@router.patch("/providers/{name}")
+async def change_provider(
+    name: str, request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep
+) -> Response:
+    """Change a provider; null forgets its key."""
+    body = await read_struct(request, http.max_body_bytes, ProviderChange)
+    values = {
+        field: value
+        for field, value in msgspec.structs.asdict(body).items()
+        if value is not msgspec.UNSET and field != "key"
+    }
+    return _answer(await desk.change_provider(name, values, key=body.key, actor=admin.label))
+
+
+@router.delete("/providers/{name}")
+async def remove_provider(name: str, desk: DeskDep, admin: AdminDep) -> Response:
+    """Delete a provider that no route leads to."""
+    await desk.remove_provider(name, actor=admin.label)
+    return Response(status_code=204)
+
+
+@router.post("/providers/{name}/models")
+async def fetch_models(name: str, desk: DeskDep, admin: AdminDep) -> Response:
+    """Ask the provider which models it has, and keep the list."""
+    return _answer(await desk.fetch_models(name, actor=admin.label))
+
+
+def _answer(body: msgspec.Struct, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
+    )

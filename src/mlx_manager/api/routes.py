@@ -1,0 +1,180 @@
+"""Routes under /admin, what would become of a request by them, and the settings that can be changed live."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from mlx_manager.api.body import read_json_body, read_struct
+from mlx_manager.api.state import DeskDep, HttpOptionsDep, LiveSettingsDep, PlainGatewayDep
+from mlx_manager.api.who import AccessDep, AdminDep
+from mlx_manager.catalog import (
+    LIVE_SETTINGS,
+    PatternKind,
+    Route,
+    RouteConditions,
+    RouteTarget,
+    SettingsError,
+    Spill,
+    parse_setting,
+)
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.gateway import Asker, Traits
+
+router = APIRouter(prefix="/admin", tags=["routes"])
+
+
+class NewRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /admin/routes."""
+
+    name: str
+    pattern: str
+    targets: tuple[RouteTarget, ...]
+    pattern_kind: PatternKind = PatternKind.EXACT
+    position: int = 0
+    """0: behind all others."""
+    conditions: RouteConditions = RouteConditions()
+    spill: Spill = Spill()
+    is_on: bool = True
+
+
+class RouteChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of PATCH /admin/routes/{name}: what is not named stays."""
+
+    pattern: str | msgspec.UnsetType = msgspec.UNSET
+    targets: tuple[RouteTarget, ...] | msgspec.UnsetType = msgspec.UNSET
+    pattern_kind: PatternKind | msgspec.UnsetType = msgspec.UNSET
+    position: int | msgspec.UnsetType = msgspec.UNSET
+    conditions: RouteConditions | msgspec.UnsetType = msgspec.UNSET
+    spill: Spill | msgspec.UnsetType = msgspec.UNSET
+    is_on: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class RouteQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of POST /admin/routes/test: a request, as far as routes look at it."""
+
+    model: str
+    num_tokens: int = 0
+    has_images: bool = False
+    needs_tools: bool = False
+    user: str | None = None
+    key: str | None = None
+    is_local_only: bool = False
+
+
+class PlannedTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """One target of a plan."""
+
+    backend: str
+    model: str
+    is_local: bool
+    breaker: str
+    """closed, open or half_open."""
+
+
+class RouteExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """What would become of the request."""
+
+    route: str | None
+    targets: list[PlannedTarget]
+    """In the order in which they would be asked."""
+    steps: tuple[str, ...]
+    """How it came about."""
+
+
+class RouteList(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of GET /admin/routes, in the order in which they are looked at."""
+
+    routes: list[Route]
+
+
+@router.get("/routes")
+async def list_routes(access: AccessDep, _: AdminDep) -> Response:
+    """Every route, in order."""
+    return _answer(RouteList(routes=list(access.store.current.routes)))
+
+
+@router.post("/routes")
+async def add_route(request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
+    """Add a route."""
+    body = await read_struct(request, http.max_body_bytes, NewRoute)
+    return _answer(await desk.add_route(Route(id=0, **msgspec.structs.asdict(body)), actor=admin.label), 201)
+
+
+@router.post("/routes/test")
+async def explain_route(request: Request, gateway: PlainGatewayDep, http: HttpOptionsDep, _: AdminDep) -> Response:
+    """Who would answer a request, and why; nobody is asked."""
+    body = await read_struct(request, http.max_body_bytes, RouteQuestion)
+    traits = Traits(body.num_tokens, body.has_images, body.needs_tools, body.user, body.key)
+    asking = gateway.on_behalf_of(Asker(is_local_only=body.is_local_only))
+    plan, breakers = asking.explain(body.model, traits)
+    targets = [
+        PlannedTarget(
+            backend=target.backend.name,
+            model=target.model,
+            is_local=target.remote is None,
+            breaker=breakers[target.label].value,
+        )
+        for target in plan.targets
+    ]
+    return _answer(RouteExplanation(route=plan.route.name if plan.route else None, targets=targets, steps=plan.steps))
+
+
+@router.patch("/routes/{name}")
+async def change_route(name: str, request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
+    """Change a route."""
+    body = await read_struct(request, http.max_body_bytes, RouteChange)
+    values = {field: value for field, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
+    return _answer(await desk.change_route(name, values, actor=admin.label))
+
+
+@router.delete("/routes/{name}")
+async def remove_route(name: str, desk: DeskDep, admin: AdminDep) -> Response:
+    """Delete a route."""
+    await desk.remove_route(name, actor=admin.label)
+    return Response(status_code=204)
+
+
+@router.get("/settings")
+async def show_settings(live: LiveSettingsDep, _: AdminDep) -> Response:
+    """The settings that can be changed while the server runs, as they hold now."""
+    return Response(msgspec.json.encode(live()), media_type="application/json")
+
+
+@router.patch("/settings")
+async def change_settings(
+    request: Request, access: AccessDep, live: LiveSettingsDep, http: HttpOptionsDep, admin: AdminDep
+) -> Response:
+    """Change settings by name; null goes back to what the server was started with."""
+    try:
+        values = json.loads(await read_json_body(request, http.max_body_bytes))
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not JSON: {error}.") from None
+    if not isinstance(values, dict):
+        raise InvalidRequest('The body has to be an object of settings: {"use_cloud": false}.')
+    for name, value in values.items():
+        _check_setting(name, value)
+    for name, value in values.items():
+        await access.store.override(name, value, actor=admin.label)
+    return Response(msgspec.json.encode(live()), media_type="application/json")
+
+
+def _check_setting(name: str, value: object) -> None:
+    if name not in LIVE_SETTINGS:
+        raise InvalidRequest(
+            f"{name!r} cannot be changed while the server runs. These can: {', '.join(LIVE_SETTINGS)}.", param=name
+        )
+    try:
+        if value is not None:
+            parse_setting(name, value)
+    except SettingsError as error:
+        raise InvalidRequest(str(error), param=name) from None
+
+
+def _answer(body: msgspec.Struct, status: int = 200) -> Response:
+    return Response(
+        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
+    )

@@ -1,0 +1,233 @@
+"""The HTTP side of one provider: one client with its connections, retries before the first byte, and its stream."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+import httpcore
+import httpx
+import msgspec
+
+from mlx_manager.backends.addresses import GuardedNetwork
+from mlx_manager.catalog import Provider
+from mlx_manager.errors import (
+    InvalidRequest,
+    MlxManagerError,
+    PayloadTooLarge,
+    ProviderBusy,
+    ProviderFailed,
+    TargetTimeout,
+)
+
+_MOST_CONNECTIONS, _KEPT_CONNECTIONS, _KEPT_S = 200, 50, 60.0
+_WORTH_WAITING_S = 5.0
+"""Longer than this nobody waits for a provider that is busy: another target may answer meanwhile."""
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 4.0
+_MOST_MESSAGE_BYTES = 4 * 1024 * 1024
+_MOST_ERROR_BYTES = 64 * 1024
+_RETRIED = (500, 502, 503, 504, 529)
+
+
+class Upstream:
+    """One provider over HTTP/2 or HTTP/1.1. Redirects are not followed: they could lead anywhere."""
+
+    def __init__(self, provider: Provider, headers: dict[str, str]) -> None:
+        self.provider = provider
+        timeouts = provider.timeouts
+        self._client = httpx.AsyncClient(
+            base_url=provider.base_url,
+            headers=headers,
+            timeout=httpx.Timeout(timeouts.first_token_s, connect=timeouts.connect_s, pool=timeouts.connect_s),
+            transport=_GuardedTransport(allows_private=provider.allows_private_address),
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def get(self, path: str) -> Any:
+        """The JSON at `path`. Raises `ProviderFailed`."""
+        async with self._sent("GET", path, None) as response:
+            body = await response.aread()
+        return _parse(body, self.provider.name)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON that answers `body`. Raises `ProviderFailed`, and `InvalidRequest` where the request is at fault."""
+        async with self._sent("POST", path, body) as response:
+            answer = await response.aread()
+        return _parse(answer, self.provider.name)
+
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """The data of each message of the stream that answers `body`. Raises as `post` does."""
+        async with self._sent("POST", path, body, accept="text/event-stream") as response:
+            content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if content_type != "text/event-stream":
+                raise ProviderFailed(
+                    f"{self.provider.name} answered with {content_type[:80] or 'no content type'}, not with a stream."
+                )
+            try:
+                async for data in _messages(response.aiter_bytes()):
+                    yield data
+            except httpx.TimeoutException:
+                raise TargetTimeout(f"{self.provider.name} went silent in the middle of its answer.") from None
+            except httpx.HTTPError as error:
+                raise ProviderFailed(f"The connection to {self.provider.name} broke: {_describe(error)}.") from None
+
+    @asynccontextmanager
+    async def _sent(
+        self, method: str, path: str, body: dict[str, Any] | None, *, accept: str = "application/json"
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer of the provider, whose body is not read yet; asked again as often as it is allowed."""
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"accept": accept} | ({} if content is None else {"content-type": "application/json"})
+        for num_tries in range(self.provider.max_retries + 1):
+            is_last = num_tries == self.provider.max_retries
+            request = self._client.build_request(method, path.lstrip("/"), content=content, headers=headers)
+            try:
+                response = await self._client.send(request, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
+                if is_last:
+                    raise ProviderFailed(f"{self.provider.name} cannot be reached: {_describe(error)}.") from None
+                await asyncio.sleep(_backoff_s(num_tries))
+                continue
+            except httpx.TimeoutException:
+                raise TargetTimeout(f"{self.provider.name} did not answer in time.") from None
+            except httpx.HTTPError as error:
+                raise ProviderFailed(f"{self.provider.name} failed: {_describe(error)}.") from None
+            try:
+                if response.status_code == 200:
+                    yield response
+                    return
+                wait_s = _wait_s(response, num_tries)
+                if is_last or wait_s is None:
+                    await self._refuse(response)
+            finally:
+                await response.aclose()
+            await asyncio.sleep(wait_s)
+
+    async def _refuse(self, response: httpx.Response) -> NoReturn:
+        """Say whose fault an answer that is none is: the caller's 4xx are the caller's, all else is the provider's."""
+        name, status = self.provider.name, response.status_code
+        try:
+            said = _said(await _read_some(response))
+        except httpx.HTTPError:
+            said = "no reason given"
+        if status in (400, 422):
+            raise InvalidRequest(f"{name} refuses the request: {said}")
+        if status == 413:
+            raise PayloadTooLarge(f"{name} refuses the request: {said}")
+        if status == 429 or status in (503, 529):
+            retry_after_s = _retry_after_s(response)
+            raise ProviderBusy(f"{name} takes no more for now ({status}): {said}", retry_after_s=retry_after_s)
+        if status in (401, 403):
+            raise ProviderFailed(f"{name} refuses the key that is kept of it ({status}). An admin can enter another.")
+        raise ProviderFailed(f"{name} failed ({status}): {said}")
+
+
+class _GuardedTransport(httpx.AsyncHTTPTransport):
+    """httpx's own, with connections that are checked where they lead to."""
+
+    def __init__(self, *, allows_private: bool) -> None:
+        # reads the authorities once, not once per connection
+        context = ssl.create_default_context()
+        super().__init__(verify=context, http2=True)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=_MOST_CONNECTIONS,
+            max_keepalive_connections=_KEPT_CONNECTIONS,
+            keepalive_expiry=_KEPT_S,
+            http1=True,
+            http2=True,
+            network_backend=GuardedNetwork(allows_private=allows_private),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request. An address that is refused is the operator's to mend, whoever asks."""
+        try:
+            return await super().handle_async_request(request)
+        except MlxManagerError as error:
+            raise ProviderFailed(error.message) from None
+
+
+async def _messages(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The data of each message of a stream of Server-Sent Events; comments and other fields are passed over."""
+    rest, data = b"", []
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _MOST_MESSAGE_BYTES:
+            raise ProviderFailed("The provider sent a message without end.")
+        for line in (line.removesuffix(b"\r") for line in lines):
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                yield b"\n".join(data)
+                data = []
+    if data:
+        yield b"\n".join(data)
+
+
+def _wait_s(response: httpx.Response, num_tries: int) -> float | None:
+    """How long to wait before the provider is asked again; None where that makes no sense."""
+    if response.status_code == 429 or response.status_code in _RETRIED:
+        asked_s = _retry_after_s(response)
+        if asked_s is None:
+            return _backoff_s(num_tries)
+        return asked_s + random.uniform(0, _FIRST_BACKOFF_S) if asked_s <= _WORTH_WAITING_S else None
+    return None
+
+
+def _backoff_s(num_tries: int) -> float:
+    return float(random.uniform(0.5, 1.0) * min(_FIRST_BACKOFF_S * 2**num_tries, _LONGEST_BACKOFF_S))
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    said = response.headers.get("retry-after", "").strip()
+    try:
+        return max(float(said), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return None
+
+
+async def _read_some(response: httpx.Response) -> bytes:
+    read = b""
+    async for chunk in response.aiter_bytes():
+        read += chunk
+        if len(read) > _MOST_ERROR_BYTES:
+            break
+    return read
+
+
+def _said(body: bytes) -> str:
+    """What an error's body says, in whichever of the usual forms."""
+    try:
+        parsed = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        parsed = body.decode("utf-8", "replace")
+    if isinstance(parsed, dict):
+        parsed = parsed.get("error", parsed.get("message", parsed.get("detail", parsed)))
+    if isinstance(parsed, dict):
+        parsed = parsed.get("message", parsed)
+    return " ".join(str(parsed).split())[:300] or "no reason given"
+
+
+def _parse(body: bytes, name: str) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        raise ProviderFailed(f"{name} answered what is no JSON.") from None
+
+
+def _describe(error: httpx.HTTPError) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

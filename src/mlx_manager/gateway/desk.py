@@ -1,0 +1,197 @@
+"""Where providers and routes are changed: checked, kept, recorded."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mlx_manager.backends.addresses import resolve
+from mlx_manager.backends.clouds import build_backend
+from mlx_manager.catalog import (
+    DEFAULT_BASE_URLS,
+    PatternKind,
+    Provider,
+    ProviderSecret,
+    Route,
+)
+from mlx_manager.errors import Conflict, InvalidRequest, NotFound
+from mlx_manager.gateway.patterns import REST, compile_pattern
+from mlx_manager.storage import providers as stored_providers
+from mlx_manager.storage import routes as stored_routes
+from mlx_manager.storage.store import Change, Store
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_NOT_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept")
+
+
+class Desk:
+    """What can be done with providers and routes. `actor` is who does it, for the audit."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def provider(self, name: str) -> Provider:
+        """Raises `NotFound`."""
+        found = self._store.current.providers_by_name.get(name)
+        if found is None:
+            raise NotFound(f"There is no provider {name!r}.", param="name")
+        return found
+
+    def route(self, name: str) -> Route:
+        """Raises `NotFound`."""
+        for route in self._store.current.routes:
+            if route.name == name:
+                return route
+        raise NotFound(f"There is no route {name!r}.", param="name")
+
+    def secret(self, sealed: str | None) -> ProviderSecret:
+        """What is kept encrypted of a provider. Raises `BrokenSecret`."""
+        if sealed is None:
+            return ProviderSecret()
+        return msgspec.json.decode(self._store.secrets.unseal(sealed), type=ProviderSecret)
+
+    async def add_provider(self, provider: Provider, secret: ProviderSecret, *, actor: str) -> Provider:
+        """Raises `InvalidRequest` and `Conflict`."""
+        provider = await _checked_provider(provider, secret)
+        async with self._store.changing(_change(actor, "provider.create", provider)) as session:
+            return await stored_providers.insert(session, provider, self._seal(secret))
+
+    async def change_provider(
+        self, name: str, values: Mapping[str, Any], *, key: str | msgspec.UnsetType | None, actor: str
+    ) -> Provider:
+        """Change fields by name; `headers` and `key` replace what is kept of them. Raises as `add_provider` does."""
+        old = self.provider(name)
+        secret = self.secret(self._store.current.sealed.get(name))
+        if "headers" in values:
+            secret = msgspec.structs.replace(secret, headers=dict(values["headers"]))
+        if key is not msgspec.UNSET:
+            secret = msgspec.structs.replace(secret, key=key)
+        fields = {field: value for field, value in values.items() if field != "headers"}
+        provider = await _checked_provider(msgspec.structs.replace(old, **fields), secret)
+        async with self._store.changing(_change(actor, "provider.change", provider)) as session:
+            await stored_providers.change(session, provider, self._seal(secret))
+        return provider
+
+    async def remove_provider(self, name: str, *, actor: str) -> None:
+        """Raises `NotFound`, and `Conflict` while routes lead to it."""
+        self.provider(name)
+        users = [
+            route.name
+            for route in self._store.current.routes
+            if any(target.provider == name for target in route.targets)
+        ]
+        if users:
+            raise Conflict(f"Routes lead to {name}: {', '.join(users)}. Change or delete them first.")
+        async with self._store.changing(Change(actor=actor, action="provider.delete", subject=name)) as session:
+            await stored_providers.remove(session, name)
+
+    async def fetch_models(self, name: str, *, actor: str) -> Provider:
+        """Ask the provider for its models, and keep the list. Raises `ProviderFailed`."""
+        provider = self.provider(name)
+        backend = build_backend(provider, self.secret(self._store.current.sealed.get(name)))
+        try:
+            models = await backend.models()
+        finally:
+            await backend.close()
+        return await self.change_provider(name, {"models": tuple(models)}, key=msgspec.UNSET, actor=actor)
+
+    async def add_route(self, route: Route, *, actor: str) -> Route:
+        """Behind all others where no position is said (0). Raises `InvalidRequest` and `Conflict`."""
+        if route.position == 0:
+            last = max((other.position for other in self._store.current.routes), default=0)
+            route = msgspec.structs.replace(route, position=last + 10)
+        self._check_route(route)
+        async with self._store.changing(_change(actor, "route.create", route)) as session:
+            return await stored_routes.insert(session, route)
+
+    async def change_route(self, name: str, values: Mapping[str, Any], *, actor: str) -> Route:
+        """Change fields by name. Raises `NotFound` and `InvalidRequest`."""
+        route = msgspec.structs.replace(self.route(name), **values)
+        self._check_route(route)
+        async with self._store.changing(_change(actor, "route.change", route)) as session:
+            await stored_routes.change(session, route)
+        return route
+
+    async def remove_route(self, name: str, *, actor: str) -> None:
+        """Raises `NotFound`."""
+        self.route(name)
+        async with self._store.changing(Change(actor=actor, action="route.delete", subject=name)) as session:
+            await stored_routes.remove(session, name)
+
+    def _seal(self, secret: ProviderSecret) -> str | None:
+        return None if secret == ProviderSecret() else self._store.secrets.seal(msgspec.json.encode(secret))
+
+    def _check_route(self, route: Route) -> None:
+        _check_name(route.name)
+        compile_pattern(route.pattern_kind, route.pattern)
+        if not route.targets:
+            raise InvalidRequest('A route needs a target: {"provider": NAME, "model": NAME}.', param="targets")
+        for target in route.targets:
+            if target.provider is not None:
+                self.provider(target.provider)
+            if target.model is not None and REST in target.model and route.pattern_kind is not PatternKind.PREFIX:
+                raise InvalidRequest("* in a target's model stands for what follows a prefix.", param="targets")
+        wait_s = route.spill.queue_wait_s
+        if wait_s is not None and wait_s <= 0:
+            raise InvalidRequest("queue_wait_s has to be more than 0.", param="spill.queue_wait_s")
+
+
+async def _checked_provider(provider: Provider, secret: ProviderSecret) -> Provider:
+    _check_name(provider.name)
+    base_url = provider.base_url or DEFAULT_BASE_URLS.get(provider.kind, "")
+    parsed = urllib.parse.urlsplit(base_url)
+    is_whole = parsed.scheme in ("http", "https") and parsed.hostname and not parsed.username and not parsed.query
+    if not is_whole or parsed.hostname is None:
+        raise InvalidRequest("base_url looks like https://host/v1, without user, password and query.", param="base_url")
+    _check_headers(secret.headers)
+    if secret.key is not None and not secret.key.isascii():
+        raise InvalidRequest("A key consists of ASCII characters.", param="key")
+    timeouts = provider.timeouts
+    if min(timeouts.connect_s, timeouts.first_token_s, timeouts.between_tokens_s, timeouts.total_s) <= 0:
+        raise InvalidRequest("Timeouts have to be more than 0.", param="timeouts")
+    if not 0 <= provider.max_retries <= 10:
+        raise InvalidRequest("max_retries is 0 to 10.", param="max_retries")
+    try:
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        await resolve(parsed.hostname, port, allows_private=provider.allows_private_address)
+    except ValueError:
+        raise InvalidRequest("The port of base_url is none.", param="base_url") from None
+    except OSError:
+        # no network now: the address is looked at again with every connection
+        pass
+    return msgspec.structs.replace(
+        provider,
+        base_url=base_url.rstrip("/"),
+        has_key=secret.key is not None,
+        header_names=tuple(sorted(secret.headers)),
+    )
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            "A name has 1 to 64 of a to z, digits, . _ - and begins with a letter or a digit.", param="name"
+        )
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if (
+            not _HEADER.fullmatch(name)
+            or name.lower() in _NOT_HEADERS
+            or not value.isprintable()
+            or not value.isascii()
+        ):
+            raise InvalidRequest(f"The header {name[:64]!r} cannot be sent along.", param="headers")
+
+
+def _change(actor: str, action: str, what: Provider | Route) -> Change:
+    detail = msgspec.to_builtins(what)
+    for name in ("id", "name", "models"):
+        detail.pop(name, None)
+    return Change(actor=actor, action=action, subject=what.name, detail=detail)

@@ -1,0 +1,258 @@
+"""Who answers when somebody cannot: the next target, before anything has gone out, and never for a wrong request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from mlx_manager.backends.scripted import Pause, script_of
+from mlx_manager.errors import (
+    ContextLengthExceeded,
+    GenerationFailed,
+    InsufficientMemory,
+    InvalidRequest,
+    ModelLoadFailed,
+    QueueFull,
+    Unavailable,
+    WorkerDied,
+)
+from mlx_manager.ir import PartDelta, PartStart, PromptReady
+from tests.clouds.conftest import Cloud
+from tests.clouds.upstream_server import TEXT
+from tests.http.scripted_server import HELLO
+
+CLOUD_TEXT = "".join(TEXT)
+LOCAL_TEXT = "".join(HELLO)
+Make = Callable[..., Cloud]
+LOCAL_THEN_CLOUD = [{"model": "m"}, {"provider": "up", "model": "ok"}]
+
+
+def text_of(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unavailable("down"), "unavailable"),
+        (ModelLoadFailed("broken"), "model_load_failed"),
+        (InsufficientMemory("no room"), "insufficient_memory"),
+        (WorkerDied("dead"), "worker_died"),
+        (QueueFull("full"), "queue_full"),
+        (GenerationFailed("broken"), "generation_failed"),
+    ],
+)
+def test_a_local_model_that_fails_is_stood_in_for(scripted_cloud: Make, error: Exception, code: str) -> None:
+    cloud = scripted_cloud({"m": (PromptReady(7), error)})
+    cloud.route("spill", LOCAL_THEN_CLOUD)
+    answer = cloud.ask()
+    assert text_of(answer) == CLOUD_TEXT
+    assert answer.headers["x-mlx-backend"] == "up"
+    assert answer.headers["x-mlx-fallback-reason"] == code
+
+
+def test_who_answered_is_said(cloud: Cloud) -> None:
+    cloud.route("spill", LOCAL_THEN_CLOUD)
+    answer = cloud.ask()
+    assert text_of(answer) == LOCAL_TEXT
+    assert answer.headers["x-mlx-backend"] == "recorder"
+    assert "x-mlx-fallback-reason" not in answer.headers
+    assert cloud.ask("m").headers["x-mlx-backend"] == "recorder"
+    assert cloud.ask(stream=True).headers["x-mlx-backend"] == "recorder"
+
+
+def test_who_answered_late_is_said_in_a_comment(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (Pause(1.2), Unavailable("down"))}, keepalive=0.5)
+    cloud.route("spill", LOCAL_THEN_CLOUD)
+    answer = cloud.ask(stream=True)
+    assert ": x-mlx-fallback-reason: unavailable\n" in answer.text
+    assert ": x-mlx-backend: up\n" in answer.text
+
+
+def test_nobody_stands_in_once_something_has_gone_out(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (PartStart(0), PartDelta(0, "one"), WorkerDied("dead"))})
+    cloud.route("spill", LOCAL_THEN_CLOUD)
+    before = cloud.upstream.num_asked
+    failed = cloud.ask()
+    assert (failed.status_code, failed.json()["error"]["code"]) == (503, "worker_died")
+    streamed = cloud.ask(stream=True)
+    assert streamed.status_code == 200
+    assert "worker_died" in streamed.text.splitlines()[-2]
+    assert cloud.upstream.num_asked == before
+
+
+def test_a_wrong_request_is_not_handed_on(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (InvalidRequest("wrong"),)})
+    cloud.route("spill", [*LOCAL_THEN_CLOUD])
+    before = cloud.upstream.num_asked
+    assert cloud.ask().status_code == 400
+    cloud.route("cloud", [{"provider": "up", "model": "refused"}, {"provider": "up", "model": "ok"}], "other")
+    refused = cloud.ask("other")
+    assert refused.status_code == 400
+    assert "up refuses the request: messages: too odd" in refused.json()["error"]["message"]
+    assert cloud.upstream.num_asked == before + 1
+
+
+def test_a_context_that_is_too_short_is_no_error_where_a_route_says_so(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (ContextLengthExceeded("too long"),)})
+    cloud.route("strict", LOCAL_THEN_CLOUD)
+    cloud.route("long", LOCAL_THEN_CLOUD, "gpt-long", spill={"when_too_long": True})
+    assert cloud.ask().status_code == 400
+    assert text_of(cloud.ask("gpt-long")) == CLOUD_TEXT
+
+
+def test_a_queue_that_is_too_long_is_passed_by(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (Pause(3.0), *script_of(HELLO))})
+    cloud.route("spill", LOCAL_THEN_CLOUD, spill={"queue_wait_s": 0.3})
+    began_s = time.monotonic()
+    answer = cloud.ask()
+    assert text_of(answer) == CLOUD_TEXT
+    assert answer.headers["x-mlx-fallback-reason"] == "queue_wait"
+    assert 0.3 <= time.monotonic() - began_s < 2.0
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        ("busy", "provider_busy"),
+        ("broken", "provider_failed"),
+        ("no-key", "provider_failed"),
+        ("html", "provider_failed"),
+        ("elsewhere", "provider_failed"),
+        ("malformed", "provider_failed"),
+        ("other-form", "provider_failed"),
+        ("cut-first", "provider_failed"),
+        ("hang", "target_timeout"),
+    ],
+)
+def test_a_provider_that_fails_is_stood_in_for(cloud: Cloud, model: str, code: str) -> None:
+    cloud.route("chain", [{"provider": "up", "model": model}, {"model": "m"}])
+    for stream in (False, True):
+        answer = cloud.ask(stream=stream)
+        assert answer.status_code == 200
+        assert answer.headers["x-mlx-backend"] == "recorder"
+        assert answer.headers["x-mlx-fallback-reason"] == code
+
+
+@pytest.mark.parametrize(
+    ("model", "status", "code"),
+    [("busy", 503, "provider_busy"), ("broken", 502, "provider_failed"), ("hang", 504, "target_timeout")],
+)
+def test_a_provider_that_fails_alone_says_so(cloud: Cloud, model: str, status: int, code: str) -> None:
+    cloud.lead(model)
+    failed = cloud.ask()
+    assert (failed.status_code, failed.json()["error"]["code"]) == (status, code)
+    assert cloud.upstream.base_url not in failed.text
+    if model == "busy":
+        assert failed.headers["retry-after"] == "30"
+
+
+@pytest.mark.parametrize("model", ["cut", "silent"])
+def test_a_stream_that_breaks_in_the_middle_ends_with_an_error(cloud: Cloud, model: str) -> None:
+    cloud.route("chain", [{"provider": "up", "model": model}, {"model": "m"}])
+    streamed = cloud.ask(stream=True)
+    assert TEXT[0] in streamed.text
+    last = json.loads(streamed.text.strip().splitlines()[-1].removeprefix("data: "))
+    assert last["error"]["code"] in ("provider_failed", "target_timeout")
+    assert cloud.ask().status_code in (502, 504)
+
+
+def test_a_stream_in_small_pieces_is_whole(cloud: Cloud) -> None:
+    cloud.lead("drip")
+    assert text_of(cloud.ask()) == CLOUD_TEXT
+
+
+def test_a_provider_is_asked_again_before_its_first_byte(cloud: Cloud) -> None:
+    cloud.client.patch("/admin/providers/up", json={"max_retries": 2})
+    cloud.lead("flaky")
+    cloud.upstream.num_failures_first = 2
+    before = cloud.upstream.num_asked
+    assert text_of(cloud.ask()) == CLOUD_TEXT
+    assert cloud.upstream.num_asked == before + 3
+    cloud.upstream.num_failures_first = 3
+    assert cloud.ask().status_code == 502
+    assert cloud.upstream.num_failures_first == 0
+
+
+def test_a_target_that_keeps_failing_is_left_alone(cloud: Cloud) -> None:
+    cloud.route("chain", [{"provider": "up", "model": "broken"}, {"model": "m"}])
+    before = cloud.upstream.num_asked
+    for _ in range(8):
+        assert text_of(cloud.ask()) == LOCAL_TEXT
+    assert cloud.upstream.num_asked == before + 5
+    explained = cloud.client.post("/admin/routes/test", json={"model": "gpt"}).json()
+    assert [target["breaker"] for target in explained["targets"]] == ["open", "closed"]
+    cloud.lead("broken")
+    alone = cloud.client.post("/admin/routes/test", json={"model": "gpt"}).json()
+    assert alone["route"] == "chain"
+
+
+def test_a_client_that_goes_ends_the_provider_s_stream(cloud: Cloud) -> None:
+    cloud.lead("slow")
+    before = cloud.upstream.num_left
+    body = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with cloud.client.stream("POST", "/v1/chat/completions", json=body) as streamed:
+        next(streamed.iter_raw())
+    deadline_s = time.monotonic() + 5
+    while cloud.upstream.num_left == before and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert cloud.upstream.num_left == before + 1
+
+
+def test_private_means_private(cloud: Cloud) -> None:
+    cloud.route("spill", [{"provider": "up", "model": "ok"}, {"model": "m"}])
+    cloud.route("cloud", [{"provider": "up", "model": "ok"}], "only-cloud")
+    assert text_of(cloud.ask()) == CLOUD_TEXT
+    before = cloud.upstream.num_asked
+    assert text_of(cloud.ask(headers={"x-backend": "local"})) == LOCAL_TEXT
+    refused = cloud.ask("only-cloud", headers={"x-backend": "local"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_permitted")
+    cloud.client.patch("/admin/settings", json={"use_cloud": False})
+    assert text_of(cloud.ask()) == LOCAL_TEXT
+    assert cloud.ask("only-cloud").status_code == 403
+    assert cloud.upstream.num_asked == before
+    cloud.client.patch("/admin/settings", json={"use_cloud": None})
+    assert text_of(cloud.ask()) == CLOUD_TEXT
+
+
+def test_each_request_is_accounted_for_once(scripted_cloud: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mlx_manager.requests")
+    cloud = scripted_cloud({"m": (WorkerDied("dead"),)})
+    cloud.route("spill", LOCAL_THEN_CLOUD)
+    for _ in range(3):
+        assert cloud.ask().status_code == 200
+    lines: list[dict[str, Any]] = [
+        json.loads(record.getMessage()) for record in caplog.records if record.name == "mlx_manager.requests"
+    ]
+    assert len(lines) == 3
+    for line in lines:
+        assert (line["target"], line["num_attempts"], line["fallback_reason"]) == ("up", 2, "worker_died")
+        assert (line["num_prompt_tokens"], line["num_cached_tokens"], line["num_completion_tokens"]) == (11, 4, 5)
+
+
+def test_what_answers_cost_is_held_to_a_budget(cloud: Cloud) -> None:
+    # an answer takes 11 tokens, 4 of them cached, and 5
+    price = {"input_usd": 10_000.0, "output_usd": 20_000.0, "cached_input_usd": 2_500.0}
+    cloud.client.patch("/admin/providers/up", json={"prices": {"ok": price}})
+    cloud.route("spill", [{"provider": "up", "model": "ok"}, {"model": "m"}])
+    cost_usd = (7 * 10_000 + 4 * 2_500 + 5 * 20_000) / 1_000_000
+    cloud.client.patch("/admin/settings", json={"cloud_budget": cost_usd * 2})
+    first = cloud.ask()
+    assert first.headers["x-mlx-backend"] == "up"
+    assert "x-mlx-budget-used" not in first.headers
+    assert cloud.ask().headers["x-mlx-backend"] == "up"
+    assert cloud.ask().headers["x-mlx-backend"] == "recorder"
+    cloud.client.patch("/admin/settings", json={"cloud_budget": cost_usd * 2.4})
+    warned = cloud.ask()
+    assert (warned.headers["x-mlx-backend"], warned.headers["x-mlx-budget-used"]) == ("up", "83%")
+    cloud.lead("ok")
+    cloud.client.delete("/admin/routes/spill")
+    spent = cloud.ask()
+    assert (spent.status_code, spent.json()["error"]["code"]) == (429, "budget_spent")
