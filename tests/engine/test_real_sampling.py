@@ -91,3 +91,29 @@ def test_penalties_and_bias_change_the_answer_as_they_say(starter: Starter) -> N
     (tokens,) = drive(starter).run(sampled(starter, "digits", once, 30))["digits"]
     assert len(set(tokens)) == len(tokens)
     assert drive(starter).run(sampled(starter, "digits", GREEDY, NUM_TOKENS))["digits"] == [plain]
+
+
+@pytest.mark.parametrize("lookahead", Lookahead)
+def test_forced_tokens_come_at_their_place_and_nobody_else_is_touched(starter: Starter, lookahead: Lookahead) -> None:
+    """Forced after the second token; taken back after the fourth, when one of them may be on its way."""
+    forced = (1000, 1001, 1002, 1003)
+    ours = drive(starter, lookahead=lookahead)
+    request = sampled(starter, "prose", SAMPLED["prose"], NUM_TOKENS, key="forced")
+    ours.add(request, *(starter.ask(name, ANSWER) for name in ("chat", "chinese")))
+    chosen = ours.chosen["forced"][0]
+    while ours.engine.has_work:
+        num_before = len(chosen)
+        ours.step()
+        if len(chosen) > num_before:
+            if len(chosen) == 2:
+                ours.engine.force("forced", 0, forced)
+            elif len(chosen) == 4:
+                ours.engine.unforce("forced", 0)
+    tokens = [token.token_id for token in chosen]
+    alone = drive(starter).run(request)["forced"][0]
+    assert tokens[:3] == list(alone[:3])
+    assert tokens[3:5] == list(forced[:2])
+    assert len(tokens) == NUM_TOKENS
+    assert not set(tokens[5:]) & set(forced)
+    for name in ("chat", "chinese"):
+        assert ours.tokens()[name] == [starter.answers[name][:ANSWER]]
