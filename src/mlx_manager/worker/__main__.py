@@ -87,7 +87,8 @@ class WorkerMain:
         serving.publish = self._channel.send
         while not self._is_told_to_stop:
             # Waits only when there is nothing to do; otherwise takes what has arrived and goes on.
-            num_aborts = self._take_in(serving, None if not serving.has_work else 0.0)
+            is_waiting = not serving.has_work and not self._is_told_to_trim
+            num_aborts = self._take_in(serving, None if is_waiting else 0.0)
             if self._is_told_to_stop:
                 return
             if serving.has_work:
