@@ -12,7 +12,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz lock clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz lock wheel-check clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -90,6 +90,17 @@ lock:
 	@command -v uv >/dev/null || { echo "make lock needs uv: https://docs.astral.sh/uv/"; exit 1; }
 	$(LOCK) pyproject.toml --group pyproject.toml:build -o requirements.lock
 	$(LOCK) pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+
+# A wheel, installed with the locked dependencies into an environment that has nothing else, and asked to serve.
+wheel-check: install
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(BIN)/python -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements.lock
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps build/wheel/*.whl
+	cd build/wheel && env -u PYTHONPATH venv/bin/mlx-manager --version
+	cd build/wheel && env -u PYTHONPATH venv/bin/mlx-manager doctor --home build/wheel/home; test $$? -le 1
+	cd build/wheel && env -u PYTHONPATH venv/bin/python -P -m mlx_manager.worker --probe
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

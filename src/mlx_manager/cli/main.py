@@ -26,6 +26,7 @@ from mlx_manager.cli.rm import rm
 from mlx_manager.cli.search import search
 from mlx_manager.cli.secrets import secrets_commands
 from mlx_manager.cli.serve import serve
+from mlx_manager.cli.service import service_commands
 from mlx_manager.cli.show import show
 from mlx_manager.cli.unload import unload
 from mlx_manager.cli.user import user_commands
@@ -37,7 +38,7 @@ app = typer.Typer(
     name="mlx-manager",
     help="One local inference server for every MLX model on this machine.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -55,6 +56,7 @@ app.command(context_settings=AGENT_ARGUMENTS)(launch)
 app.command()(fit)
 app.command()(doctor)
 app.command()(bench)
+app.add_typer(service_commands)
 app.add_typer(user_commands)
 app.add_typer(key_commands)
 app.add_typer(secrets_commands)
