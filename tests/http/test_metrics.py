@@ -10,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from mlx_manager.backends.scripted import Pause, script_of
 from mlx_manager.errors import WorkerDied
 from mlx_manager.ipc import EngineStats
+from mlx_manager.ir import RequestRecord
+from mlx_manager.observability.metrics import Metrics
 from mlx_manager.pool import ModelState
 from tests.http.scripted_server import HELLO, Serve, Served, Shelf, shelved
 from tests.http.test_errors import CHAT, COMPLETIONS, complete_body
@@ -55,6 +57,15 @@ def test_requests_are_counted_with_their_times_and_tokens(serve: Serve) -> None:
         assert 4 * 0.05 < total(samples, f"mlx_manager_{name}_sum", model="m") < 8
         assert total(samples, f"mlx_manager_{name}_bucket", model="m", le="0.05") == 0
     assert total(samples, "mlx_manager_inter_token_seconds_count", model="m") == 4
+
+
+def test_what_answers_cost_is_summed() -> None:
+    metrics = Metrics("1", lambda: [], lambda: None)
+    for cost_usd in (0.25, 0.5, None):
+        metrics.count(
+            RequestRecord(request_id="r", answer_id="a", model="big", target="cloud", status=200, cost_usd=cost_usd)
+        )
+    assert b'mlx_manager_cost_usd_total{backend="cloud",model="big"} 0.75' in metrics.render()
 
 
 def test_errors_are_counted_by_code(serve: Serve) -> None:

@@ -49,6 +49,12 @@ class Metrics:
             ("reason", "backend"),
             registry=registry,
         )
+        self._cost = Counter(
+            "mlx_manager_cost_usd",
+            "What providers charge for answers, where the price is known.",
+            ("model", "backend"),
+            registry=registry,
+        )
         self._prefix = Counter(
             "mlx_manager_prefix_lookups",
             "Prompts looked up in the prefix cache, by why no more of them was found.",
@@ -72,6 +78,8 @@ class Metrics:
             self._errors.labels(record.error_code).inc()
         if record.fallback_reason:
             self._fallbacks.labels(record.fallback_reason, record.target or "").inc()
+        if record.cost_usd:
+            self._cost.labels(model, record.target or "").inc(record.cost_usd)
         if record.prefix_reason is not None:
             self._prefix.labels(model, record.prefix_reason.value).inc()
         for kind, num_tokens in (

@@ -132,6 +132,7 @@ def request_spans(trace: RequestTrace, *, with_content: bool) -> list[Span]:
             "error.type": record.error_code,
             "mlx_manager.priority": record.priority,
             "mlx_manager.fallback_reason": record.fallback_reason,
+            "mlx_manager.cost_usd": record.cost_usd,
             "mlx_manager.user": record.user,
             "mlx_manager.key": record.key,
         }
