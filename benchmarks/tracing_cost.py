@@ -1,6 +1,6 @@
 """What tracing costs: processor time per request, in the gateway, with traces kept and without.
 
-`python -m benchmarks.tracing_cost`. A scripted backend answers, so that nothing but the gateway and its tracer computes;
+`python -m benchmarks.tracing_cost`. A scripted backend answers, so that nothing but the gateway and its tracer works;
 all threads count, so that the tracer's own work does. Processor time, not elapsed time: others may use the machine.
 """
 
