@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from mlx_manager.hub import STARTER_NAME, ensure_starter
@@ -52,7 +53,9 @@ def starter_home(starter_gguf: Path) -> Path:
     sources = [file for pattern in _CONVERTER for file in sorted((_ROOT / "src/mlx_manager").glob(pattern))]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in [*sources, starter_gguf])).hexdigest()[:16]
     home = _ROOT / "build" / "test-models" / digest
-    ensure_starter(home, lambda stage, fraction: None)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.with_suffix(".lock")):
+        ensure_starter(home, lambda stage, fraction: None)
     return home
 
 

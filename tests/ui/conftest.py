@@ -25,7 +25,7 @@ EVIL = '<img src=x onerror="window.evil=1"><script>window.evil=1</script>[click]
 CARD = f"---\nlicense: mit\npipeline_tag: text-generation\n---\n# Tiny\n\nAnswers little. {EVIL}\n"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def hub_of_console() -> Iterator[HubServer]:
     """A hub with one small model whose card is hostile."""
     with running_hub() as hub:
@@ -41,7 +41,7 @@ def hub_of_console() -> Iterator[HubServer]:
         yield hub
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def console_server(
     starter_folder: Path, hub_of_console: HubServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ServerProcess]:
@@ -55,14 +55,15 @@ def console_server(
             yield server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium; without it the tests are skipped."""
+    """Chromium; without it the tests are skipped. Not kept for longer: while it is there, an event loop runs in this
+    process, beside which no asynchronous test can."""
     with running_browser() as running:
         yield running
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def session(console_server: ServerProcess) -> str:
     """The cookie of the first account's session, which is an admin's."""
     with console_server.http() as http:
@@ -70,7 +71,7 @@ def session(console_server: ServerProcess) -> str:
         return str(http.cookies[SESSION_COOKIE])
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def admin_client(console_server: ServerProcess, session: str) -> Iterator[httpx.Client]:
     """HTTP with that session."""
     with console_server.http() as http:
