@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +150,19 @@ def _make_engine(url: URL) -> AsyncEngine:
 
 
 def _make_private(url: URL) -> None:
-    """A new file is for this user alone; what SQLite puts beside it takes after it."""
+    """A new file is for this user alone; what SQLite puts beside it takes after it.
+
+    Raises `StorageUnavailable` where its folder is not there: the driver would leave a thread behind that fails later.
+    """
     if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith("file:"):
-        with suppress(OSError):
-            # an error is SQLite's to tell, when it opens the file
+        try:
             os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
+        except FileNotFoundError:
+            name = url.render_as_string(hide_password=True)
+            raise StorageUnavailable(f"The database {name} {_CAUSES['SQLITE_CANTOPEN']}", retry_after_s=5) from None
+        except OSError:
+            # any other error is SQLite's to tell, when it opens the file
+            return
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
@@ -162,14 +170,19 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     # transactions are begun below, and so hold for the whole of what is read and for changes of the schema
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        try:
-            cursor.execute(f"PRAGMA {pragma}")
-        except sqlite3.OperationalError as error:
-            # another process opens it, or the disk is read-only: it stays in the mode it has
-            if pragma != "journal_mode=WAL" or error.sqlite_errorname == "SQLITE_CANTOPEN":
-                raise
-    cursor.close()
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            try:
+                cursor.execute(f"PRAGMA {pragma}")
+            except sqlite3.OperationalError as error:
+                # another process opens it, or the disk is read-only: it stays in the mode it has
+                if pragma != "journal_mode=WAL" or error.sqlite_errorname == "SQLITE_CANTOPEN":
+                    raise
+        cursor.close()
+    except sqlite3.Error:
+        # nobody else closes what was never handed out; its thread would outlive the event loop
+        connection.close()
+        raise
 
 
 def _begin_sqlite(connection: Connection) -> None:
