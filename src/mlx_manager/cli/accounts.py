@@ -14,6 +14,7 @@ from typing import TypeVar
 from mlx_manager.auth import Keys, People
 from mlx_manager.catalog import load_settings
 from mlx_manager.errors import InvalidRequest
+from mlx_manager.gateway import Desk
 from mlx_manager.storage.store import Store
 
 ACTOR = "cli"
@@ -27,6 +28,7 @@ class Accounts:
     store: Store
     people: People
     keys: Keys
+    desk: Desk
 
 
 def with_accounts(flags: Mapping[str, object], work: Callable[[Accounts], Awaitable[_T]]) -> _T:
@@ -52,12 +54,30 @@ def ask_password(prompt: str) -> str:
     return password
 
 
+def ask_secret(prompt: str, variable: str | None = None) -> str:
+    """From the environment, where a variable is named; else from the terminal, unseen, or a line of standard input.
+
+    Raises `InvalidRequest`.
+    """
+    if variable is not None:
+        secret = os.environ.get(variable, "")
+    elif sys.stdin.isatty():
+        secret = getpass.getpass(f"{prompt}: ")
+    else:
+        secret = sys.stdin.readline()
+    secret = secret.strip()
+    if not secret:
+        where = f"The variable {variable} is empty" if variable else "It was not typed, nor is it on standard input"
+        raise InvalidRequest(f"No key. {where}.")
+    return secret
+
+
 @asynccontextmanager
 async def _opened(flags: Mapping[str, object]) -> AsyncIterator[Accounts]:
     settings = load_settings(os.environ, flags)
     settings.home.mkdir(parents=True, exist_ok=True)
     store = await Store.open(settings.database, settings.home)
     try:
-        yield Accounts(store=store, people=People(store), keys=Keys(store))
+        yield Accounts(store=store, people=People(store), keys=Keys(store), desk=Desk(store))
     finally:
         await store.close()

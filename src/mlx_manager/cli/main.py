@@ -20,9 +20,11 @@ from mlx_manager.cli.key import key_commands
 from mlx_manager.cli.launch import AGENT_ARGUMENTS, launch
 from mlx_manager.cli.load import load
 from mlx_manager.cli.models import models
+from mlx_manager.cli.provider import provider_commands
 from mlx_manager.cli.ps import ps
 from mlx_manager.cli.pull import pull
 from mlx_manager.cli.rm import rm
+from mlx_manager.cli.route import route_commands
 from mlx_manager.cli.search import search
 from mlx_manager.cli.secrets import secrets_commands
 from mlx_manager.cli.serve import serve
@@ -59,6 +61,8 @@ app.command()(bench)
 app.add_typer(service_commands)
 app.add_typer(user_commands)
 app.add_typer(key_commands)
+app.add_typer(provider_commands)
+app.add_typer(route_commands)
 app.add_typer(secrets_commands)
 
 

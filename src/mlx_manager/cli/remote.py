@@ -7,6 +7,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 from mlx_manager.catalog import Settings
@@ -40,13 +41,17 @@ class RemoteServer:
         """Load or unload a model; how it stands then."""
         return self.ask("POST", f"/admin/models/{urllib.parse.quote(name)}/{action}")
 
-    def ask(self, method: str, path: str) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         """The JSON object that the server answers."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        request = urllib.request.Request(f"{self.base}{path}", method=method, headers=headers)
+        sent = None
+        if body is not None:
+            sent = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"{self.base}{path}", sent, headers, method=method)
         try:
             with self._opener.open(request, timeout=_PATIENCE_S) as answer:
-                body = json.load(answer)
+                answered = json.load(answer)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from None
         except (OSError, ValueError):
@@ -54,9 +59,9 @@ class RemoteServer:
                 f"No MLX Manager answers on {self.base}. Start one with mlx-manager serve, or say where it is with "
                 "--host and --port."
             ) from None
-        if not isinstance(body, dict):
+        if not isinstance(answered, dict):
             raise Unavailable(f"What answers on {self.base} is no MLX Manager.")
-        return body
+        return answered
 
 
 def _refusal(error: urllib.error.HTTPError) -> MlxManagerError:

@@ -25,6 +25,7 @@ from mlx_manager.storage import routes as stored_routes
 from mlx_manager.storage.store import Change, Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+_HERE = "local"
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _NOT_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept")
 
@@ -57,6 +58,8 @@ class Desk:
 
     async def add_provider(self, provider: Provider, secret: ProviderSecret, *, actor: str) -> Provider:
         """Raises `InvalidRequest` and `Conflict`."""
+        if provider.name == _HERE:
+            raise InvalidRequest(f"{_HERE!r} is this machine: choose another name.", param="name")
         provider = await _checked_provider(provider, secret)
         async with self._store.changing(_change(actor, "provider.create", provider)) as session:
             return await stored_providers.insert(session, provider, self._seal(secret))
@@ -116,6 +119,20 @@ class Desk:
         async with self._store.changing(_change(actor, "route.change", route)) as session:
             await stored_routes.change(session, route)
         return route
+
+    async def move_route(self, name: str, place: int, *, actor: str) -> list[Route]:
+        """Put a route at a place in the order, counted from 1; all of them as they are then. Raises `NotFound`."""
+        moved = self.route(name)
+        order = [route for route in self._store.current.routes if route.name != name]
+        order.insert(place - 1, moved)
+        placed = [msgspec.structs.replace(route, position=10 * number) for number, route in enumerate(order, 1)]
+        detail = {"order": [route.name for route in placed]}
+        async with self._store.changing(
+            Change(actor=actor, action="route.move", subject=name, detail=detail)
+        ) as session:
+            for route in placed:
+                await stored_routes.change(session, route)
+        return placed
 
     async def remove_route(self, name: str, *, actor: str) -> None:
         """Raises `NotFound`."""
