@@ -14,7 +14,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
+from mlx_manager.ir import RequestRecord
 from mlx_manager.storage import migrations, tables
+from mlx_manager.storage.audit import AuditLog, AuditQuery
 from mlx_manager.storage.database import Database, parse_database_url
 from mlx_manager.storage.store import Store
 from tests.storage.test_database import reset
@@ -39,9 +41,33 @@ ROWS: dict[str, tuple[str, ...]] = {
     "0001": _FIRST,
     "0002": (
         *_FIRST,
-        "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.5, 'r', 200, '{}')",
+        """INSERT INTO requests (arrived_unix_s, request_id, status, target, record) VALUES (1.5, 'r', 200, 'cloud', '{
+        "request_id": "r", "status": 200, "path": "/v1/messages", "key_id": 1, "target": "cloud", "cost_usd": 0.25,
+        "user_agent": null, "fallback_reason": "worker_died", "num_prompt_tokens": 7, "num_agreed_tokens": 3}')""",
+        "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.0, 'refused', 401, '{}')",
+    ),
+    "0003": (
+        *_FIRST,
+        "INSERT INTO requests (arrived_unix_s, request_id, status, path, key_id, target, cost_usd, fallback_reason, "
+        "num_prompt_tokens, record) VALUES (1.5, 'r', 200, '/v1/messages', 1, 'cloud', 0.25, 'worker_died', 7, "
+        """'{"num_agreed_tokens": 3}')""",
+        "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.0, 'refused', 401, '{}')",
     ),
 }
+
+
+COSTLY = RequestRecord(
+    request_id="r",
+    arrived_unix_s=1.5,
+    status=200,
+    path="/v1/messages",
+    key_id=1,
+    target="cloud",
+    cost_usd=0.25,
+    fallback_reason="worker_died",
+    num_prompt_tokens=7,
+    num_agreed_tokens=3,
+)
 
 
 async def on_connection(url: str | None, home: Path, work: Callable[[Connection], object]) -> object:
@@ -73,6 +99,9 @@ async def test_rows_of_every_revision_are_read_by_the_newest(
     await on_connection(database_url, tmp_path, upgrade_to(revision))
     store = await Store.open(database_url, tmp_path)
     changes = await store.changes()
+    audit = AuditLog(store.database, max_rows=100, max_age_s=100.0)
+    costly = await audit.find(AuditQuery(key_id=1, is_fallback=True), limit=9)
+    assert len(await audit.find(AuditQuery(), limit=9)) == (2 if revision > "0001" else 0)
     await store.close()
     current = store.current
     assert [user.name for user in current.users] == ["ada"]
@@ -80,6 +109,8 @@ async def test_rows_of_every_revision_are_read_by_the_newest(
     assert [provider.base_url for provider in current.providers] == ["https://api.example/v1"]
     assert current.routes[0].targets[0].provider == "cloud"
     assert [row.subject for row in changes] == ["ada"]
+    if revision > "0001":
+        assert [row.record for row in costly] == [COSTLY]
 
 
 def test_every_revision_has_rows_to_be_read() -> None:

@@ -8,6 +8,7 @@ import secrets
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from mlx_manager.api.dialect import speaks_anthropic
 from mlx_manager.ir import Origin
 
 _MAX_LENGTH = 200
@@ -23,6 +24,7 @@ def origin_of(scope: Scope, request_id: str) -> Origin:
     return Origin(
         request_id=request_id,
         path=_printable(str(scope["path"])) or "",
+        dialect=_dialect_of(scope),
         client_address=client[0] if client else None,
         user_agent=_printable(headers.get("user-agent", "")),
         trace_id=trace_id,
@@ -33,6 +35,12 @@ def origin_of(scope: Scope, request_id: str) -> Origin:
 def is_accountable(scope: Scope) -> bool:
     """Whether an HTTP request asks for work, so that it is accounted for even when nobody takes it up."""
     return scope["method"] == "POST" and str(scope["path"]).startswith("/v1/")
+
+
+def _dialect_of(scope: Scope) -> str | None:
+    if not str(scope["path"]).startswith("/v1/"):
+        return None
+    return "anthropic" if speaks_anthropic(scope) else "openai"
 
 
 def _trace_of(traceparent: str) -> tuple[str, str | None]:

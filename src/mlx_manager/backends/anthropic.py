@@ -33,6 +33,7 @@ class AnthropicBackend:
     def __init__(self, provider: Provider, secret: ProviderSecret) -> None:
         self.name = provider.name
         self.timeouts = provider.timeouts
+        self.kind = provider.kind
         self._provider = provider
         key = {"x-api-key": secret.key} if secret.key else {}
         self._upstream = Upstream(provider, {"anthropic-version": _VERSION} | key | secret.headers)

@@ -34,6 +34,7 @@ class OpenAIBackend:
     def __init__(self, provider: Provider, secret: ProviderSecret) -> None:
         self.name = provider.name
         self.timeouts = provider.timeouts
+        self.kind = provider.kind
         self._provider = provider
         key = {"authorization": f"Bearer {secret.key}"} if secret.key else {}
         self._upstream = Upstream(provider, key | secret.headers)
@@ -52,7 +53,7 @@ class OpenAIBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says."""
-        is_extended = self._provider.kind is ProviderKind.COMPATIBLE
+        is_extended = self.kind is ProviderKind.COMPATIBLE
         path, body = render_request(request, is_extended=is_extended, provider=self.name)
         decoder = ChunkDecoder(num_choices=request.num_choices, num_prompt_tokens=estimate_tokens(request.prompt))
         async with aclosing(self._upstream.stream(path, body)) as messages:

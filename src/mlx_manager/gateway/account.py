@@ -41,6 +41,10 @@ class Attempts:
     def __init__(self) -> None:
         self.target: str | None = None
         """The last one."""
+        self.target_kind: str | None = None
+        self.target_model: str | None = None
+        self.route: str | None = None
+        """The route by which they were found; written before the first."""
         self.fallback_reason: str | None = None
         self.cost_usd: float | None = None
         """What the answer cost, where a provider gave it and its price is known."""
@@ -52,9 +56,9 @@ class Attempts:
         """Backends that were asked."""
         return len(self._given_up) + (self.target is not None)
 
-    def begin(self, target: str) -> None:
-        """`target` is asked now."""
-        self.target = target
+    def begin(self, target: str, kind: str, model: str) -> None:
+        """`target` is asked for `model` now."""
+        self.target, self.target_kind, self.target_model = target, kind, model
         self._started_s = time.monotonic()
 
     def give_up(self, error: MlxManagerError) -> None:
@@ -62,7 +66,19 @@ class Attempts:
         self.fallback_reason = self.fallback_reason or error.code
         assert self.target is not None
         self._given_up.append(Attempt(self.target, self._started_s, time.monotonic(), error.code))
-        self.target = None
+        self.target = self.target_kind = self.target_model = None
+
+    def fields(self) -> dict[str, Any]:
+        """What a record says about them."""
+        return {
+            "target": self.target,
+            "target_kind": self.target_kind,
+            "target_model": self.target_model,
+            "route": self.route,
+            "num_attempts": self.num_attempts,
+            "fallback_reason": self.fallback_reason,
+            "cost_usd": self.cost_usd,
+        }
 
     def ended(self, ended_s: float, error_code: str | None) -> tuple[Attempt, ...]:
         """All of them; the last one ended with the request."""
@@ -132,10 +148,7 @@ class Stopwatch:
             **origin_fields(self._origin),
             arrived_unix_s=self._arrived_unix_s,
             model=self._request.model,
-            target=self.attempts.target,
-            num_attempts=self.attempts.num_attempts,
-            fallback_reason=self.attempts.fallback_reason,
-            cost_usd=self.attempts.cost_usd,
+            **self.attempts.fields(),
             status=status,
             error_code=code,
             priority=self._request.priority.value,
@@ -180,6 +193,7 @@ def origin_fields(origin: Origin) -> dict[str, Any]:
     return {
         "trace_id": origin.trace_id,
         "path": origin.path,
+        "dialect": origin.dialect,
         "user": origin.user,
         "key": origin.key,
         "key_id": origin.key_id,

@@ -27,7 +27,7 @@ from mlx_manager.gateway.asker import BACKEND_NOTE, FALLBACK_NOTE, Asker
 from mlx_manager.gateway.breaker import Breakers
 from mlx_manager.gateway.queues import Queues
 from mlx_manager.gateway.router import Plan, Target
-from mlx_manager.ir import Event, Finished, GenerationRequest, PromptReady
+from mlx_manager.ir import Event, Finished, GenerationRequest, PromptReady, Usage, Vectors
 
 _Reply = TypeVar("_Reply")
 
@@ -74,6 +74,8 @@ class PlanRunner:
                     async with _limit(target, target.timeouts.first_token_s):
                         reply = await call(target)
                     watch.succeed()
+                    if isinstance(reply, Vectors) and target.remote is not None:
+                        self.attempts.cost_usd = target.remote.cost_usd(target.model, _usage_of(reply))
                     return reply
                 except MlxManagerError as error:
                     watch.fail(error)
@@ -85,6 +87,7 @@ class PlanRunner:
     def _in_turn(self) -> Iterator[tuple[Target, bool]]:
         """The targets that may be asked. Raises `ProviderBusy` where the last one may not."""
         targets = self.plan.targets
+        self.attempts.route = self.plan.route.name if self.plan.route is not None else None
         if self.plan.skipped_for is not None:
             self._note_reason(self.plan.skipped_for)
         for index, target in enumerate(targets):
@@ -99,7 +102,7 @@ class PlanRunner:
                     raise error
                 self._note_reason(error.code)
                 continue
-            self.attempts.begin(target.backend.name)
+            self.attempts.begin(target.backend.name, target.kind, target.model)
             self.asker.notes[BACKEND_NOTE] = target.backend.name
             yield target, is_last
 
@@ -156,6 +159,10 @@ class PlanRunner:
                     queue_s = None
                     is_first = is_first and isinstance(event, PromptReady)
                     yield event
+
+
+def _usage_of(vectors: Vectors) -> Usage:
+    return Usage(num_prompt_tokens=vectors.num_prompt_tokens, num_cached_tokens=0, num_completion_tokens=0)
 
 
 class _Watch:

@@ -20,12 +20,12 @@ from mlx_manager.catalog import (
 )
 from mlx_manager.errors import Conflict, InvalidRequest, NotFound
 from mlx_manager.gateway.patterns import REST, compile_pattern
+from mlx_manager.gateway.router import HERE
 from mlx_manager.storage import providers as stored_providers
 from mlx_manager.storage import routes as stored_routes
 from mlx_manager.storage.store import Change, Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-_HERE = "local"
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _NOT_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept")
 
@@ -58,8 +58,8 @@ class Desk:
 
     async def add_provider(self, provider: Provider, secret: ProviderSecret, *, actor: str) -> Provider:
         """Raises `InvalidRequest` and `Conflict`."""
-        if provider.name == _HERE:
-            raise InvalidRequest(f"{_HERE!r} is this machine: choose another name.", param="name")
+        if provider.name == HERE:
+            raise InvalidRequest(f"{HERE!r} is this machine: choose another name.", param="name")
         provider = await _checked_provider(provider, secret)
         async with self._store.changing(_change(actor, "provider.create", provider)) as session:
             return await stored_providers.insert(session, provider, self._seal(secret))

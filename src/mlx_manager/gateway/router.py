@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_manager.backends import Backend
-from mlx_manager.catalog import Route, RouteTarget, Timeouts
+from mlx_manager.catalog import ProviderKind, Route, RouteTarget, Timeouts
 from mlx_manager.errors import MlxManagerError, ModelNotFound, NotPermitted, Unavailable
 from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.patterns import REST, compile_pattern
@@ -17,12 +17,14 @@ from mlx_manager.gateway.traits import Traits
 from mlx_manager.ir import Caller, Usage
 
 QUEUE_WAIT = "queue_wait"
+HERE = "local"
 
 
 class RemoteBackend(Backend, Protocol):
     """A backend that is somebody else's: it takes its time in phases, and money."""
 
     timeouts: Timeouts
+    kind: ProviderKind
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """What an answer cost; None where nobody knows the price."""
@@ -38,6 +40,11 @@ class Target:
     timeouts: Timeouts
     remote: RemoteBackend | None = None
     """The same backend, where it is somebody else's."""
+
+    @property
+    def kind(self) -> str:
+        """What answers: local, or the kind of the provider."""
+        return HERE if self.remote is None else self.remote.kind.value
 
     @property
     def label(self) -> str:

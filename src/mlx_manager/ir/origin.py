@@ -14,6 +14,8 @@ class Origin:
 
     request_id: str = ""
     path: str = ""
+    dialect: str | None = None
+    """openai or anthropic; None outside of /v1."""
     client_address: str | None = None
     user_agent: str | None = None
     arrived_unix_s: float = field(default_factory=time.time)

@@ -18,6 +18,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str = ""
     path: str = ""
     """Of the URL, without query."""
+    dialect: str | None = None
+    """openai or anthropic; None where it did not come over /v1."""
     user: str | None = None
     key: str | None = None
     """The name of the API key."""
@@ -28,6 +30,12 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """As the client named it; None where the request could not be read."""
     target: str | None = None
     """The backend that answered, or failed last."""
+    target_kind: str | None = None
+    """local, or the kind of the provider that it is."""
+    target_model: str | None = None
+    """The model that was asked of it."""
+    route: str | None = None
+    """The route that led there; None where none matched."""
     num_attempts: int = 0
     """Backends that were asked."""
     fallback_reason: str | None = None

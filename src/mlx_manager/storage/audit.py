@@ -45,10 +45,21 @@ class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     user: str | None = None
     key: str | None = None
+    key_id: int | None = None
+    client_address: str | None = None
+    path: str | None = None
+    dialect: str | None = None
     target: str | None = None
+    target_kind: str | None = None
+    target_model: str | None = None
+    route: str | None = None
+    fallback_reason: str | None = None
     status: int | None = None
+    error_code: str | None = None
     request_id: str | None = None
     is_failed: bool | None = None
+    is_fallback: bool | None = None
+    """Whether another backend than the first was asked."""
     since_unix_s: float | None = None
     until_unix_s: float | None = None
 
@@ -110,7 +121,7 @@ class AuditLog:
         wanted = select(RequestRow).where(*conditions).order_by(col(RequestRow.id).desc()).limit(limit)
         async with self._database.reading() as session:
             rows = (await session.exec(wanted)).all()
-        return [AuditedRequest(id=row.id or 0, record=msgspec.convert(row.record, RequestRecord)) for row in rows]
+        return [AuditedRequest(id=row.id or 0, record=_record_of(row)) for row in rows]
 
     async def all(self, query: AuditQuery) -> AsyncGenerator[AuditedRequest, None]:
         """Every row that matches, the last first, read page by page."""
@@ -174,22 +185,28 @@ class AuditLog:
             await asyncio.wait_for(self._wake.wait(), seconds)
 
 
+_COLUMNS = tuple(name for name in RequestRecord.__struct_fields__ if name in RequestRow.model_fields)
+_SAME = tuple(name for name in AuditQuery.__struct_fields__ if name in _COLUMNS)
+
+
 def _values(record: RequestRecord) -> dict[str, Any]:
-    return {
-        "arrived_unix_s": record.arrived_unix_s,
-        "request_id": record.request_id,
-        "user": record.user,
-        "key": record.key,
-        "model": record.model,
-        "target": record.target,
-        "status": record.status,
-        "record": msgspec.to_builtins(record),
-    }
+    values = msgspec.to_builtins(record)
+    columns = {name: values.pop(name) for name in _COLUMNS}
+    return columns | {"record": {name: value for name, value in values.items() if value is not None}}
+
+
+def _record_of(row: RequestRow) -> RequestRecord:
+    columns = {name: getattr(row, name) for name in _COLUMNS}
+    return msgspec.convert(
+        row.record | {name: value for name, value in columns.items() if value is not None}, RequestRecord
+    )
 
 
 def _conditions(query: AuditQuery) -> list[Any]:
-    same = ("model", "user", "key", "target", "status", "request_id")
-    found = [getattr(RequestRow, name) == getattr(query, name) for name in same if getattr(query, name) is not None]
+    found = [getattr(RequestRow, name) == getattr(query, name) for name in _SAME if getattr(query, name) is not None]
+    if query.is_fallback is not None:
+        reason = col(RequestRow.fallback_reason)
+        found.append(reason.is_not(None) if query.is_fallback else reason.is_(None))
     if query.is_failed is not None:
         found.append(col(RequestRow.status) >= 400 if query.is_failed else col(RequestRow.status) < 400)
     if query.since_unix_s is not None:

@@ -18,6 +18,10 @@ def _time(*, is_optional: bool = False) -> Any:
     return Field(default=None, sa_column=Column(BigInteger, nullable=is_optional))
 
 
+def _text() -> Any:
+    return Field(default=None, sa_column=Column(Text))
+
+
 def _json() -> Any:
     return Field(sa_column=Column(JSON, nullable=False))
 
@@ -139,7 +143,7 @@ class UsageRow(SQLModel, table=True):
 
 
 class RequestRow(SQLModel, table=True):
-    """One request that was accounted for: all of its record, and what is looked for as columns."""
+    """One request that was accounted for: most of its record as columns, the rest of it as JSON."""
 
     __tablename__ = "requests"
     __table_args__ = _NEW_IDS
@@ -147,9 +151,27 @@ class RequestRow(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     arrived_unix_s: float = Field(sa_column=Column(Float, nullable=False, index=True))
     request_id: str = Field(sa_column=Column(Text, nullable=False, index=True))
-    user: str | None = Field(default=None, sa_column=Column(Text))
-    key: str | None = Field(default=None, sa_column=Column(Text))
-    model: str | None = Field(default=None, sa_column=Column(Text))
-    target: str | None = Field(default=None, sa_column=Column(Text))
+    user: str | None = _text()
+    key: str | None = _text()
+    key_id: int | None = Field(default=None, sa_column=Column(Integer, index=True))
+    client_address: str | None = _text()
+    user_agent: str | None = _text()
+    path: str | None = _text()
+    dialect: str | None = _text()
+    model: str | None = Field(default=None, sa_column=Column(Text, index=True))
+    target: str | None = _text()
+    target_kind: str | None = _text()
+    target_model: str | None = _text()
+    route: str | None = _text()
+    fallback_reason: str | None = _text()
     status: int = Field(sa_column=Column(Integer, nullable=False))
+    error_code: str | None = _text()
+    queue_s: float | None = Field(default=None, sa_column=Column(Float))
+    ttft_s: float | None = Field(default=None, sa_column=Column(Float))
+    duration_s: float | None = Field(default=None, sa_column=Column(Float))
+    num_prompt_tokens: int | None = Field(default=None, sa_column=Column(Integer))
+    num_cached_tokens: int | None = Field(default=None, sa_column=Column(Integer))
+    num_completion_tokens: int | None = Field(default=None, sa_column=Column(Integer))
+    num_reasoning_tokens: int | None = Field(default=None, sa_column=Column(Integer))
+    cost_usd: float | None = Field(default=None, sa_column=Column(Float))
     record: dict[str, Any] = _json()
