@@ -1,5 +1,5 @@
-"""The keys of this server, in a file that only its user can read: one encrypts what has to be read again (JWE), one
-signs sessions (JWT). Passwords and API keys are hashed, not encrypted: nobody has to read them again."""
+"""The keys of this server, in a file that only its user can read, or in the system's keychain: one encrypts what has to
+be read again (JWE), one signs sessions (JWT). Passwords and API keys are hashed: nobody has to read them again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import secrets as random
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from joserfc import jwe, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from mlx_manager.errors import StorageUnavailable
+from mlx_manager.storage.keychain import forget_in_keychain, read_keychain, write_keychain
 from mlx_manager.storage.private_files import FOLDER, write_private
 
 KEY_FILE = "master.json"
@@ -36,10 +38,15 @@ class _Keys:
 
 
 class Secrets:
-    """Reads the key file anew whenever it has changed, so that a rotation reaches a running server."""
+    """Reads the key file anew whenever it has changed, so that a rotation reaches a running server.
+
+    Where the keys are in the keychain, the file says so, and is written with every change of them, too.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / KEY_FILE
+        self._account: str | None = None
+        """Of the keychain, where the keys are in it."""
         self._state: tuple[int, int] | None = None
         self._loaded: _Keys | None = None
 
@@ -86,12 +93,31 @@ class Secrets:
 
     def begin_rotation(self) -> None:
         """Use new keys from now on; the old ones can still read. Every session ends."""
-        self._write(_Keys((_new_key(), *self._keys().encryption), _new_key()))
+        keys = self._keys()
+        self._write(_Keys((_new_key(), *keys.encryption), _new_key()), self._account)
 
     def end_rotation(self) -> None:
         """Forget the old keys: everything has been sealed with the new one."""
         keys = self._keys()
-        self._write(_Keys(keys.encryption[:1], keys.signing))
+        self._write(_Keys(keys.encryption[:1], keys.signing), self._account)
+
+    @property
+    def is_in_keychain(self) -> bool:
+        """Whether the system's keychain has the keys, and the file does not."""
+        self._keys()
+        return self._account is not None
+
+    def move_to_keychain(self) -> None:
+        """From the file. Raises `StorageUnavailable`, and then everything is as it was."""
+        keys = self._keys()
+        self._write(keys, self._account or str(self._file.parent.parent.resolve()))
+
+    def move_to_file(self) -> None:
+        """From the keychain. Raises `StorageUnavailable`; the file has the keys before the keychain forgets them."""
+        keys, account = self._keys(), self._account
+        if account is not None:
+            self._write(keys, None)
+            forget_in_keychain(account)
 
     def _keys(self) -> _Keys:
         try:
@@ -100,14 +126,19 @@ class Secrets:
             if self._loaded is None or state != self._state:
                 if stat.S_IMODE(status.st_mode) & 0o077:
                     self._file.chmod(0o600)
-                self._loaded = _parse(self._file.read_bytes())
+                self._account, self._loaded = _read(self._file.read_bytes())
                 self._state = state
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StorageUnavailable(f"The keys in {self._file} cannot be read: {error}. Put the file back.") from None
         return self._loaded
 
-    def _write(self, keys: _Keys) -> None:
-        write_private(self._file, _render(keys))
+    def _write(self, keys: _Keys, account: str | None) -> None:
+        if account is None:
+            write_private(self._file, _render(keys))
+            return
+        # a new file has all processes read the keychain anew
+        write_keychain(account, _render(keys).decode())
+        write_private(self._file, json.dumps({"keychain": account}).encode())
 
 
 def _new_key() -> OctKey:
@@ -120,8 +151,19 @@ def _render(keys: _Keys) -> bytes:
     ).encode()
 
 
-def _parse(content: bytes) -> _Keys:
+def _read(content: bytes) -> tuple[str | None, _Keys]:
+    """The account of the keychain that has the keys, and the keys."""
     stored = json.loads(content)
+    if "keychain" not in stored:
+        return None, _parse(stored)
+    account = str(stored["keychain"])
+    kept = read_keychain(account)
+    if kept is None:
+        raise ValueError(f"they are in the system's keychain, which has none for {account}")
+    return account, _parse(json.loads(kept))
+
+
+def _parse(stored: dict[str, Any]) -> _Keys:
     encryption = tuple(OctKey.import_key(key) for key in stored["encryption"])
     if not encryption:
         raise ValueError("it holds no key for encryption")

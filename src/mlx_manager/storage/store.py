@@ -92,6 +92,14 @@ class Store:
             session.add(ChangeRow(at_unix_s=int(time.time()), **msgspec.structs.asdict(change)))
         await self.refresh()
 
+    async def note(self, change: Change) -> None:
+        """Record what was done and is not configured in the database; where it cannot be, the log has it."""
+        try:
+            async with self.changing(change):
+                pass
+        except StorageUnavailable as error:
+            _logger.warning("Not recorded, %s by %s of %r: %s", change.action, change.actor, change.subject, error)
+
     async def refresh(self) -> None:
         """Read everything anew."""
         async with self.database.reading() as session:
@@ -139,6 +147,16 @@ class Store:
             await providers.reseal(session, sealed)
         self.secrets.end_rotation()
         return len(sealed)
+
+    async def move_secrets(self, *, to_keychain: bool, actor: str) -> None:
+        """Keep the server's own keys in the system's keychain, or in the file again. Raises `StorageUnavailable`."""
+        place = "keychain" if to_keychain else "file"
+        change = Change(actor=actor, action="secrets.move", subject="secrets", detail={"place": place})
+        async with self.changing(change):
+            if to_keychain:
+                self.secrets.move_to_keychain()
+            else:
+                self.secrets.move_to_file()
 
     async def _follow(self) -> None:
         is_lost = False
