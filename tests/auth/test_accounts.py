@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,15 +55,20 @@ def test_others_wait_for_an_admin(opened: Open) -> None:
         assert log_in(bob, "bob").status_code == 403
 
 
-def test_nobody_learns_which_names_there_are(opened: Open) -> None:
+def test_nobody_learns_which_names_there_are(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
     served = opened()
     with served.http() as admin, served.http() as stranger:
         register(admin)
         taken, free = register(stranger, "ada", "another password"), register(stranger, "zoe")
         assert (taken.status_code, taken.json()) == (free.status_code, free.json())
+        # a row for either, so that neither takes longer
+        made = [(row["action"], row["subject"]) for row in admin.get("/admin/changes").json()["changes"]]
+        assert made[:2] == [("user.create", "zoe"), ("user.register", "ada")]
+        caplog.set_level(logging.WARNING, "mlx_manager.auth")
         wrong_password, wrong_name = log_in(stranger, "ada", "wrong"), log_in(stranger, "nobody", "wrong")
         assert (wrong_password.status_code, wrong_password.json()) == (wrong_name.status_code, wrong_name.json())
         assert wrong_password.status_code == 401
+        assert [record.args for record in caplog.records] == [("ada", "127.0.0.1"), ("nobody", "127.0.0.1")]
         assert log_in(admin).status_code == 200
 
 
@@ -185,9 +191,12 @@ def test_changes_are_recorded_without_secrets(peopled: Open, ada: Headers, tmp_p
             ("user:ada", "key.delete"),
             ("user:ada", "key.change"),
             ("user:ada", "key.create"),
+            ("user:bob", "user.login"),
             ("user:ada", "user.create"),
+            ("user:ada", "user.login"),
             ("registration", "user.create"),
         ]
+        assert listed[3]["detail"] == {"address": "127.0.0.1"}
         page = client.get("/admin/changes?limit=1&before=3", headers=ada).json()["changes"]
         assert [row["id"] for row in page] == [2]
     raw = sqlite3.connect(tmp_path / "mlx-manager.db")

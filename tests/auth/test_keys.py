@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from mlx_manager.app import create_app
+from mlx_manager.app.access import is_loopback
 from mlx_manager.catalog.settings import load_settings
 from tests.auth.conftest import Headers, Open, ask, mint, register
 
@@ -87,6 +88,15 @@ def test_beyond_loopback_nothing_is_open(opened: Open, tmp_path: Path) -> None:
         assert ask(client, mint(client, {})).status_code == 200
     token = (tmp_path / "secrets" / "local-token").read_text()
     assert httpx.get(f"{served.base_url}/models", headers={"x-api-key": token}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.0.0.9", True), ("::1", True), ("localhost", True)]
+    + [(host, False) for host in ("0.0.0.0", "::", "192.168.1.2", "127.0.0.1.example.com", "localhost.example")],
+)
+def test_which_addresses_are_this_machine_s_alone(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
 
 
 def test_a_key_is_shown_once(peopled: Open, ada: Headers) -> None:

@@ -134,7 +134,8 @@ def test_a_wrong_provider_names_the_field(cloud: Cloud, change: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    "address", ["10.0.0.1", "127.0.0.1", "192.168.1.1", "fc00::1", "::1", "100.64.0.1", "::ffff:10.0.0.1"]
+    "address",
+    ["10.0.0.1", "127.0.0.1", "192.168.1.1", "fc00::1", "::1", "100.64.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1"],
 )
 def test_private_addresses_need_a_switch(address: str) -> None:
     with pytest.raises(AddressRefused):
@@ -143,11 +144,19 @@ def test_private_addresses_need_a_switch(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "fe80::1%eth0", "0.0.0.0", "224.0.0.1", "::ffff:169.254.169.254"]
+    "address",
+    ["169.254.169.254", "fe80::1%eth0", "0.0.0.0", "224.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"],
 )
 def test_some_addresses_are_never_a_provider_s(address: str) -> None:
     with pytest.raises(AddressRefused):
         check_address(address, "host", allows_private=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822", "::ffff:93.184.216.34"]
+)
+def test_public_addresses_are_a_provider_s(address: str) -> None:
+    check_address(address, "host", allows_private=False)
 
 
 def test_an_address_is_checked_again_when_it_is_connected_to(cloud: Cloud) -> None:

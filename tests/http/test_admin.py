@@ -43,6 +43,12 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def changes(client: httpx.Client) -> list[tuple[str, str, dict[str, Any]]]:
+    """What was done, the last first."""
+    listed = client.get("/admin/changes").json()["changes"]
+    return [(row["action"], row["subject"], row["detail"]) for row in listed]
+
+
 def complete(client: httpx.Client, name: str, prompt: str = "2 0", **more: Any) -> httpx.Response:
     return client.post("/v1/completions", json={"model": name, "prompt": prompt, **more})
 
@@ -62,6 +68,11 @@ def test_models_are_loaded_and_unloaded(client: httpx.Client) -> None:
     assert (ended.status_code, ended.json()["state"]) == (200, "cold")
     last = client.get("/admin/evictions").json()["evictions"][0]
     assert (last["model"], last["reason"], last["freed_bytes"]) == ("org/name", "admin", MODEL_BYTES)
+    assert changes(client)[:3] == [
+        ("model.unload", "org/name", {}),
+        ("model.load", "org/name", {}),
+        ("model.load", "org/name", {}),
+    ]
 
 
 def test_an_alias_answers_under_the_name_that_was_asked_for(client: httpx.Client) -> None:
@@ -74,6 +85,7 @@ def test_an_alias_answers_under_the_name_that_was_asked_for(client: httpx.Client
     assert listed["counter"]["aliases"] == ["gpt-4o"]
     assert listed["counter"]["capabilities"] == ["chat", "completions"]
     assert client.get("/v1/models/gpt-4o").json()["id"] == "gpt-4o"
+    assert changes(client)[0] == ("model.change", "counter", {"aliases": ["gpt-4o"], "kv_budget": "8MiB"})
     late = client.patch("/admin/models/gpt-4o", json={"kv_budget": None, "ttl": 60})
     assert late.json()["after_next_load"] == ["kv_budget"]
     client.patch("/admin/models/counter", json={"aliases": None, "ttl": None})
@@ -120,7 +132,9 @@ def test_a_stream_says_what_it_waits_for(client: httpx.Client) -> None:
 def test_wrong_settings_are_refused_by_name(
     client: httpx.Client, body: object, param: str | None, complaint: str
 ) -> None:
+    before = changes(client)
     refused = client.patch("/admin/models/counter", json=body)
+    assert changes(client) == before
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
     assert complaint in refused.json()["error"]["message"]
 

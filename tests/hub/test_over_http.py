@@ -109,6 +109,8 @@ async def test_a_model_is_found_downloaded_listed_and_deleted(hub: HubServer, tm
         assert (await client.get("/v1/models")).json()["data"] == []
         assert (await client.delete(f"/admin/downloads/{id_}")).status_code == 204
         assert (await client.get("/admin/downloads")).json() == {"downloads": []}
+        done = (await client.get("/admin/changes")).json()["changes"]
+        assert ("model.download", "org/tiny") in [(row["action"], row["subject"]) for row in done]
 
 
 async def test_what_is_on_the_disk_is_shown_without_the_hub(hub: HubServer, tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.state import HttpOptionsDep, ModelsDep, PoolDep
-from mlx_manager.api.who import admit_admin
+from mlx_manager.api.who import Access, AccessDep, AdminDep, admit_admin
 from mlx_manager.catalog import MODEL_SETTINGS, ModelKind, model_setting
 from mlx_manager.errors import ErrorInfo, InvalidRequest, ModelNotFound
 from mlx_manager.ipc import EngineStats
-from mlx_manager.pool import Eviction, ModelState, ModelStatus, PoolStats
+from mlx_manager.ir import Caller
+from mlx_manager.pool import Eviction, ModelPool, ModelState, ModelStatus, PoolStats
+from mlx_manager.storage.store import Change
 
 router = APIRouter(prefix="/admin", tags=["pool"], dependencies=[Depends(admit_admin)])
 
@@ -92,33 +94,39 @@ async def list_models(models: ModelsDep) -> Response:
 
 
 @router.post("/models/{name:path}/load")
-async def load_model(name: str, pool: PoolDep) -> Response:
+async def load_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDep) -> Response:
     """Begin to load a model; its state tells when it is there."""
     status = pool.begin_load(name)
+    await access.store.note(Change(actor=admin.label, action="model.load", subject=name))
     return _answer(_render(status, pool.default_model), 200 if status.state is ModelState.READY else 202)
 
 
 @router.post("/models/{name:path}/unload")
-async def unload_model(name: str, pool: PoolDep) -> Response:
+async def unload_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDep) -> Response:
     """Unload a model: at once, or once its requests are answered, at the latest after the drain timeout."""
     status = await pool.unload(name)
+    await access.store.note(Change(actor=admin.label, action="model.unload", subject=name))
     return _answer(_render(status, pool.default_model), 202 if status.state is ModelState.DRAINING else 200)
 
 
 @router.post("/models/{name:path}/pin")
-async def pin_model(name: str, pool: PoolDep) -> Response:
+async def pin_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDep) -> Response:
     """Keep a model in memory once it is there, whatever else needs room."""
-    return _answer(_render(pool.change(name, {"pinned": True}), pool.default_model))
+    status = await _change(pool, access, admin, name, {"pinned": True})
+    return _answer(_render(status, pool.default_model))
 
 
 @router.post("/models/{name:path}/unpin")
-async def unpin_model(name: str, pool: PoolDep) -> Response:
+async def unpin_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDep) -> Response:
     """Let a model go when others need room."""
-    return _answer(_render(pool.change(name, {"pinned": False}), pool.default_model))
+    status = await _change(pool, access, admin, name, {"pinned": False})
+    return _answer(_render(status, pool.default_model))
 
 
 @router.patch("/models/{name:path}")
-async def change_model(request: Request, name: str, pool: PoolDep, http: HttpOptionsDep) -> Response:
+async def change_model(
+    request: Request, name: str, *, pool: PoolDep, http: HttpOptionsDep, access: AccessDep, admin: AdminDep
+) -> Response:
     """Change settings of one model, by name; null goes back to what config.toml says."""
     body = await read_json_body(request, http.max_body_bytes)
     try:
@@ -127,7 +135,7 @@ async def change_model(request: Request, name: str, pool: PoolDep, http: HttpOpt
         raise InvalidRequest(f"The body is not JSON: {error}.") from None
     if not isinstance(values, dict):
         raise InvalidRequest('The body has to be an object of settings: {"pinned": true}.')
-    status = pool.change(name, values)
+    status = await _change(pool, access, admin, name, values)
     is_cold = status.state in (ModelState.COLD, ModelState.FAILED)
     late = () if is_cold else tuple(key for key in values if model_setting(key).needs_load)
     return _answer(Changed(model=_render(status, pool.default_model), after_next_load=late))
@@ -153,6 +161,13 @@ async def show_stats(pool: PoolDep) -> Response:
 async def list_evictions(pool: PoolDep) -> Response:
     """What was unloaded or trimmed lately, and why."""
     return _answer(Evictions(evictions=pool.evictions()))
+
+
+async def _change(pool: ModelPool, access: Access, admin: Caller, name: str, values: dict[str, Any]) -> ModelStatus:
+    """Change settings and record it, or neither."""
+    change = Change(actor=admin.label, action="model.change", subject=name, detail=values)
+    async with access.store.changing(change):
+        return pool.change(name, values)
 
 
 def _render(status: ModelStatus, default_model: str | None) -> AdminModel:

@@ -69,7 +69,7 @@ async def register(request: Request, access: AccessDep, http: HttpOptionsDep, _:
         await _check_first(request, access)
     user = await access.people.register(body.name, body.password, address=address_of(request))
     if user is not None and user.is_admin:
-        login = await access.people.open_session(user)
+        login = await access.people.open_session(user, address=address_of(request))
         made = Registered(state="active", message="This account is the admin's.", user=render_user(user))
         return _logged_in(request, login, _answer(made, 201))
     return _answer(Registered(state="pending", message="The account can be used once an admin has approved it."), 202)

@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.state import HttpOptionsDep, HubDep, ModelsDep
-from mlx_manager.api.who import admit_admin
+from mlx_manager.api.who import AccessDep, AdminDep, admit_admin
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub.download import DownloadRequest, DownloadStatus
 from mlx_manager.hub.search import SearchQuery, Sort
 from mlx_manager.pool import refuse_loaded
+from mlx_manager.storage.store import Change
 
 router = APIRouter(prefix="/admin", tags=["hub"], dependencies=[Depends(admit_admin)])
 
@@ -68,10 +69,11 @@ async def show_model(model_id: str, hub: HubDep, revision: str | None = None) ->
 
 
 @router.delete("/hub/models/{model_id:path}")
-async def delete_model(model_id: str, hub: HubDep, models: ModelsDep) -> Response:
+async def delete_model(model_id: str, hub: HubDep, models: ModelsDep, access: AccessDep, admin: AdminDep) -> Response:
     """Delete a model from home or from the cache of the hub, unless it is loaded."""
     refuse_loaded(models, model_id, "deleted")
     found = await hub.delete(model_id)
+    await access.store.note(Change(actor=admin.label, action="model.delete", subject=model_id))
     return _answer(Deleted(id=model_id, freed_bytes=found.size_bytes))
 
 
@@ -82,14 +84,18 @@ async def list_downloads(hub: HubDep) -> Response:
 
 
 @router.post("/downloads")
-async def begin_download(request: Request, hub: HubDep, http: HttpOptionsDep) -> Response:
+async def begin_download(
+    request: Request, hub: HubDep, http: HttpOptionsDep, access: AccessDep, admin: AdminDep
+) -> Response:
     """Download a model; one that was paused or has failed goes on where it was."""
     body = await read_json_body(request, http.max_body_bytes)
     try:
         asked = msgspec.json.decode(body, type=DownloadRequest)
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The body is not a download: {error}. It looks like: {_EXAMPLE}") from None
-    return _answer(hub.downloads.add(asked), 202)
+    status = hub.downloads.add(asked)
+    await access.store.note(Change(actor=admin.label, action="model.download", subject=asked.model))
+    return _answer(status, 202)
 
 
 _EXAMPLE = '{"model": "org/name", "revision": "main", "include": ["*.json"]}; revision and include may be left out.'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,4 +80,8 @@ def check_database(settings: Settings) -> None:
 
 def is_loopback(host: str) -> bool:
     """Whether a server on `host` can be reached from this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # a name, which may lead anywhere
+        return False

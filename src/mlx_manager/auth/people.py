@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
@@ -19,6 +20,7 @@ from mlx_manager.storage.store import Change, Store
 from mlx_manager.storage.users import StoredSession
 
 SESSION_S = 7 * 24 * 3600
+_logger = logging.getLogger("mlx_manager.auth")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}", re.ASCII)
 _MOST_PER_NAME_AND_ADDRESS, _MOST_PER_NAME, _MOST_PER_ADDRESS = 5, 50, 30
 
@@ -67,6 +69,8 @@ class People:
         account = _new_account(name)
         hashed = await self._passwords.hash(password)
         if any(user.name == account.name for user in self._store.current.users):
+            # a row all the same: that the name is taken must not show in the time that it takes
+            await self._store.note(Change(actor="registration", action="user.register", subject=account.name))
             return None
         try:
             return await self._add(account, hashed, actor="registration")
@@ -81,16 +85,17 @@ class People:
     async def log_in(self, name: str, password: str, *, address: str) -> Login:
         """Raises `NotAuthenticated`, the same for a wrong name as for a wrong password, and `RateLimited`."""
         name = name.strip().lower()[:64]
-        return await self.open_session(await self._check(name, password, address))
+        return await self.open_session(await self._check(name, password, address), address=address)
 
-    async def open_session(self, user: User) -> Login:
+    async def open_session(self, user: User, *, address: str) -> Login:
         """A session for somebody who has shown who they are."""
         now_unix_s = int(time.time())
         session_id = secrets.token_urlsafe(24)
         opened = StoredSession(
             id=session_id, user_id=user.id, created_unix_s=now_unix_s, expires_unix_s=now_unix_s + SESSION_S
         )
-        async with self._store.database.writing() as session:
+        change = Change(actor=f"user:{user.name}", action="user.login", subject=user.name, detail={"address": address})
+        async with self._store.changing(change) as session:
             await users.add_session(session, opened)
         claims: dict[str, str | int] = {
             "sub": str(user.id),
@@ -109,7 +114,7 @@ class People:
         """Every session of the account ends; the new one is for whoever changed it."""
         checked = await self._check(user.name, old, address)
         await self._set_password(checked, new, actor=f"user:{user.name}")
-        return await self.open_session(checked)
+        return await self.open_session(checked, address=address)
 
     async def reset_password(self, user: User, new: str, *, actor: str) -> None:
         """Every session of the account ends."""
@@ -155,6 +160,8 @@ class People:
         async with self._store.database.reading() as session:
             found = await users.find(session, name)
         if not await self._passwords.is_right(password, found[1] if found else None) or found is None:
+            # to the log only: that a name is there must not show in the time that a row takes
+            _logger.warning("A login as %r from %s failed: the name or the password is wrong", name, address)
             raise NotAuthenticated("The name or the password is wrong.")
         user = found[0]
         if user.state is UserState.PENDING:

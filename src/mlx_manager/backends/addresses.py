@@ -14,6 +14,7 @@ from mlx_manager.errors import InvalidRequest
 _METADATA = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32")))
 """Link-local addresses, and those where clouds keep what only a machine itself is to know."""
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -27,7 +28,7 @@ def check_address(text: str, host: str, *, allows_private: bool) -> None:
     """Raises `AddressRefused` for an address that `host` may not lead to."""
     address: _Address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address.sixtofour or address
+        address = address.ipv4_mapped or address.sixtofour or _translated(address) or address
     is_never = address.is_multicast or address.is_unspecified or (address.is_reserved and not address.is_private)
     if is_never or any(address.version == network.version and address in network for network in _METADATA):
         raise AddressRefused(f"{host} leads to {address}, where no provider may be.", param="base_url")
@@ -38,6 +39,11 @@ def check_address(text: str, host: str, *, allows_private: bool) -> None:
             "provider with allows_private_address.",
             param="base_url",
         )
+
+
+def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The address behind one that a network without IPv4 gives it (NAT64)."""
+    return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF) if address in _NAT64 else None
 
 
 async def resolve(host: str, port: int, *, allows_private: bool) -> list[str]:
