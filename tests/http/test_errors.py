@@ -54,6 +54,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"stream": "yes"}, "stream", "boolean"),
     (CHAT, {"stream_options": {"include_usage": "yes"}}, "stream_options.include_usage", "boolean"),
     (CHAT, {"model": ""}, "model", "at least 1 character"),
+    (CHAT, {"model": "m" * 513}, "model", "at most 512 characters"),
     (CHAT, {"model": None}, "model", "string"),
     (CHAT, {"messages": []}, "messages", "at least 1 item"),
     (CHAT, {"messages": "hi"}, "messages", "array"),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.wire import Whole, Wire
 
 MAX_MESSAGES = 100_000
@@ -231,7 +232,7 @@ class OutputConfig(Wire):
 class PromptFields(Wire):
     """What both endpoints take. `None` is the same as not sent."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     messages: list[SentMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: (
         Annotated[

@@ -13,6 +13,7 @@ import msgspec
 from pydantic import Discriminator, Field, Tag
 
 from mlx_manager.ir import EmbeddingRequest, TextRole, Vectors
+from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.parameters import Parameter, Support, screen_rows
 from mlx_manager.protocols.openai.wire import TokenId, Whole, Wire, parse_wire
 
@@ -68,7 +69,7 @@ Tokens = Annotated[list[TokenId], Field(min_length=1)]
 class EmbeddingsRequest(Wire):
     """The body of POST /v1/embeddings."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     input: Annotated[
         Annotated[Text, Tag("<text>")]
         | Annotated[list[Text], Tag("<texts>"), Field(min_length=1, max_length=MAX_INPUTS)]

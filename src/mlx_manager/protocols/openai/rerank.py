@@ -11,6 +11,7 @@ import msgspec
 from pydantic import Discriminator, Field, Tag
 
 from mlx_manager.ir import RerankRequest, Vectors
+from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.embeddings import EmbeddingUsage, floats_of
 from mlx_manager.protocols.openai.parameters import Parameter, Support, screen_rows
 from mlx_manager.protocols.openai.wire import Whole, Wire, parse_wire
@@ -55,7 +56,7 @@ Document = Annotated[
 class RerankBody(Wire):
     """The body of POST /v1/rerank."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     query: str = Field(min_length=1)
     documents: list[Document] = Field(min_length=1, max_length=MAX_DOCUMENTS)
     top_n: Whole | None = Field(None, ge=1)

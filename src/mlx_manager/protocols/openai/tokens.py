@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from pydantic import Field
 
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import DetokenizeRequest, TextPrompt, TokenizeRequest, Tokens
+from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
 from mlx_manager.protocols.openai.wire import ChatRequest, TokenId, Wire, parse_wire
@@ -18,7 +18,7 @@ from mlx_manager.protocols.openai.wire import ChatRequest, TokenId, Wire, parse_
 class TokenizeBody(Wire):
     """The body of POST /tokenize: a text as `prompt`, or `messages` with whatever a chat has that is in its prompt."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     prompt: str | None = None
     messages: list[Any] | None = None
     add_special_tokens: bool | None = None
@@ -28,7 +28,7 @@ class TokenizeBody(Wire):
 class DetokenizeBody(Wire):
     """The body of POST /detokenize."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     tokens: list[TokenId]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from mlx_manager.errors import InvalidRequest
+from mlx_manager.protocols.model_name import ModelName
 
 MAX_CHOICES = 16
 MAX_PROMPTS = 128
@@ -198,7 +199,7 @@ class SamplingFields(Wire):
 class _Request(SamplingFields):
     """What chat and completions take. `None` is the same as not sent."""
 
-    model: str = Field(min_length=1)
+    model: ModelName
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     response_format: ResponseFormat | None = None
