@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -166,6 +167,23 @@ async def test_usage_is_summed_and_kept(database_url: str | None, tmp_path: Path
     await ledger.close()
     assert store.current.keys[0].last_used_unix_s is not None
     await store.close()
+
+
+async def test_servers_on_one_database_see_what_the_others_use(postgres_url: str, tmp_path: Path) -> None:
+    await reset(postgres_url)
+    stores = [await Store.open(postgres_url, tmp_path) for _ in range(2)]
+    here, there = (Ledger(store, period_s=0.1) for store in stores)
+    await here.open()
+    await there.open()
+    for ledger in (here, there, here):
+        ledger.add(1, "cloud", Used(1, 10, 5, 700))
+    deadline_s = time.monotonic() + 5
+    while here.this_month(1) != there.this_month(1) or here.this_month() != Used(3, 30, 15, 2100):
+        assert time.monotonic() < deadline_s, (here.this_month(1), there.this_month(1))
+        await asyncio.sleep(0.02)
+    for ledger, store in zip((here, there), stores, strict=True):
+        await ledger.close()
+        await store.close()
 
 
 def kill_a_writer(home: Path) -> int:

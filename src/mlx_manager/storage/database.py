@@ -59,6 +59,11 @@ class Database:
         """Where it is, for people: without a password."""
         return self._url.render_as_string(hide_password=True)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether servers on other machines may use it, too."""
+        return self._url.get_backend_name() == "postgresql"
+
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
@@ -73,7 +78,7 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncSession]:
         """A session for changes, which nobody else makes meanwhile; committed at the end, or undone by an error."""
         async with self._session(self._writer) as session:
-            if self._url.get_backend_name() == "postgresql":
+            if self.is_shared:
                 await session.connection()
                 await session.exec(  # type: ignore[call-overload]
                     text("SELECT pg_advisory_xact_lock(:lock)"), params={"lock": _ADVISORY_LOCK}

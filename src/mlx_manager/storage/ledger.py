@@ -53,11 +53,14 @@ _Place = tuple[str, int, str]
 
 
 class Ledger:
-    """The sums of this month, those of other processes as they were when it was opened."""
+    """The sums of this month; those of other servers on the same database are some seconds old."""
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, *, clock: Callable[[], float] = time.time, period_s: float = _FLUSH_PERIOD_S
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._period_s = period_s
         self._days: defaultdict[tuple[str, int], Used] = defaultdict(Used)
         self._months: defaultdict[tuple[str, int | None], Used] = defaultdict(Used)
         self._unwritten: defaultdict[_Place, Used] = defaultdict(Used)
@@ -67,11 +70,7 @@ class Ledger:
 
     async def open(self) -> None:
         """Read the month so far, and begin to write."""
-        wanted = select(UsageRow).where(col(UsageRow.day) >= self._day()[:7] + "-01")
-        async with self._store.database.reading() as session:
-            for row in (await session.exec(wanted)).all():
-                used = Used(row.num_requests, row.num_prompt_tokens, row.num_completion_tokens, row.cost_micro_usd)
-                self._sum(row.day, row.key_id, used)
+        await self._read()
         self._writer = asyncio.create_task(self._write_now_and_then())
 
     async def close(self) -> None:
@@ -108,11 +107,28 @@ class Ledger:
         self._months[day[:7], key_id] += used
         self._months[day[:7], None] += used
 
+    async def _read(self) -> None:
+        """What is written, and on top of it what is not yet."""
+        wanted = select(UsageRow).where(col(UsageRow.day) >= self._day()[:7] + "-01")
+        async with self._store.database.reading() as session:
+            rows = (await session.exec(wanted)).all()
+        self._days.clear()
+        self._months.clear()
+        for row in rows:
+            used = Used(row.num_requests, row.num_prompt_tokens, row.num_completion_tokens, row.cost_micro_usd)
+            self._sum(row.day, row.key_id, used)
+        for (day, key_id, _), used in self._unwritten.items():
+            self._sum(day, key_id, used)
+
     async def _write_now_and_then(self) -> None:
         while not self._is_closing.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_closing.wait(), _FLUSH_PERIOD_S)
+                await asyncio.wait_for(self._is_closing.wait(), self._period_s)
             await self._flush()
+            if self._store.database.is_shared:
+                with suppress(StorageUnavailable):
+                    # then the sums stay as they were
+                    await self._read()
 
     async def _flush(self) -> None:
         if not self._unwritten and not self._last_used:
