@@ -169,6 +169,21 @@ def test_a_stream_in_small_pieces_is_whole(cloud: Cloud) -> None:
     assert text_of(cloud.ask()) == CLOUD_TEXT
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_connection_is_used_again(cloud: Cloud, kind: str) -> None:
+    cloud.provider(name="again", kind=kind)
+    cloud.route("again", [{"provider": "again", "model": "ok"}])
+    assert [text_of(cloud.ask(stream=False)) for _ in range(3)] == [CLOUD_TEXT] * 3
+    assert len(set(cloud.upstream.connections[-3:])) == 1
+
+
+def test_nobody_waits_for_a_provider_that_ends_late(cloud: Cloud) -> None:
+    cloud.lead("lingers")
+    answer = cloud.ask()
+    assert text_of(answer) == CLOUD_TEXT
+    assert answer.elapsed.total_seconds() < 0.8
+
+
 def test_a_provider_is_asked_again_before_its_first_byte(cloud: Cloud) -> None:
     cloud.client.patch("/admin/providers/up", json={"max_retries": 2})
     cloud.lead("flaky")

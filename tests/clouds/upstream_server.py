@@ -32,6 +32,8 @@ class Upstream:
     port: int
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    connections: list[tuple[str, int]] = field(default_factory=list)
+    """Where each request came from."""
     num_left: int = 0
     """Streams whose client went before their end."""
     num_failures_first: int = 0
@@ -73,6 +75,8 @@ def _build_app(upstream: Upstream) -> Starlette:
         body = json.loads(await request.body())
         upstream.bodies.append(body)
         upstream.headers.append(dict(request.headers))
+        if request.client is not None:
+            upstream.connections.append((request.client.host, request.client.port))
         is_openai = request.url.path.endswith("/chat/completions")
         frames = _openai_frames(body) if is_openai else _anthropic_frames(body)
         return await _behave(upstream, body["model"], frames)
@@ -139,6 +143,10 @@ async def _stream(upstream: Upstream, model: str, frames: list[bytes]) -> AsyncI
                     yield frame[position : position + 7]
                     await asyncio.sleep(0)
                 continue
+            if model == "lingers" and index == len(frames) - 1:
+                yield frame
+                await asyncio.sleep(1)
+                break
             if model == "slow":
                 await asyncio.sleep(0.2)
             yield frame

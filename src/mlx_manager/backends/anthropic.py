@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from mlx_manager.backends.openai import listed_models
 from mlx_manager.backends.prices import cost_usd
-from mlx_manager.backends.upstream import Upstream
+from mlx_manager.backends.upstream import Upstream, drain
 from mlx_manager.catalog import Provider, ProviderSecret
 from mlx_manager.errors import UnsupportedParameter
 from mlx_manager.ir import (
@@ -59,6 +59,7 @@ class AnthropicBackend:
                 for event in decoder.decode(data):
                     yield event
                 if decoder.is_done:
+                    await drain(messages)
                     break
         for event in decoder.end():
             yield event

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from mlx_manager.backends.prices import cost_usd
-from mlx_manager.backends.upstream import Upstream
+from mlx_manager.backends.upstream import Upstream, drain
 from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
 from mlx_manager.errors import ProviderFailed, UnsupportedParameter
 from mlx_manager.ir import (
@@ -61,6 +61,7 @@ class OpenAIBackend:
                 for event in decoder.decode(data):
                     yield event
                 if decoder.is_done:
+                    await drain(messages)
                     break
         for event in decoder.end():
             yield event

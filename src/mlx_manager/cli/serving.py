@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -52,6 +53,7 @@ def run_server(settings: Settings) -> None:
         announcement = Announcement(
             base_url(settings.host, settings.port), entry, shows_progress=settings.log_level in ("warning", "error")
         )
+        _spare_the_collector()
         with announcement:
             server.run(sockets=[listener])
 
@@ -80,6 +82,12 @@ def choose_model(settings: Settings) -> ModelEntry:
             # answers can be had without it
             print(f"warning: {error.message}")
     return starter
+
+
+def _spare_the_collector() -> None:
+    """Keep what lives as long as the process out of garbage collection, which would walk through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def _make_home(home: Path) -> None:
