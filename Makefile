@@ -12,7 +12,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz lock wheel-check clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz faults lock wheel-check clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -69,6 +69,10 @@ steady: install
 # The suite sends ten made-up requests to each route; this sends many.
 fuzz: install $(STAMP)/dev
 	FUZZ_EXAMPLES=500 $(BIN)/python -m pytest tests/http/test_fuzz.py $(ARGS)
+
+# What is killed, hangs, fills up or is damaged, again and again. The suite has one of most.
+faults: install $(STAMP)/dev
+	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)
 
 # Clients of others, each with more dependencies than all the rest here: in environments of their own, in no lock. The
 # tests of those that are not there are skipped.
