@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import InvalidRequest, ModelNotFound
-from mlx_manager.hub import Inventory
+from mlx_manager.hub import Inventory, predict_footprint
 
 PLAIN: dict[str, Any] = {"model_type": "llama", "max_position_embeddings": 2048, "torch_dtype": "bfloat16"}
 
@@ -38,6 +43,21 @@ def test_models_are_found_one_and_two_levels_deep(tmp_path: Path) -> None:
 def test_an_empty_home_holds_no_models(tmp_path: Path) -> None:
     assert Inventory(tmp_path / "missing").entries() == []
     assert Inventory(tmp_path / "missing").broken() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["head_dim", "hidden_size", "vocab_size", "num_attention_heads", "max_position_embeddings"]
+)
+def test_what_a_config_cannot_hold_is_no_reason_to_break(tmp_path: Path, name: str) -> None:
+    values: list[Any] = [None, "many", [], {"a": 1}, 10**30, 1e308, -1, True]
+    for number, odd in enumerate(values):
+        folder = make_model(tmp_path / "models" / f"m{number}", PLAIN | {name: odd}, weights=())
+        save_file({"model.layers.0.self_attn.k_proj.weight": np.zeros((4, 4), np.float32)}, folder / "a.safetensors")
+    entries = Inventory(tmp_path).entries()
+    assert len(msgspec.json.decode(msgspec.json.encode(entries))) == len(entries) == 8
+    for entry in entries:
+        with suppress(InvalidRequest):
+            predict_footprint(entry, LoadOptions(), is_cpu_backend=True)
 
 
 @pytest.mark.parametrize(

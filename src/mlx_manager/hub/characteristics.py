@@ -17,6 +17,7 @@ _THINKING = re.compile(
     r"enable_thinking|<(\w+[:_])?think>|reasoning_content|reasoning_effort|thinking_budget|\[THINK\]|START_THINKING"
 )
 """What chat templates of models that think say somewhere, whichever way they do it."""
+_MOST_PARAMETERS = 2**60
 _PACKED_BITS = 32
 """Quantized weights are packed into unsigned numbers of so many bits."""
 
@@ -42,7 +43,7 @@ def count_parameters(folder: Path, config: Mapping[str, Any]) -> int | None:
     """The model's parameters, quantized ones counted as what they stand for; None where no file says."""
     try:
         stated = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["metadata"]["total_parameters"]
-        if isinstance(stated, int) and stated > 0:
+        if isinstance(stated, int) and 0 < stated < _MOST_PARAMETERS:
             return stated
     except (OSError, ValueError, KeyError, TypeError):
         pass

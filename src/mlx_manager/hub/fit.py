@@ -49,8 +49,19 @@ def predict_footprint(
     """What the worker of `entry` will take of memory when it is loaded with `options`.
 
     `available_bytes` decides on a CPU whether quantized weights are dequantized; by default what this machine has free.
-    Raises `InvalidRequest` where the files cannot be read.
+    Raises `InvalidRequest` where the files cannot be read, or hold what cannot be.
     """
+    try:
+        return _predict(entry, options, is_cpu_backend=is_cpu_backend, available_bytes=available_bytes)
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise InvalidRequest(
+            f"The config.json of {entry.name} holds what cannot be: {error}. Download the model again."
+        ) from error
+
+
+def _predict(
+    entry: ModelEntry, options: LoadOptions, *, is_cpu_backend: bool, available_bytes: int | None
+) -> Footprint:
     folder = Path(entry.path)
     config = _read_config(folder)
     nested = config.get("text_config")

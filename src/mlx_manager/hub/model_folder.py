@@ -17,6 +17,8 @@ from mlx_manager.hub.characteristics import (
 )
 from mlx_manager.hub.kind import find_kind
 
+_MOST_TOKENS = 2**40
+"""A config that promises a longer context than this is damaged, or means harm."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -75,7 +77,7 @@ def find_max_context(config: Mapping[str, object]) -> int | None:
     """The longest context the config promises, in tokens; that of a nested text model where there is one."""
     for key in ("max_position_embeddings", "max_sequence_length", "n_positions"):
         value = _first(config, key)
-        if isinstance(value, int) and value > 0:
+        if isinstance(value, int) and 0 < value < _MOST_TOKENS:
             return value
     return None
 
