@@ -2,6 +2,7 @@
 # make test     the whole suite                                       make bench    ours beside the other servers, on this machine
 # make docs     write the generated parts of docs/                    make lock     resolve the dependencies anew
 # make clients  the clients and agents that tests/e2e/clients runs
+# make faults   the long tests of faults, ten minutes                 make soak     200 clients for ten minutes
 # Arguments go through ARGS:  make serve ARGS="--port 8080"   make test ARGS="-k scheduler"   make bench ARGS=--quick
 
 VENV := .venv
@@ -12,7 +13,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz faults lock wheel-check clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz faults soak lock wheel-check clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -73,6 +74,10 @@ fuzz: install $(STAMP)/dev
 # What is killed, hangs, fills up or is damaged, again and again. The suite has one of most.
 faults: install $(STAMP)/dev
 	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)
+
+# 200 streams for ten minutes, whose clients leave as they like; `make soak ARGS="--minutes 1"`.
+soak: install $(STAMP)/dev
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 # Clients of others, each with more dependencies than all the rest here: in environments of their own, in no lock. The
 # tests of those that are not there are skipped.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +67,22 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(folder: Path, home: Path, *flags: str, is_ready: bool = True) -> Iterator[ServerProcess]:
-    """Serve the model in `folder` until the context ends; by default from when it is ready."""
+def serving(
+    folder: Path, home: Path, *flags: str, is_ready: bool = True, environment: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Serve the model in `folder` until the context ends; by default from when it is ready.
+
+    What is in `environment` comes on top of this process's own.
+    """
     home.mkdir(parents=True, exist_ok=True)
     output = home / "output.txt"
     command = [str(COMMAND), "serve", "--model", str(folder), "--port", "0"]
     # The server finds its own BLAS, whatever this process was started with.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLX_MANAGER_", "LD_PRELOAD"))}
-    environment = kept | {"MLX_MANAGER_HOME": str(home)}
+    started_with = kept | {"MLX_MANAGER_HOME": str(home)} | dict(environment or {})
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            [*command, *flags], stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            [*command, *flags], stdout=sink, stderr=subprocess.STDOUT, env=started_with, start_new_session=True
         )
     try:
         wait_until(lambda: process.poll() is not None or _ANNOUNCED.search(output.read_text()), 60, output.read_text)
