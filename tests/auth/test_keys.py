@@ -99,6 +99,21 @@ def test_which_addresses_are_this_machine_s_alone(host: str, expected: bool) -> 
     assert is_loopback(host) is expected
 
 
+@pytest.mark.parametrize(("isolation", "num_salts"), [("none", 1), ("user", 2), ("key", 3)])
+def test_the_prefix_cache_is_shared_as_far_as_it_is_set(
+    peopled: Open, ada: Headers, bob: Headers, isolation: str, num_salts: int
+) -> None:
+    served = peopled(prefix_isolation=isolation)
+    with served.http() as client:
+        keys = [mint(client, ada), mint(client, ada, "second"), mint(client, bob)]
+        for key in keys * 2:
+            assert ask(client, key).status_code == 200
+    salts = [request.cache_salt for request in served.backend.requests]
+    assert salts[:3] == salts[3:]
+    assert len(set(salts)) == num_salts
+    assert ("" in salts) == (isolation == "none")
+
+
 def test_a_key_is_shown_once(peopled: Open, ada: Headers) -> None:
     with peopled().http() as client:
         secret = mint(client, ada)

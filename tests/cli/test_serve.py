@@ -41,6 +41,32 @@ def test_it_announces_serves_and_stops_cleanly(tiny_home: Path, how: signal.Sign
         assert "Traceback" not in server.text
 
 
+def test_a_hangup_has_the_settings_read_again(tiny_home: Path) -> None:
+    config = tiny_home / "config.toml"
+    config.write_text("model_ttl = 0\n")
+    try:
+        with serving(tiny_home, "--no-use-spare", "--max-context", "128", "--drain-timeout", "7") as server:
+            base = server.wait_for(ADDRESS)[1]
+            server.wait_for(r"tiny is ready after")
+            config.write_text(
+                'model_ttl = 0.2\nmax_body = "2MiB"\ncloud_budget = 5\ndrain_timeout = 9\nmax_context = 64\n'
+                '[models.tiny]\naliases = ["quick"]\n'
+            )
+            server.process.send_signal(signal.SIGHUP)
+            # flags win as before
+            server.wait_for(r"were read again\. Changed: cloud_budget, model_ttl\n")
+            server.wait_for(r"after a restart only: max_body\n")
+            assert httpx.get(f"{base}/admin/models/quick").json()["id"] == "tiny"
+            assert httpx.get(f"{base}/admin/settings").json()["cloud_budget"] == 5
+            server.wait_for(r"'tiny' is unloaded \(ttl\)")
+            config.write_text("model_ttl = never\n")
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for(r"The settings stay as they are: .*config\.toml is not valid TOML")
+            assert server.stop(signal.SIGTERM) == 0
+    finally:
+        config.unlink()
+
+
 def test_what_it_says_to_try_works_as_printed(starter_home: Path) -> None:
     with serving(starter_home, "--model", "SmolLM2-135M-Instruct", "--no-use-spare") as server:
         server.wait_for("is ready after")

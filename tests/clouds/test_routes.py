@@ -78,6 +78,27 @@ def test_conditions_are_told_from_the_request(cloud: Cloud) -> None:
     assert cloud.ask("m", tools=[tool]).headers["x-mlx-backend"] == "up"
 
 
+def test_a_conversation_comes_back_to_its_target(cloud: Cloud) -> None:
+    cloud.route("nodes", [{"provider": "up", "model": name} for name in ("a", "b", "c")], order="conversation")
+
+    def asked(number: int, num_turns: int) -> str:
+        said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Question {number}?"}]
+        turns = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": "And?"}] * num_turns
+        assert cloud.ask(messages=said + turns).status_code == 200
+        return str(cloud.upstream.bodies[-1]["model"])
+
+    first = [asked(number, 0) for number in range(24)]
+    assert [asked(number, 2) for number in range(24)] == first
+    assert set(first) == {"a", "b", "c"}
+    # a target that goes moves only the conversations that it had
+    cloud.client.patch("/admin/routes/nodes", json={"targets": [{"provider": "up", "model": name} for name in "ac"]})
+    left = [asked(number, 1) for number in range(24)]
+    assert [now for now, then in zip(left, first, strict=True) if then != "b"] == [
+        name for name in first if name != "b"
+    ]
+    assert set(left) == {"a", "c"}
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [
@@ -90,6 +111,7 @@ def test_conditions_are_told_from_the_request(cloud: Cloud) -> None:
         ({"targets": [{"providr": "up"}]}, "targets[0]"),
         ({"pattern_kind": "glob"}, "pattern_kind"),
         ({"name": "a b"}, "name"),
+        ({"order": "random"}, "order"),
         ({"spill": {"queue_wait_s": 0}}, "spill.queue_wait_s"),
         ({"colour": "red"}, None),
     ],

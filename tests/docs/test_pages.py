@@ -46,7 +46,9 @@ def test_make_targets_exist(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     root = typer.main.get_command(command_line)
     assert isinstance(root, TyperGroup)
-    named = set(re.findall(r"(?:^\.venv/bin/|`)mlx-manager ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(
+        re.findall(r"(?:^\.venv/bin/|`)mlx-manager ([a-z][a-z-]*)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    )
     assert named - set(root.commands) == set()
 
 

@@ -53,6 +53,27 @@ def complete(client: httpx.Client, name: str, prompt: str = "2 0", **more: Any) 
     return client.post("/v1/completions", json={"model": name, "prompt": prompt, **more})
 
 
+def test_errors_are_problem_details(client: httpx.Client) -> None:
+    answer = client.get("/admin/models/nobody", headers={"x-request-id": "mine"})
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    # what clients of OpenAI's form read
+    assert problem.pop("error")["message"] == problem["detail"]
+    assert problem == {
+        "type": "urn:mlx-manager:error:model_not_found",
+        "title": "Not Found",
+        "status": answer.status_code,
+        "detail": "There is no model 'nobody'.",
+        "instance": "urn:mlx-manager:request:mine",
+        "code": "model_not_found",
+        "request_id": "mine",
+        "param": "name",
+    }
+    wrong = client.get("/admin/requests", params={"limit": "many"})
+    assert (wrong.status_code, wrong.json()["param"]) == (400, "limit")
+    assert client.get("/v1/models/nobody").headers["content-type"] == "application/json"
+
+
 def test_models_are_loaded_and_unloaded(client: httpx.Client) -> None:
     begun = client.post("/admin/models/org/name/load")
     assert (begun.status_code, begun.json()["state"]) == (202, "loading")

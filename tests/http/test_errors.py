@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from mlx_manager.backends.scripted import script_of
 from mlx_manager.errors import (
     ContextLengthExceeded,
     GenerationFailed,
@@ -17,7 +18,7 @@ from mlx_manager.errors import (
     ShuttingDown,
 )
 from mlx_manager.ir import Event, GenerationRequest
-from tests.http.scripted_server import Recorder, Serve, Served
+from tests.http.scripted_server import HELLO, Recorder, Serve, Served
 from tests.http.test_chat import MESSAGES, sdk
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -190,6 +191,18 @@ def test_body_too_large(serve: Serve, num_bytes: int) -> None:
         assert answer.json()["error"]["code"] == "payload_too_large"
         assert "2048 bytes" in answer.json()["error"]["message"]
         assert client.get("/health").status_code == 200
+
+
+def test_conversations_are_bounded(serve: Serve) -> None:
+    served = serve({"m": script_of(HELLO)}, max_messages=3, max_tools=1)
+    said = {"role": "user", "content": "a"}
+    tools = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "ab"]
+    with served.http() as client:
+        assert client.post(CHAT, json={"model": "m", "messages": [said] * 3, "tools": tools[:1]}).status_code == 200
+        for body, param in (({"messages": [said] * 4}, "messages"), ({"messages": [said], "tools": tools}, "tools")):
+            refused = client.post(CHAT, json={"model": "m", **body})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+            assert f"setting max_{param}" in refused.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

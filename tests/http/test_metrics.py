@@ -59,7 +59,7 @@ def test_requests_are_counted_with_their_times_and_tokens(serve: Serve) -> None:
     assert total(samples, "mlx_manager_inter_token_seconds_count", model="m") == 4
 
 
-def test_what_answers_cost_is_summed() -> None:
+async def test_what_answers_cost_is_summed() -> None:
     metrics = Metrics("1", lambda: [], lambda: None)
     for cost_usd in (0.25, 0.5, None):
         metrics.count(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import InvalidRequest, ModelLoadFailed
@@ -84,18 +85,56 @@ def test_weights_that_break_off_fail_the_load(tiny: ModelEntry) -> None:
         "{{ cycler.__init__.__globals__.os.system('touch harm') }}",
         "{% for i in range(999999999) %}{{ i }}{% endfor %}",
         "{{ messages.append(1) }}",
+        "{% macro on() %}{{ on() }}{% endmacro %}{{ on() }}",
+        "{{ 1 / 0 }}",
+        "{{ 'a' * 10 ** 17 }}",
     ],
 )
 def test_a_chat_template_cannot_leave_its_sandbox(tiny: ModelEntry, template: str) -> None:
-    for file in Path(tiny.path).glob("chat_template*"):
-        file.unlink()
-    change(tiny, "tokenizer_config.json", {"chat_template": template})
-    try:
-        serving = try_load(tiny)
-    except (ModelLoadFailed, OverflowError):
-        return  # the edge of the worker's load tells either as a failed load
-    message = Message(role=Role.USER, content=(TextContent(text="hi"),))
-    request = GenerationRequest(request_id="r", model="tiny", prompt=ChatPrompt(messages=(message,)))
-    failure = serving.submit(request)
+    set_template(tiny, template)
+    failure = try_load(tiny).submit(saying("hi"))
     assert failure is not None
     assert failure.error.code == InvalidRequest.code
+
+
+def test_the_tokenizer_of_another_model_fails_the_load(tiny: ModelEntry) -> None:
+    weights = Path(tiny.path) / "model.safetensors"
+    tensors = load_file(weights)
+    rows = ("model.embed_tokens.weight", "lm_head.weight")
+    save_file({name: array[:300] if name in rows else array for name, array in tensors.items()}, weights)
+    change(tiny, "config.json", {"vocab_size": 300})
+    with pytest.raises(ModelLoadFailed, match="tokenizer of another model: it makes token"):
+        try_load(tiny)
+
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_a_chat_template_that_computes_for_ever_fails_the_load(tiny: ModelEntry) -> None:
+    set_template(tiny, ENDLESS)
+    with pytest.raises(InvalidRequest, match="chat template computes for more than"):
+        load(tiny, LoadOptions(template_timeout_s=0.2), lambda stage, fraction: None)
+
+
+def test_a_chat_template_that_computes_for_ever_for_some_fails_their_requests(tiny: ModelEntry) -> None:
+    set_template(
+        tiny, "{% for m in messages %}{{ m.content }}{% if m.content == 'loop' %}" + ENDLESS + "{% endif %}{% endfor %}"
+    )
+    serving, _ = load(tiny, LoadOptions(template_timeout_s=0.2), lambda stage, fraction: None)
+    assert isinstance(serving, Serving)
+    failure = serving.submit(saying("loop"))
+    assert failure is not None
+    assert (failure.error.code, failure.error.param) == (InvalidRequest.code, "messages")
+    assert "setting template_timeout" in failure.error.message
+    assert serving.submit(saying("hi")) is None
+
+
+def set_template(entry: ModelEntry, template: str) -> None:
+    for file in Path(entry.path).glob("chat_template*"):
+        file.unlink()
+    change(entry, "tokenizer_config.json", {"chat_template": template})
+
+
+def saying(text: str) -> GenerationRequest:
+    message = Message(role=Role.USER, content=(TextContent(text=text),))
+    return GenerationRequest(request_id=text, model="tiny", prompt=ChatPrompt(messages=(message,)))

@@ -19,7 +19,7 @@ from mlx_manager.catalog import MODEL_SETTINGS, ModelKind, model_setting
 from mlx_manager.errors import ErrorInfo, InvalidRequest, ModelNotFound
 from mlx_manager.ipc import EngineStats
 from mlx_manager.ir import Caller
-from mlx_manager.pool import Eviction, ModelPool, ModelState, ModelStatus, PoolStats
+from mlx_manager.pool import Eviction, ModelPool, ModelState, ModelStatus, PoolStats, WorkerFault
 from mlx_manager.storage.store import Change
 
 router = APIRouter(prefix="/admin", tags=["pool"], dependencies=[Depends(admit_admin)])
@@ -54,6 +54,11 @@ class AdminModel(msgspec.Struct, frozen=True, kw_only=True):
     """How it is served: paged, batched or sequential; null out of memory."""
     worker_pid: int | None
     num_worker_deaths: int
+    num_by_fault: dict[WorkerFault, int]
+    """Of those, how many died, hung or leaked."""
+    num_failures_in_row: int
+    is_given_up: bool
+    """Whether it failed so often in a row that only a load, or the end of the pause, brings it back."""
     error: ErrorInfo | None
     retry_in_s: float | None
 
@@ -195,6 +200,9 @@ def _render(status: ModelStatus, default_model: str | None) -> AdminModel:
         path=report.path if report else None,
         worker_pid=status.worker_pid,
         num_worker_deaths=status.num_worker_deaths,
+        num_by_fault=status.num_by_fault,
+        num_failures_in_row=status.num_failures_in_row,
+        is_given_up=status.is_given_up,
         error=status.error,
         retry_in_s=status.retry_in_s,
     )

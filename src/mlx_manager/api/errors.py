@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from mlx_manager.api.dialect import speaks_anthropic
+from mlx_manager.api.problem import MEDIA_TYPE, encode_problem, wants_problem
 from mlx_manager.errors import InvalidRequest, MlxManagerError, NotAuthenticated, ShuttingDown
 from mlx_manager.ir import current_origin
 from mlx_manager.protocols import anthropic, openai
@@ -56,11 +57,13 @@ def error_response(error: MlxManagerError, scope: Scope) -> Response:
         headers["retry-after"] = "1"
     if error.status == NotAuthenticated.status:
         headers["www-authenticate"] = "Bearer"
-    status, body = error.status, openai.encode_error(error)
-    if speaks_anthropic(scope):
+    status, body, media_type = error.status, openai.encode_error(error), "application/json"
+    if wants_problem(scope):
+        body, media_type = encode_problem(error, current_origin().request_id), MEDIA_TYPE
+    elif speaks_anthropic(scope):
         status = anthropic.error_status(error)
         body = anthropic.encode_json(anthropic.error_body(error, current_origin().request_id))
-    return Response(body, status, headers=headers, media_type="application/json")
+    return Response(body, status, headers=headers, media_type=media_type)
 
 
 def internal_error(request_id: str) -> MlxManagerError:

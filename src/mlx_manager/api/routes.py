@@ -19,6 +19,7 @@ from mlx_manager.catalog import (
     RouteTarget,
     SettingsError,
     Spill,
+    TargetOrder,
     parse_setting,
 )
 from mlx_manager.errors import InvalidRequest
@@ -38,6 +39,7 @@ class NewRoute(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """0: behind all others."""
     conditions: RouteConditions = RouteConditions()
     spill: Spill = Spill()
+    order: TargetOrder = TargetOrder.LISTED
     is_on: bool = True
 
 
@@ -50,6 +52,7 @@ class RouteChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     position: int | msgspec.UnsetType = msgspec.UNSET
     conditions: RouteConditions | msgspec.UnsetType = msgspec.UNSET
     spill: Spill | msgspec.UnsetType = msgspec.UNSET
+    order: TargetOrder | msgspec.UnsetType = msgspec.UNSET
     is_on: bool | msgspec.UnsetType = msgspec.UNSET
 
 

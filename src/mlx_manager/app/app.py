@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -35,11 +36,13 @@ from mlx_manager.api import (
 )
 from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
-from mlx_manager.app.observing import open_tracer, watch_alerts
+from mlx_manager.app.observing import alert_limits, open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
+from mlx_manager.app.reload import Reload, on_hangup
 from mlx_manager.app.routing import open_routing
+from mlx_manager.catalog import PrefixIsolation
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, log_record
+from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, PromptLimits, log_record
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.storage.audit import AuditQuery
@@ -56,12 +59,17 @@ class AppState(ApiState):
     console: Console
 
 
-def create_app(settings: Settings, *, parts: PartsFactory = local_parts) -> FastAPI:
-    """The whole server as an ASGI app; nothing is started before its lifespan is. `parts` is what answers requests."""
+def create_app(
+    settings: Settings, *, parts: PartsFactory = local_parts, reread: Callable[[], Settings] | None = None
+) -> FastAPI:
+    """The whole server as an ASGI app; nothing is started before its lifespan is. `parts` is what answers requests.
+
+    Where `reread` is given, SIGHUP has the settings read again by it.
+    """
     app = DocumentedApp(
         title="MLX Manager",
         version=__version__,
-        lifespan=_lifespan(settings, parts),
+        lifespan=_lifespan(settings, parts, reread),
         middleware=_middleware(settings),
         exception_handlers=EXCEPTION_HANDLERS,
         # its pages load scripts from elsewhere
@@ -103,7 +111,9 @@ def _middleware(settings: Settings) -> list[Middleware]:
     return [edge, cors]
 
 
-def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], AbstractAsyncContextManager[AppState]]:
+def _lifespan(
+    settings: Settings, parts: PartsFactory, reread: Callable[[], Settings] | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[AppState]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
         async with (
@@ -127,6 +137,8 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 tracer=tracer,
                 make_room=opened.audit.wait_for_room,
                 budgets=routing.budgets,
+                limits=PromptLimits(settings.max_messages, settings.max_tools),
+                isolation=PrefixIsolation(settings.prefix_isolation),
             )
             console = Console(
                 gateway=gateway,
@@ -145,7 +157,16 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 find_api_paths=lambda: app.openapi()["paths"],
             )
             background = BackgroundWork()
-            yield AppState(
+
+            def follow(changed: Settings) -> None:
+                logging.getLogger().setLevel(changed.log_level.upper())
+                built.follow(changed)
+                routing.live.settings = changed
+                alerts.limits = alert_limits(changed)
+                opened.audit.max_rows, opened.audit.max_age_s = changed.audit_max_rows, changed.audit_max_age_h * 3600
+
+            hangups = nullcontext() if reread is None else on_hangup(Reload(settings, reread, follow))
+            state = AppState(
                 console=console,
                 gateway=gateway,
                 models=built.models,
@@ -165,6 +186,8 @@ def _lifespan(settings: Settings, parts: PartsFactory) -> Callable[[FastAPI], Ab
                 ),
                 started_s=time.monotonic(),
             )
+            with hangups:
+                yield state
             gateway.close()
             await background.close()
             await console.close()

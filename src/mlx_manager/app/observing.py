@@ -37,14 +37,8 @@ async def open_tracer(settings: Settings) -> AsyncIterator[Tracer | None]:
 @asynccontextmanager
 async def watch_alerts(settings: Settings, models: ModelDirectory, pool: ModelPool | None) -> AsyncIterator[AlertWatch]:
     """Looks after the conditions of the settings until the context ends."""
-    limits = AlertLimits(
-        error_share=settings.alert_error_share,
-        ttft_s=settings.alert_ttft_s,
-        num_worker_restarts=settings.alert_worker_restarts,
-        disk_free_bytes=settings.alert_disk_free_bytes,
-    )
     watch = AlertWatch(
-        limits,
+        alert_limits(settings),
         settings.home,
         models.statuses,
         lambda: None if pool is None else pool.stats(),
@@ -56,3 +50,13 @@ async def watch_alerts(settings: Settings, models: ModelDirectory, pool: ModelPo
         yield watch
     finally:
         await watch.close()
+
+
+def alert_limits(settings: Settings) -> AlertLimits:
+    """When alerts fire, by the settings."""
+    return AlertLimits(
+        error_share=settings.alert_error_share,
+        ttft_s=settings.alert_ttft_s,
+        num_worker_restarts=settings.alert_worker_restarts,
+        disk_free_bytes=settings.alert_disk_free_bytes,
+    )

@@ -11,6 +11,7 @@ import msgspec
 from mlx_manager.backends import Backend
 from mlx_manager.backends.local import LocalBackend
 from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
+from mlx_manager.catalog import LoadOptions
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.hub import Inventory
 from mlx_manager.hub.access import default_access
@@ -28,6 +29,8 @@ class Parts:
     pool: ModelPool | None = None
     hub: HubDesk | None = None
     """None where no models are kept."""
+    follow: Callable[[Settings], None] = lambda settings: None
+    """Takes over settings that were read again, as far as that can be done while it runs."""
 
 
 PartsFactory = Callable[[Settings], AbstractAsyncContextManager[Parts]]
@@ -40,21 +43,12 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     also = (settings.model,) if settings.model else ()
     inventory = Inventory(settings.home, also, cache=access.cache_folder, scan=settings.scan_folders or ())
     default_model = inventory.find(settings.model).name if settings.model else None
-    options = msgspec.structs.replace(settings.load, state_folder=str(settings.home / "state"))
+    options = _load_options(settings)
     pool = ModelPool(
         inventory.entries,
         default_model=default_model,
         options=options,
-        pool_options=PoolOptions(
-            memory_budget=settings.memory_budget,
-            memory_floor=settings.memory_floor,
-            policy=EvictionPolicy(settings.eviction),
-            drain_timeout_s=settings.drain_timeout_s,
-            ttl_s=settings.model_ttl_s,
-            preload=settings.preload,
-            models=settings.models,
-            state_file=settings.home / "state" / "pool.json",
-        ),
+        pool_options=_pool_options(settings),
         use_spare=settings.use_spare,
     )
     downloads = Downloads(access, state_file=settings.home / "state" / "downloads.json")
@@ -67,10 +61,35 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
             hosts=frozenset(settings.image_hosts),
         )
     )
+
+    def follow(changed: Settings) -> None:
+        pool.reconfigure(_load_options(changed), _pool_options(changed))
+
     await pool.start()
     await downloads.start()
     try:
-        yield Parts(backends=(LocalBackend(pool, pictures),), models=pool, pool=pool, hub=hub)
+        yield Parts(backends=(LocalBackend(pool, pictures),), models=pool, pool=pool, hub=hub, follow=follow)
     finally:
         await downloads.close()
         await pool.close()
+
+
+def _load_options(settings: Settings) -> LoadOptions:
+    return msgspec.structs.replace(settings.load, state_folder=str(settings.home / "state"))
+
+
+def _pool_options(settings: Settings) -> PoolOptions:
+    return PoolOptions(
+        memory_budget=settings.memory_budget,
+        memory_floor=settings.memory_floor,
+        policy=EvictionPolicy(settings.eviction),
+        drain_timeout_s=settings.drain_timeout_s,
+        hang_timeout_s=settings.hang_timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        leak_limit=settings.leak_limit,
+        cooldown_s=settings.failure_cooldown_s,
+        ttl_s=settings.model_ttl_s,
+        preload=settings.preload,
+        models=settings.models,
+        state_file=settings.home / "state" / "pool.json",
+    )

@@ -18,11 +18,12 @@ from mlx_manager.pool import ModelDirectory
 from mlx_manager.storage.configuration import Configuration
 
 
-@dataclass(frozen=True)
+@dataclass
 class LiveSettings:
     """The settings that can be changed while the server runs: what was changed wins over what it was started with."""
 
     settings: Settings
+    """Replaced when they are read again."""
     opened: Opened
 
     def __call__(self) -> Mapping[str, Any]:
@@ -63,7 +64,11 @@ async def open_routing(
         return [name for status in statuses for name in (status.entry.name, *status.overrides.aliases)]
 
     router = Router(
-        local, find_remote=clouds.find, cloud_refusal=refusal, local_timeout_s=settings.local_timeout_s, names=names
+        local,
+        find_remote=clouds.find,
+        cloud_refusal=refusal,
+        local_timeout_s=lambda: live.settings.local_timeout_s,
+        names=names,
     )
 
     def follow(current: Configuration) -> None:

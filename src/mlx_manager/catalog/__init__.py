@@ -1,5 +1,6 @@
 """What the operator configured: the settings table, the models to serve, and how to serve them."""
 
+from mlx_manager.catalog.isolation import PrefixIsolation
 from mlx_manager.catalog.memory import MemoryAmount
 from mlx_manager.catalog.model import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.catalog.overrides import (
@@ -12,7 +13,7 @@ from mlx_manager.catalog.overrides import (
 )
 from mlx_manager.catalog.people import ApiKey, KeyLimits, Scope, User, UserRole, UserState
 from mlx_manager.catalog.provider import DEFAULT_BASE_URLS, Price, Provider, ProviderKind, ProviderSecret, Timeouts
-from mlx_manager.catalog.route import PatternKind, Route, RouteConditions, RouteTarget, Spill
+from mlx_manager.catalog.route import PatternKind, Route, RouteConditions, RouteTarget, Spill, TargetOrder
 from mlx_manager.catalog.settings import (
     LIVE_SETTINGS,
     SETTINGS,
@@ -40,6 +41,7 @@ __all__ = [
     "ModelSetting",
     "OverrideError",
     "PatternKind",
+    "PrefixIsolation",
     "Price",
     "Provider",
     "ProviderKind",
@@ -52,6 +54,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Spill",
+    "TargetOrder",
     "Timeouts",
     "User",
     "UserRole",

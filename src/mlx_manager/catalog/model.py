@@ -74,5 +74,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Most tokens guessed ahead of a sequence from its own text; 0 guesses none."""
     priority_ageing_s: float = 5.0
     """Seconds of waiting that lift a request by one priority."""
+    template_timeout_s: float = 10.0
+    """How long a chat template may compute for one conversation."""
     state_folder: str | None = None
     """Where a worker keeps what it found out about a model between loads; None: nowhere. Set from the home folder."""

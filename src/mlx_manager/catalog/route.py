@@ -47,6 +47,14 @@ class Spill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """When it does not fit the context of the local model, instead of refusing it."""
 
 
+class TargetOrder(StrEnum):
+    """In which order the targets of a route are asked."""
+
+    LISTED = "listed"
+    CONVERSATION = "conversation"
+    """Each conversation has an order of its own, so that it comes back to who has its beginning in the cache."""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One route. Those with a lower `position` are looked at first; the first that matches decides."""
 
@@ -58,4 +66,5 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[RouteTarget, ...]
     conditions: RouteConditions = RouteConditions()
     spill: Spill = Spill()
+    order: TargetOrder = TargetOrder.LISTED
     is_on: bool = True

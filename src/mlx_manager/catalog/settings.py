@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from mlx_manager.catalog.isolation import PrefixIsolation
 from mlx_manager.catalog.memory import MemoryAmount, memory_amount
 from mlx_manager.catalog.model import LoadOptions
 from mlx_manager.catalog.overrides import DTYPES, SHARING, ModelOverrides, OverrideError, override
@@ -47,6 +48,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The default model: a name under home/models, or a path to an MLX model folder."""
     log_level: str
     max_body_bytes: int
+    max_messages: int
+    max_tools: int
+    update_url: str | None
+    """Where `update-check` asks for the newest release; None: nowhere."""
+    prefix_isolation: str
+    """none, user or key: see `PrefixIsolation`."""
     keepalive_s: float
     """A stream that says nothing for so long sends an SSE comment."""
     database: str | None
@@ -71,6 +78,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eviction: str
     """lru, lfu or none."""
     drain_timeout_s: float
+    hang_timeout_s: float
+    """How long a worker that has work may say nothing; 0: for ever."""
+    load_timeout_s: float
+    """The same while it loads."""
+    leak_limit: MemoryAmount
+    """How far a worker may outgrow its plan; a share is one of the plan; 0: as far as it likes."""
+    failure_cooldown_s: float
     model_ttl_s: float
     """Idle time after which a model is unloaded; 0: never."""
     preload: tuple[str, ...]
@@ -132,6 +146,7 @@ class Setting:
 
 
 EVICTIONS = ("lru", "lfu", "none")
+ISOLATIONS = tuple(isolation.value for isolation in PrefixIsolation)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOAD = LoadOptions()
 
@@ -146,6 +161,29 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "max_body", "bytes", "32MiB", "bytes", "Largest request body accepted.", size_bytes(1024), "max_body_bytes"
     ),
+    Setting(
+        "max_messages", "integer", 10_000, "messages", "Most messages of one conversation.", whole(1), "max_messages"
+    ),
+    Setting(
+        "update_url",
+        "text",
+        None,
+        "",
+        "JSON page of this package at an index, for update-check; nobody is asked without it, or by anything else.",
+        web_address,
+        "update_url",
+    ),
+    Setting(
+        "prefix_isolation",
+        "choice",
+        "none",
+        "",
+        "Who shares the prefix cache: everybody (none), each account with itself (user), or each API key (key).",
+        choice(*ISOLATIONS),
+        "prefix_isolation",
+        choices=ISOLATIONS,
+    ),
+    Setting("max_tools", "integer", 1_000, "tools", "Most tools of one request.", whole(1), "max_tools"),
     Setting(
         "keepalive", "seconds", 5.0, "s", "Silence after which a stream sends a comment.", number(0.1), "keepalive_s"
     ),
@@ -233,6 +271,42 @@ SETTINGS: tuple[Setting, ...] = (
         "Longest wait for the requests of a model that has to go.",
         number(0.0),
         "drain_timeout_s",
+    ),
+    Setting(
+        "hang_timeout",
+        "seconds",
+        600.0,
+        "s",
+        "Silence after which a worker that has work is ended and replaced; 0 waits for ever.",
+        number(0.0),
+        "hang_timeout_s",
+    ),
+    Setting(
+        "load_timeout",
+        "seconds",
+        1800.0,
+        "s",
+        "Silence after which a worker that loads a model is ended; 0 waits for ever.",
+        number(0.0),
+        "load_timeout_s",
+    ),
+    Setting(
+        "leak_limit",
+        "size or share",
+        "100%",
+        "bytes",
+        "A worker that takes so much more memory than planned is replaced; a share is one of its plan; 0 is never.",
+        memory_amount,
+        "leak_limit",
+    ),
+    Setting(
+        "failure_cooldown",
+        "seconds",
+        300.0,
+        "s",
+        "Pause before a model that failed three times in a row is tried again, unless somebody loads it.",
+        number(0.0),
+        "failure_cooldown_s",
     ),
     Setting(
         "model_ttl",
@@ -483,6 +557,16 @@ SETTINGS: tuple[Setting, ...] = (
         "Waiting time that lifts a request by one priority.",
         number(0.001),
         "priority_ageing_s",
+        is_load=True,
+    ),
+    Setting(
+        "template_timeout",
+        "seconds",
+        _LOAD.template_timeout_s,
+        "s",
+        "Longest time that a model's chat template may compute for one conversation.",
+        number(0.01),
+        "template_timeout_s",
         is_load=True,
     ),
 )

@@ -19,6 +19,7 @@ from mlx_manager.cli.import_gguf import import_model
 from mlx_manager.cli.key import key_commands
 from mlx_manager.cli.launch import AGENT_ARGUMENTS, launch
 from mlx_manager.cli.load import load
+from mlx_manager.cli.menubar import menubar
 from mlx_manager.cli.models import models
 from mlx_manager.cli.provider import provider_commands
 from mlx_manager.cli.ps import ps
@@ -31,6 +32,7 @@ from mlx_manager.cli.serve import serve
 from mlx_manager.cli.service import service_commands
 from mlx_manager.cli.show import show
 from mlx_manager.cli.unload import unload
+from mlx_manager.cli.update_check import update_check
 from mlx_manager.cli.user import user_commands
 from mlx_manager.errors import MlxManagerError
 
@@ -58,6 +60,8 @@ app.command(context_settings=AGENT_ARGUMENTS)(launch)
 app.command()(fit)
 app.command()(doctor)
 app.command()(bench)
+app.command(name="update-check")(update_check)
+app.command()(menubar)
 app.add_typer(service_commands)
 app.add_typer(user_commands)
 app.add_typer(key_commands)

@@ -18,4 +18,4 @@ def serve(**flags: object) -> None:
     # FastAPI, uvicorn and httpx take most of a second
     from mlx_manager.cli.serving import run_server  # noqa: PLC0415
 
-    run_server(settings)
+    run_server(settings, lambda: load_settings(os.environ, flags))

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -34,8 +35,11 @@ _FIXES = {
 }
 
 
-def run_server(settings: Settings) -> None:
-    """Serve until interrupted. Raises `MlxManagerError` for what keeps the server from starting."""
+def run_server(settings: Settings, reread: Callable[[], Settings]) -> None:
+    """Serve until interrupted; SIGHUP has the settings read again by `reread`.
+
+    Raises `MlxManagerError` for what keeps the server from starting.
+    """
     _make_home(settings.home)
     with _bind(settings.host, settings.port) as listener:
         link_embedding_model(settings.home)
@@ -45,7 +49,12 @@ def run_server(settings: Settings) -> None:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         if settings.log_level != "debug":
             logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        server = build_server(create_app(settings), settings)
+
+        def reread_here() -> Settings:
+            # which model and which port these are was found out at the start
+            return msgspec.structs.replace(reread(), model=settings.model, port=settings.port)
+
+        server = build_server(create_app(settings, reread=reread_here), settings)
         # uvicorn stops at these by itself and raises them again afterwards, for whoever was there before: nobody.
         for stopping in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stopping, lambda number, frame: None)

@@ -70,7 +70,7 @@ class EngineRequest:
     inputs: object | None = None
     """What stands in the prompt besides tokens; handed to the runner as it is."""
     prefix_ids: tuple[int, ...] = ()
-    """With `inputs`: what tells the contents of the prompt's positions apart, see `prefix.content_id`."""
+    """What tells the prompt's positions apart where tokens do not: see `prefix.content_id` and `prefix.salted`."""
     is_forcible: bool = False
     """Whether tokens may be forced (see `Engine.force`); then none are guessed ahead."""
 

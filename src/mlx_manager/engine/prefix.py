@@ -42,6 +42,17 @@ def content_id(digest: bytes, index: int) -> int:
     return -1 - (int.from_bytes(mixed, "little") >> 1)
 
 
+def salted(prefix_ids: AbstractSequence[int], salt: str) -> tuple[int, ...]:
+    """`prefix_ids` as they are known to those who share `salt`: the first one stands for it as well.
+
+    Keys are chained and beginnings are compared from the first id on, so that no prefix of another salt is found.
+    """
+    if not salt or not prefix_ids:
+        return tuple(prefix_ids)
+    digest = hashlib.blake2b(salt.encode() + prefix_ids[0].to_bytes(8, "little", signed=True)).digest()
+    return (content_id(digest, 0), *prefix_ids[1:])
+
+
 @dataclass(frozen=True)
 class PartialHit:
     """The first `num_tokens` slots of `block` hold what a sequence needs next; copy them, do not share them."""

@@ -58,7 +58,8 @@ class Sequence:
     inputs: object | None = None
     """What stands in the prompt besides tokens, for the runner alone; None where there is nothing."""
     prefix_ids: list[int] = field(default_factory=list)
-    """`token_ids` as the prefix cache knows them: the same list, but where there are `inputs`, see `content_id`."""
+    """`token_ids` as the prefix cache knows them: the same list, but where there are `inputs`, see `content_id`, and
+    where the cache is not shared by all, see `salted`."""
     num_prompt_tokens: int
     max_output_tokens: int
     eos_token_ids: frozenset[int]
@@ -100,10 +101,10 @@ class Sequence:
     """Sequences of the same prompt that start from this one's blocks once the prompt is prefilled."""
 
     def __post_init__(self) -> None:
-        if self.inputs is None:
+        if self.inputs is None and not self.prefix_ids:
             self.prefix_ids = self.token_ids
         elif len(self.prefix_ids) != len(self.token_ids):
-            raise ValueError("a sequence with inputs needs a prefix id for each of its tokens")
+            raise ValueError("a sequence with inputs, or with prefix ids, needs one of those for each of its tokens")
 
     def append(self, token_id: int) -> None:
         """One more token is known."""

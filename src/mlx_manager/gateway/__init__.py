@@ -6,6 +6,7 @@ from mlx_manager.gateway.background import BackgroundWork
 from mlx_manager.gateway.budget import Budgets
 from mlx_manager.gateway.desk import Desk
 from mlx_manager.gateway.gateway import Gateway
+from mlx_manager.gateway.limits import PromptLimits
 from mlx_manager.gateway.merge import merge
 from mlx_manager.gateway.responses import MemoryResponses, OwnResponses, ResponseStore
 from mlx_manager.gateway.router import Router, Target
@@ -21,6 +22,7 @@ __all__ = [
     "Gateway",
     "MemoryResponses",
     "OwnResponses",
+    "PromptLimits",
     "ResponseStore",
     "Router",
     "Target",

@@ -13,12 +13,14 @@ from typing import TypeVar
 import msgspec
 
 from mlx_manager.backends import Backend
+from mlx_manager.catalog import PrefixIsolation
 from mlx_manager.errors import GenerationFailed, MlxManagerError, ModelNotFound, ShuttingDown
 from mlx_manager.gateway.account import Attempts, Stopwatch, log_record, origin_fields
 from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.attempt import PlanRunner
 from mlx_manager.gateway.breaker import Breakers, BreakerState
 from mlx_manager.gateway.budget import Budgets
+from mlx_manager.gateway.limits import PromptLimits
 from mlx_manager.gateway.replies import ReplyRequest, ReplyWatch
 from mlx_manager.gateway.router import Plan, Router, Target
 from mlx_manager.gateway.traits import Traits, traits_of
@@ -61,10 +63,14 @@ class Gateway:
         tracer: Tracer | None = None,
         make_room: Callable[[], Awaitable[None]] = _has_room,
         budgets: Budgets | None = None,
+        limits: PromptLimits | None = None,
+        isolation: PrefixIsolation = PrefixIsolation.NONE,
     ) -> None:
         self._router = router if isinstance(router, Router) else Router(router)
         self._breakers = Breakers()
         self._budgets = budgets
+        self._limits = limits or PromptLimits()
+        self._isolation = isolation
         self._account = tuple(account)
         self._tracer = tracer
         self._make_room = make_room
@@ -93,9 +99,10 @@ class Gateway:
         ended_by: BaseException | None = None
         try:
             self.admit(request.model)
+            self._limits.check(request.prompt)
             await self._make_room()
             attempt = self._attempt(request, stopwatch.attempts)
-            async with aclosing(attempt.generate(request)) as events:
+            async with aclosing(attempt.generate(self._isolated(request))) as events:
                 async for event in events:
                     stopwatch.see(event)
                     yield event
@@ -190,6 +197,16 @@ class Gateway:
             self._tracer.put(watch.trace(record))
         for take in self._account:
             take(record)
+
+    def _isolated(self, request: GenerationRequest) -> GenerationRequest:
+        caller = self._asker.caller
+        match self._isolation:
+            case PrefixIsolation.NONE:
+                return request
+            case PrefixIsolation.USER:
+                return msgspec.structs.replace(request, cache_salt=caller.user_salt)
+            case PrefixIsolation.KEY:
+                return msgspec.structs.replace(request, cache_salt=caller.key_salt)
 
     def _attempt(self, request: GenerationRequest | ReplyRequest, attempts: Attempts) -> PlanRunner:
         asker = self._asker

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_manager.backends import Backend
-from mlx_manager.catalog import ProviderKind, Route, RouteTarget, Timeouts
+from mlx_manager.catalog import ProviderKind, Route, RouteTarget, TargetOrder, Timeouts
 from mlx_manager.errors import MlxManagerError, ModelNotFound, NotPermitted, Unavailable
+from mlx_manager.gateway.affinity import by_affinity
 from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.patterns import REST, compile_pattern
 from mlx_manager.gateway.queues import Queues
@@ -64,6 +65,17 @@ class Plan:
     """The code of the reason for which targets before the first were passed over."""
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a request asks a route for."""
+
+    model: str
+    rest: str
+    """What `*` stands for."""
+    beginning: bytes
+    """Of its conversation, as a digest."""
+
+
 class Router:
     """Holds the routes, ready to be matched. `local` are the backends of this machine, asked in their order.
 
@@ -77,16 +89,14 @@ class Router:
         *,
         find_remote: Callable[[str], RemoteBackend | None] = lambda _: None,
         cloud_refusal: Callable[[Caller], MlxManagerError | None] = lambda _: None,
-        local_timeout_s: float = 900.0,
+        local_timeout_s: Callable[[], float] = lambda: 900.0,
         names: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._local = tuple(local)
         self._find_remote = find_remote
         self._cloud_refusal = cloud_refusal
         self._names = names
-        self._local_timeouts = Timeouts(
-            first_token_s=local_timeout_s, between_tokens_s=local_timeout_s, total_s=float("inf")
-        )
+        self._local_timeout_s = local_timeout_s
         self._routes: tuple[tuple[Route, Callable[[str], str | None]], ...] = ()
         self.queues = Queues()
 
@@ -116,26 +126,29 @@ class Router:
                 steps.append(f"route {route.name}: passed over, {unmet}")
                 continue
             steps.append(f"route {route.name}: matches {model!r}")
-            return self._follow(route, rest, model, asker, steps)
+            return self._follow(route, _Wanted(model, rest, traits.beginning), asker, steps)
         steps.append("no route matches: this machine answers, if it has the model")
         return Plan(self._here(model), None, tuple(steps))
 
-    def _follow(self, route: Route, rest: str, model: str, asker: Asker, steps: list[str]) -> Plan:
-        refusal = self._refuse_cloud(route, model, asker)
+    def _follow(self, route: Route, wanted: _Wanted, asker: Asker, steps: list[str]) -> Plan:
+        refusal = self._refuse_cloud(route, wanted.model, asker)
         found: list[Target] = []
-        for wanted in route.targets:
-            name = (wanted.model or model).replace(REST, rest) if wanted.model else model
-            if wanted.provider is None:
+        for target in route.targets:
+            name = (target.model or wanted.model).replace(REST, wanted.rest) if target.model else wanted.model
+            if target.provider is None:
                 found += self._here(name)
                 steps.append(f"target local/{name}")
             elif refusal is not None:
-                steps.append(f"target {wanted.provider}/{name}: left out. {refusal.message}")
+                steps.append(f"target {target.provider}/{name}: left out. {refusal.message}")
             else:
-                found += self._there(wanted, name, steps)
+                found += self._there(target, name, steps)
         if not found:
             if refusal is not None:
                 raise refusal
             raise Unavailable(f"No provider of the route {route.name} is on.")
+        if route.order is TargetOrder.CONVERSATION and wanted.beginning:
+            found = by_affinity(found, [target.label for target in found], wanted.beginning)
+            steps.append(f"its conversation begins with {found[0].label}")
         kept = self._spill(route, found, steps)
         skipped_for = QUEUE_WAIT if len(kept) < len(found) else None
         return Plan(tuple(kept), route, tuple(steps), skipped_for)
@@ -163,7 +176,9 @@ class Router:
         return kept
 
     def _here(self, model: str) -> tuple[Target, ...]:
-        return tuple(Target(backend, model, self._local_timeouts) for backend in self._local)
+        patience_s = self._local_timeout_s()
+        timeouts = Timeouts(first_token_s=patience_s, between_tokens_s=patience_s, total_s=float("inf"))
+        return tuple(Target(backend, model, timeouts) for backend in self._local)
 
     def _there(self, wanted: RouteTarget, model: str, steps: list[str]) -> list[Target]:
         remote = self._find_remote(wanted.provider or "")

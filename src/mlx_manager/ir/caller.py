@@ -49,6 +49,16 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
             case _:
                 return self.kind.value
 
+    @property
+    def user_salt(self) -> str:
+        """What tells their account from others'."""
+        return "nobody" if self.user_id is None else f"user {self.user_id}"
+
+    @property
+    def key_salt(self) -> str:
+        """What tells their API key from others'; without one, their account."""
+        return self.user_salt if self.key_id is None else f"key {self.key_id}"
+
     def check_model(self, model: str) -> None:
         """Raises `NotPermitted` for a model that this caller may not ask for."""
         if self.models and model not in self.models:

@@ -214,3 +214,5 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     echo: bool = False
     """Begin the answer with the prompt's own text (completions only)."""
+    cache_salt: str = ""
+    """Prefixes are shared with requests of the same salt only. Set by the gateway."""

@@ -10,11 +10,14 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_manager.catalog import LoadOptions
+from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import ChatPrompt, Message, Role, TextContent, Tool, ToolChoiceMode
 from mlx_manager.models.families import Family
 from mlx_manager.models.plain_tools import as_plain_result, calls_as_text, without_tool_roles
 from mlx_manager.models.template_traits import Message as TemplateMessage
 from mlx_manager.models.template_traits import TemplateTraits, find_traits, in_form
+from mlx_manager.models.time_bound import time_bound
 from mlx_manager.parsing import ToolFormat
 from mlx_manager.parsing.tool_formats import HERMES
 
@@ -25,9 +28,12 @@ _SYSTEM_WITH_TOOLS = "You are a helpful assistant with some tools."
 class ChatTemplate:
     """Renders conversations for one model."""
 
-    def __init__(self, tokenizer: TokenizerWrapper, family: Family) -> None:
+    def __init__(
+        self, tokenizer: TokenizerWrapper, family: Family, *, timeout_s: float = LoadOptions().template_timeout_s
+    ) -> None:
         self._tokenizer = tokenizer
         self._family = family
+        self._timeout_s = timeout_s
         self._text = template_text(tokenizer)
 
     @cached_property
@@ -49,7 +55,11 @@ class ChatTemplate:
         return self._family.style is not None or self.tools is not None
 
     def render(self, prompt: ChatPrompt) -> str:
-        """The text of the whole prompt. Raises one of `template_traits.REFUSALS` where the template refuses it."""
+        """The text of the whole prompt.
+
+        Raises one of `template_traits.REFUSALS` where the template refuses it, and `InvalidRequest` where it takes too
+        long.
+        """
         messages = [_as_template_message(message, self._family) for message in _joined_instructions(prompt.messages)]
         is_none = prompt.tool_choice.mode is ToolChoiceMode.NONE
         tools = [] if is_none else [_as_template_tool(tool) for tool in prompt.tools if not tool.is_deferred]
@@ -74,14 +84,19 @@ class ChatTemplate:
             messages = _with_tools_in_system(messages, tools)
         elif tools and variable != "tools":
             variables = {variable: list(tools)} | variables
-        rendered = self._tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
-            add_generation_prompt=not continue_final_message,
-            continue_final_message=continue_final_message,
-            tools=list(tools) or None,
-            **variables,
+        too_slow = InvalidRequest(
+            f"the model's chat template computes for more than {self._timeout_s:g} s (setting template_timeout)",
+            param="messages",
         )
+        with time_bound(self._timeout_s, too_slow):
+            rendered = self._tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=not continue_final_message,
+                continue_final_message=continue_final_message,
+                tools=list(tools) or None,
+                **variables,
+            )
         return str(rendered)
 
     def _variables(self, prompt: ChatPrompt) -> dict[str, Any]:

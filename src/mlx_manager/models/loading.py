@@ -34,6 +34,7 @@ _MAX_MEMORY_SHARE = 0.7
 """Weights may be dequantized when they then take at most this part of the memory that is available."""
 _FALLBACK_CONTEXT = 4096
 """Context of a model whose config names none."""
+_PROBE_TEXT = "The quick brown fox jumps over 13 lazy dogs."
 
 
 @dataclass(frozen=True)
@@ -86,18 +87,30 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
     model_type = str(config.get("model_type", ""))
     adapt(model, model_type)
     text_config = config.get("text_config", config)
+    vocabulary_size = int(text_config.get("vocab_size", len(tokenizer)))
+    _check_tokenizer(entry, tokenizer, vocabulary_size)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         config=config,
-        style=ModelStyle.of(tokenizer, model_type),
+        style=ModelStyle.of(tokenizer, model_type, options),
         eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
         sampling_defaults=read_json(path / "generation_config.json"),
         max_context=find_max_context(text_config, options),
-        vocabulary_size=int(text_config.get("vocab_size", len(tokenizer))),
+        vocabulary_size=vocabulary_size,
         dtype=dtype,
         weights_bytes=sum(array.nbytes for _, array in weights),
     )
+
+
+def _check_tokenizer(entry: ModelEntry, tokenizer: TokenizerWrapper, vocabulary_size: int) -> None:
+    """Raise `ModelLoadFailed` for the tokenizer of another model: what is behind the embedding would be read."""
+    highest = max(tokenizer.encode(_PROBE_TEXT), default=0)
+    if highest >= vocabulary_size:
+        raise ModelLoadFailed(
+            f"{entry.name} has the tokenizer of another model: it makes token {highest} of plain text, and the model "
+            f"has {vocabulary_size} tokens"
+        )
 
 
 def _read_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:

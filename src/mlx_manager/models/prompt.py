@@ -75,7 +75,7 @@ class PromptBuilder:
         )
         try:
             text = self._template.render(replace(prompt, messages=marked))
-        except REFUSALS:
+        except (*REFUSALS, InvalidRequest):
             return []
         return list(self._tokenizer.encode(text.partition(_MARK)[0], add_special_tokens=False))
 
@@ -96,6 +96,15 @@ class PromptBuilder:
             ) from error
         # The template spells the special tokens itself, begin-of-sequence included.
         return BuiltPrompt(tuple(self._tokenizer.encode(text, add_special_tokens=False)), text)
+
+    def check_vocabulary(self, built: BuiltPrompt) -> None:
+        """Raise `InvalidRequest` where the tokenizer made a token that the model does not have."""
+        highest = max(built.token_ids)
+        if highest >= self._vocabulary_size:
+            raise InvalidRequest(
+                f"the tokenizer makes token {highest} of this prompt, and the model has {self._vocabulary_size} tokens",
+                param="prompt" if not built.text else "messages",
+            )
 
     def _check(self, token_ids: tuple[int, ...]) -> None:
         for token_id in token_ids:

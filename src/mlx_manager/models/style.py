@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Tokenizer
 
+from mlx_manager.catalog import LoadOptions
 from mlx_manager.models.chat_template import ChatTemplate, template_text
 from mlx_manager.models.families import GENERIC, Family, find_family
 from mlx_manager.models.library_calls import LibraryCalls
@@ -26,10 +27,13 @@ class ModelStyle:
     """What is not known about it, in a sentence for the operator."""
 
     @staticmethod
-    def of(tokenizer: TokenizerWrapper, model_type: str) -> ModelStyle:
-        """The style of the model that `tokenizer` belongs to, whose config has `model_type`."""
+    def of(tokenizer: TokenizerWrapper, model_type: str, options: LoadOptions | None = None) -> ModelStyle:
+        """The style of the model that `tokenizer` belongs to, whose config has `model_type`.
+
+        Raises `InvalidRequest` where its chat template computes for too long.
+        """
         family = find_family(model_type, template_text(tokenizer))
-        template = ChatTemplate(tokenizer, family)
+        template = ChatTemplate(tokenizer, family, timeout_s=(options or LoadOptions()).template_timeout_s)
         tools = template.tools or _library_format(tokenizer)
         warning = _warning(family, model_type, template, tools)
         if family.style is not None:

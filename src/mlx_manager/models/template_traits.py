@@ -22,6 +22,9 @@ REFUSALS = (
     AttributeError,
     AssertionError,
     NotImplementedError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
 )
 """What templates, and mlx-lm's renderers that stand in for some, raise for a conversation that they do not take."""
 

@@ -55,7 +55,7 @@ def load_vision_model(entry: ModelEntry, options: LoadOptions, report: Report) -
         model=language,
         tokenizer=cast(TokenizerWrapper, seeing),
         config=config,
-        style=ModelStyle.of(cast(TokenizerWrapper, seeing), model_type),
+        style=ModelStyle.of(cast(TokenizerWrapper, seeing), model_type, options),
         eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
         sampling_defaults=read_json(path / "generation_config.json"),
         max_context=min(find_max_context(text_config, options), exact_context(text_config) or sys.maxsize),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -55,6 +56,7 @@ class PoolCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One family after the other."""
         yield _gauge("build_info", "The version, as a label.", ("version",), [((self._version,), 1)])
+        yield _gauge("event_loop_tasks", "Tasks of the gateway's event loop.", (), [((), len(asyncio.all_tasks()))])
         statuses = self._statuses()
         yield from self._models(statuses)
         yield from self._engines({s.entry.name: s.stats for s in statuses if s.stats is not None})
@@ -82,6 +84,12 @@ class PoolCollector(Collector):
         yield _counter(
             "worker_restarts", "Workers that ended unasked; the next request starts another.", _MODEL, deaths
         )
+        faults = [((s.entry.name, fault.value), num) for s in statuses for fault, num in s.num_by_fault.items()]
+        yield _counter("worker_faults", "The same by why: they died, hung, or leaked memory.", _FAULT, faults)
+        given_up = [((s.entry.name,), int(s.is_given_up)) for s in warm]
+        yield _gauge(
+            "model_given_up", "1 where a model failed too often in a row to be tried again now.", _MODEL, given_up
+        )
 
     def _engines(self, engines: dict[str, EngineStats]) -> Iterator[Metric]:
         blocks = [
@@ -104,6 +112,7 @@ class PoolCollector(Collector):
 
 _MODEL = ("model",)
 _STATE = ("model", "state")
+_FAULT = ("model", "fault")
 _Samples = Sequence[tuple[tuple[str, ...], float]]
 
 

@@ -5,7 +5,7 @@ from mlx_manager.pool.directory import ModelDirectory, refuse_loaded
 from mlx_manager.pool.evict import EvictionPolicy
 from mlx_manager.pool.options import PoolOptions
 from mlx_manager.pool.pool import ModelPool
-from mlx_manager.pool.status import Eviction, EvictionReason, ModelState, ModelStatus, PoolStats
+from mlx_manager.pool.status import Eviction, EvictionReason, ModelState, ModelStatus, PoolStats, WorkerFault
 from mlx_manager.pool.worker_client import WorkerClient
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "PoolOptions",
     "PoolStats",
     "WorkerClient",
+    "WorkerFault",
     "find_openblas",
     "refuse_loaded",
     "runs_on_linux_cpu",

@@ -15,15 +15,19 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryKeeper:
-    """One check each `period_s`, from `start` to `close`. `measure` and `available` are the system's, but in tests."""
+    """One check each `period_s`, from `start` to `close`. `measure` and `available` are the system's, but in tests.
+
+    `on_measured` is called after each look at what the worker of a model takes.
+    """
 
     def __init__(
         self,
         slots: Mapping[str, ModelSlot],
         room: MemoryRoom,
         *,
-        ttl_s: float,
-        floor_bytes: int,
+        ttl_s: Callable[[], float],
+        floor_bytes: Callable[[], int],
+        on_measured: Callable[[ModelSlot], None],
         period_s: float,
         measure: Callable[[int], int] = measure_process,
         available: Callable[[], int] = available_bytes,
@@ -31,11 +35,17 @@ class MemoryKeeper:
         self._slots = slots
         self._room = room
         self._ttl_s = ttl_s
-        self.floor_bytes = floor_bytes
+        self._floor_bytes = floor_bytes
+        self._on_measured = on_measured
         self._period_s = period_s
         self._measure = measure
         self.available = available
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def floor_bytes(self) -> int:
+        """Below so much available memory, idle models give way."""
+        return self._floor_bytes()
 
     def start(self) -> None:
         """Begin to check."""
@@ -73,9 +83,10 @@ class MemoryKeeper:
             if slot.reservation.measure(max(measured, reported)):
                 excess = slot.planned_bytes - planned
                 logger.warning("The worker of '%s' takes %d bytes more than planned", slot.entry.name, excess)
+            self._on_measured(slot)
 
     async def _unload_idle(self) -> None:
         for slot in list(self._slots.values()):
-            ttl_s = self._ttl_s if slot.overrides.ttl_s is None else slot.overrides.ttl_s
+            ttl_s = self._ttl_s() if slot.overrides.ttl_s is None else slot.overrides.ttl_s
             if ttl_s and slot.is_idle and slot.idle_s >= ttl_s and not slot.overrides.pinned:
                 await self._room.evict(slot, EvictionReason.TTL)

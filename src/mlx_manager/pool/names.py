@@ -39,6 +39,13 @@ class ModelNames:
             return name
         return next((model for model, said in sorted(self._effective.items()) if name in said.aliases), name)
 
+    def configure(self, configured: Mapping[str, ModelOverrides]) -> None:
+        """The config says this from now on; what admins changed stays on top of it, as far as it can."""
+        self._configured = dict(configured)
+        self._effective = dict(configured)
+        for name, values in self._changes.items():
+            self._effective[name] = override(configured.get(name, ModelOverrides()), values)
+
     def change(self, name: str, values: Mapping[str, object]) -> ModelOverrides:
         """Set `values` by setting name, on top of what the config says; null goes back to that.
 

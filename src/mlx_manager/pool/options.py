@@ -26,6 +26,14 @@ class PoolOptions:
     """Where changes that admins make are kept; None: nowhere."""
     backoff_s: float = 1.0
     """After a failed load; doubled with each failure in a row, up to a minute."""
+    cooldown_s: float = 300.0
+    """After too many failures in a row."""
+    hang_timeout_s: float = 600.0
+    """A worker that owes an answer and says nothing for so long is ended; 0: never."""
+    load_timeout_s: float = 1800.0
+    """The same for one that loads."""
+    leak_limit: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=1.0))
+    """Beyond its plan and so much more a worker is ended; a share is one of the plan; 0: never."""
     check_period_s: float = 2.0
     predict: Predictor = predict_here
     measure: Callable[[int], int] = measure_process

@@ -10,17 +10,19 @@ from contextlib import asynccontextmanager
 
 import psutil
 
-from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides
+from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides, render_size
 from mlx_manager.errors import MlxManagerError, ModelNotFound, ShuttingDown
 from mlx_manager.pool.blas import worker_environment
 from mlx_manager.pool.keeper import MemoryKeeper
+from mlx_manager.pool.load_errors import Backoff
 from mlx_manager.pool.names import ModelNames
 from mlx_manager.pool.options import PoolOptions
 from mlx_manager.pool.room import MemoryRoom
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.slot import ModelSlot
 from mlx_manager.pool.spare import WorkerSource
-from mlx_manager.pool.status import Eviction, EvictionReason, ModelState, ModelStatus, PoolStats
+from mlx_manager.pool.status import Eviction, EvictionReason, ModelState, ModelStatus, PoolStats, WorkerFault
+from mlx_manager.pool.watchdog import Watchdog
 from mlx_manager.pool.worker_client import WorkerClient
 from mlx_manager.pool.worker_process import DEFAULT_COMMAND, WorkerLaunch
 
@@ -63,17 +65,23 @@ class ModelPool:
             load_options=lambda slot: slot.overrides.load_options(self._options),
             predict=shared.predict,
             policy=shared.policy,
-            drain_timeout_s=shared.drain_timeout_s,
+            drain_timeout_s=lambda: self._shared.drain_timeout_s,
             measure=shared.measure,
         )
         self._keeper = MemoryKeeper(
             self._slots,
             self._room,
-            ttl_s=shared.ttl_s,
-            floor_bytes=shared.memory_floor.of(int(psutil.virtual_memory().total)),
+            ttl_s=lambda: self._shared.ttl_s,
+            floor_bytes=lambda: self._shared.memory_floor.of(int(psutil.virtual_memory().total)),
+            on_measured=self._replace_if_leaking,
             period_s=shared.check_period_s,
             measure=shared.measure,
             available=shared.available,
+        )
+        self._watchdog = Watchdog(
+            lambda: self._workers.workers,
+            hang_timeout_s=lambda: self._shared.hang_timeout_s,
+            load_timeout_s=lambda: self._shared.load_timeout_s,
         )
         self._background: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -92,11 +100,13 @@ class ModelPool:
         if self._shared.preload:
             self._spawn(self._preload(self._shared.preload))
         self._keeper.start()
+        self._watchdog.start()
 
     async def close(self) -> None:
         """Stop all workers; requests in flight and loads under way end with `ShuttingDown`. Bounded in time."""
         self._is_closing = True
         await self._keeper.close()
+        await self._watchdog.close()
         for task in self._background:
             task.cancel()
         await self._workers.close()
@@ -153,6 +163,7 @@ class ModelPool:
             raise ShuttingDown("The server is stopping.")
         slot = self._slot(name)
         if slot.is_cold:
+            slot.forgive()
             slot.begin_load()
         return slot.status(is_closing=False)
 
@@ -162,6 +173,7 @@ class ModelPool:
         After the drain timeout those that are left end with `ShuttingDown`. Raises `ModelNotFound`.
         """
         slot = self._slot(name)
+        slot.stay_cold()
         if slot.is_idle:
             await self._room.evict(slot, EvictionReason.ADMIN)
         elif not slot.is_cold and not slot.is_draining:
@@ -179,6 +191,17 @@ class ModelPool:
         for other, its_slot in self._slots.items():
             its_slot.overrides = self._names.overrides(other)
         return slot.status(is_closing=self._is_closing)
+
+    def reconfigure(self, options: LoadOptions, pool_options: PoolOptions) -> None:
+        """Follow settings that were changed: models are loaded with `options` from their next load on.
+
+        The memory budget, the policy of evictions and the pauses after failures stay as they are.
+        """
+        self._options = options
+        self._shared = pool_options
+        self._names.configure(pool_options.models)
+        for name, slot in self._slots.items():
+            slot.overrides = self._names.overrides(name)
 
     def evictions(self) -> list[Eviction]:
         """What was unloaded lately, the last first."""
@@ -224,6 +247,27 @@ class ModelPool:
             await asyncio.wait((slot.begin_load(),))
 
     async def _drain(self, slot: ModelSlot) -> None:
+        await self._wait_idle(slot)
+        if slot.is_draining:
+            await self._room.evict(slot, EvictionReason.ADMIN)
+
+    def _replace_if_leaking(self, slot: ModelSlot) -> None:
+        limit_bytes = self._shared.leak_limit.of(slot.reservation.planned_bytes)
+        if 0 < limit_bytes < slot.reservation.unplanned_bytes and not slot.is_draining:
+            slot.is_draining = True
+            self._spawn(self._replace_leaking(slot))
+
+    async def _replace_leaking(self, slot: ModelSlot) -> None:
+        """Another worker for the model, once what this one answers is answered."""
+        unplanned = render_size(slot.reservation.unplanned_bytes)
+        logger.error("The worker of '%s' takes %s more than planned: it is replaced", slot.entry.name, unplanned)
+        await self._wait_idle(slot)
+        if slot.is_draining:
+            slot.condemn(WorkerFault.LEAKED, f"took {unplanned} of memory more than planned and was ended")
+
+    async def _wait_idle(self, slot: ModelSlot) -> None:
+        """Until a draining model has answered its requests, or the drain timeout has passed."""
+
         async def until_idle() -> None:
             while slot.is_draining and not slot.resident().is_idle:
                 await self._changed.wait()
@@ -232,8 +276,6 @@ class ModelPool:
             await asyncio.wait_for(until_idle(), self._shared.drain_timeout_s)
         except TimeoutError:
             logger.warning("'%s' is unloaded before its last requests were answered", slot.entry.name)
-        if slot.is_draining:
-            await self._room.evict(slot, EvictionReason.ADMIN)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -263,7 +305,8 @@ class ModelPool:
         if slot is not None and not slot.is_cold:
             return slot
         if slot is None:
-            slot = ModelSlot(entry, self._workers, self._room, self._changed, backoff_s=self._shared.backoff_s)
+            backoff = Backoff(self._shared.backoff_s, self._shared.cooldown_s)
+            slot = ModelSlot(entry, self._workers, self._room, self._changed, backoff=backoff)
             slot.overrides = self._names.overrides(name)
             self._slots[name] = slot
         slot.entry = entry

@@ -51,6 +51,16 @@ class Reservation:
         """What is reserved above any plan."""
         return self._excess_bytes
 
+    @property
+    def unplanned_bytes(self) -> int:
+        """What was measured above the plan last."""
+        return 0 if self._plan is None else max(0, self.measured_bytes - self._plan.num_bytes)
+
+    @property
+    def planned_bytes(self) -> int:
+        """The plan alone."""
+        return 0 if self._plan is None else self._plan.num_bytes
+
     def make(self, plan: MemoryPlan) -> None:
         """Hold what `plan` says."""
         self._plan = plan
@@ -66,6 +76,10 @@ class Reservation:
         self._plan = None
         self._trimmed_bytes = None
         self.measured_bytes = 0
+
+    def forget_excess(self) -> None:
+        """The next load reserves what is planned: what was above it was a fault."""
+        self._excess_bytes = 0
 
     def begin_trim(self) -> None:
         """From now on the model is trimmed; it counts as before until `end_trim`."""

@@ -26,8 +26,8 @@ _RETRY_BUSY_S = 5.0
 class MemoryRoom:
     """Admits one load after the other, in the order in which they were asked for.
 
-    `slots` are the pool's, live. `budget_bytes` is awaited for each load. Slots are written to only through what they
-    offer: `reserve`, `unload` and `is_draining`.
+    `slots` are the pool's, live. `budget_bytes` is awaited for each load, `drain_timeout_s` asked each time. Slots are
+    written to only through what they offer: `reserve`, `unload` and `is_draining`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class MemoryRoom:
         load_options: Callable[[ModelSlot], LoadOptions],
         predict: Predictor,
         policy: EvictionPolicy,
-        drain_timeout_s: float,
+        drain_timeout_s: Callable[[], float],
         measure: Callable[[int], int],
     ) -> None:
         self.evictions: deque[Eviction] = deque(maxlen=_MAX_KEPT_EVICTIONS)
@@ -151,7 +151,7 @@ class MemoryRoom:
         """Finish what `begin_trim` began, and write it down. A worker that does not give its caches back is ended."""
         held_bytes = slot.planned_bytes
         try:
-            await slot.trim(self._measure, self._drain_timeout_s)
+            await slot.trim(self._measure, self._drain_timeout_s())
         except TimeoutError:
             logger.warning("The worker of '%s' does not give its caches back", slot.entry.name)
             await self.evict(slot, reason, for_model)
@@ -184,7 +184,7 @@ class MemoryRoom:
         self.evictions.append(eviction)
 
     async def _make_room(self, slot: ModelSlot, needed_bytes: int, budget_bytes: int) -> None:
-        deadline_s = time.monotonic() + self._drain_timeout_s
+        deadline_s = time.monotonic() + self._drain_timeout_s()
         draining: set[str] = set()
         try:
             while True:
@@ -235,7 +235,7 @@ class MemoryRoom:
         )
         fix = "Lower its kv_budget or max_context, or raise memory_budget."
         if is_busy:
-            fix = f"They were not idle within the drain_timeout of {self._drain_timeout_s:g} s: try again later."
+            fix = f"They were not idle within the drain_timeout of {self._drain_timeout_s():g} s: try again later."
         elif needed_bytes <= budget_bytes:
             fix = "Unload or unpin one of them, or raise memory_budget."
         return InsufficientMemory(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
@@ -18,7 +19,7 @@ from mlx_manager.pool.memory import MemoryPlan
 from mlx_manager.pool.reservation import Reservation
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.spare import WorkerSource
-from mlx_manager.pool.status import ModelState, ModelStatus
+from mlx_manager.pool.status import ModelState, ModelStatus, WorkerFault
 from mlx_manager.pool.worker_client import WorkerClient
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class ModelSlot:
     """
 
     def __init__(
-        self, entry: ModelEntry, workers: WorkerSource, room: Room, changed: Signal, *, backoff_s: float
+        self, entry: ModelEntry, workers: WorkerSource, room: Room, changed: Signal, *, backoff: Backoff
     ) -> None:
         self.entry = entry
         """Refreshed by the pool before a load."""
@@ -64,7 +65,7 @@ class ModelSlot:
         self._workers = workers
         self._room = room
         self._changed = changed
-        self._backoff = Backoff(backoff_s)
+        self._backoff = backoff
         self._num_active = 0
         self._num_waiting = 0
         self._worker: WorkerClient | None = None
@@ -78,7 +79,9 @@ class ModelSlot:
         self._error: ErrorInfo | None = None
         self._refusal: ErrorInfo | None = None
         """Why there was no room for it when it was to be loaded last."""
-        self._num_worker_deaths = 0
+        self._faults: Counter[WorkerFault] = Counter()
+        self._loaded_s = 0.0
+        self._restarting: asyncio.Task[None] | None = None
 
     @property
     def is_cold(self) -> bool:
@@ -151,6 +154,7 @@ class ModelSlot:
     def begin_load(self) -> asyncio.Task[WorkerClient | ErrorInfo]:
         """Load in the background, or join the load that is under way."""
         if self._loading is None:
+            self.stay_cold()
             self._error = self._refusal = None
             self._report = None
             previous, self._worker = self._worker, None
@@ -158,6 +162,21 @@ class ModelSlot:
             self._progress = LoadProgress(stage="waiting for memory", fraction=0.0)
             self._loading = asyncio.create_task(self._load(previous))
         return self._loading
+
+    def forgive(self) -> None:
+        """Forget earlier failures: somebody wants to see whether it works now."""
+        self._backoff.forget()
+
+    def stay_cold(self) -> None:
+        """Do not load it by itself after a failure."""
+        if self._restarting is not None and self._restarting is not asyncio.current_task():
+            self._restarting.cancel()
+        self._restarting = None
+
+    def condemn(self, fault: WorkerFault, how: str) -> None:
+        """End the worker for what it does: `how`, to be read after "the worker". Another one follows, after a pause."""
+        if self._worker is not None:
+            self._worker.condemn(fault, how)
 
     def reserve(self, plan: MemoryPlan) -> None:
         """Note what the load that was admitted is going to take."""
@@ -194,6 +213,7 @@ class ModelSlot:
 
     async def wait_idle(self) -> None:
         """Return once it is neither loaded, unloaded nor given memory. Used by the pool's end, when workers stopped."""
+        self.stay_cold()
         tasks = [task for task in (self._loading, self._unloading, self._regaining) if task is not None]
         if tasks:
             await asyncio.wait(tasks)
@@ -212,7 +232,10 @@ class ModelSlot:
             report=self._report if worker else None,
             stats=worker.stats if worker else None,
             worker_pid=self._worker.pid if self._worker is not None and self._worker.is_usable else None,
-            num_worker_deaths=self._num_worker_deaths,
+            num_worker_deaths=self._faults.total(),
+            num_by_fault=dict(self._faults),
+            num_failures_in_row=self._backoff.num_in_row,
+            is_given_up=state is ModelState.FAILED and self._backoff.is_given_up,
             error=self._error or self._refusal,
             retry_in_s=self._backoff.wait_s if state is ModelState.FAILED else None,
             overrides=self.overrides,
@@ -293,7 +316,11 @@ class ModelSlot:
         try:
             if previous is not None:
                 # it died: its memory has to be back before somebody counts
-                await asyncio.wait((previous.ended,))
+                reason = await asyncio.shield(previous.ended)
+                refusal = self._backoff.refusal(reason)
+                if refusal is not None:
+                    self._error = reason
+                    return refusal
             options = await self._room.admit(self)
             worker = self._worker = self._workers.take(name)
             taken = self._holder = worker
@@ -313,8 +340,7 @@ class ModelSlot:
             self._report = report
             self.reservation.correct(report)
             self.num_loads += 1
-            self._backoff.succeed()
-            self.last_used_s = time.monotonic()
+            self.last_used_s = self._loaded_s = time.monotonic()
             logger.info("The model '%s' is loaded in %.1f s", name, report.load_s)
             return worker
         finally:
@@ -335,6 +361,7 @@ class ModelSlot:
         try:
             await worker.stop()
         finally:
+            self.forgive()
             if worker is self._worker:
                 self._worker = None
                 self._report = None
@@ -356,7 +383,22 @@ class ModelSlot:
         self._progress = progress
 
     def _on_worker_death(self, worker: WorkerClient, reason: ErrorInfo) -> None:
-        self._num_worker_deaths += 1
+        self._faults[worker.fault] += 1
         logger.error("%s", reason.message)
-        if worker is self._worker and self._loading is None:
-            self._error = reason
+        if worker.fault is WorkerFault.LEAKED:
+            self.reservation.forget_excess()
+        if worker is self._worker and self._loading is not None:
+            return  # its load tells
+        self._backoff.fail_serving(reason, time.monotonic() - self._loaded_s)
+        if self._backoff.is_given_up:
+            logger.error("'%s' failed %d times in a row and is left alone", self.entry.name, self._backoff.num_in_row)
+        if worker is not self._worker:
+            return  # a load has begun that waits for this end
+        self._error = reason
+        if worker.fault is not WorkerFault.DIED and not self._backoff.is_given_up:
+            self._restarting = asyncio.create_task(self._restart(self._backoff.wait_s))
+
+    async def _restart(self, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        if self.is_cold:
+            self.begin_load()

@@ -39,6 +39,11 @@ class WorkerSource:
         """The worker that waits for a model, perhaps still importing."""
         return self._spare if self._spare is not None and self._spare.is_usable else None
 
+    @property
+    def workers(self) -> frozenset[WorkerClient]:
+        """All that have been started and are not over."""
+        return frozenset(self._workers)
+
     def take(self, label: str) -> WorkerClient:
         """A worker for one model: the spare, or a new one.
 

@@ -22,6 +22,16 @@ class ModelState(StrEnum):
     FAILED = "failed"
 
 
+class WorkerFault(StrEnum):
+    """Why a worker ended unasked."""
+
+    DIED = "died"
+    HUNG = "hung"
+    """It said nothing although it had something to do, and was ended."""
+    LEAKED = "leaked"
+    """It took far more memory than was planned for it, and was ended."""
+
+
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the pool at one moment."""
 
@@ -35,6 +45,12 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     stats: EngineStats | None = None
     worker_pid: int | None = None
     num_worker_deaths: int = 0
+    """Workers that ended unasked, for whichever fault."""
+    num_by_fault: dict[WorkerFault, int] = {}
+    num_failures_in_row: int = 0
+    """Failed loads, and workers that ended unasked soon after a load."""
+    is_given_up: bool = False
+    """Whether it failed so often in a row that it is left alone for a while, or until somebody loads it."""
     error: ErrorInfo | None = None
     """Why it is FAILED, or why there was no room when it was to be loaded last."""
     retry_in_s: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import TypeVar, cast
@@ -33,6 +33,7 @@ from mlx_manager.ipc import (
     Stop,
     Tokenize,
     Tokenized,
+    ToWorker,
     Trim,
     Trimmed,
 )
@@ -47,6 +48,8 @@ from mlx_manager.ir import (
     Tokens,
     Vectors,
 )
+from mlx_manager.pool.event_queue import EventQueue
+from mlx_manager.pool.status import WorkerFault
 from mlx_manager.pool.worker_process import WorkerLaunch, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -77,12 +80,17 @@ class WorkerClient:
         self._load_ended: asyncio.Future[ServingReport | ErrorInfo] = loop.create_future()
         self._on_progress: Callable[[LoadProgress], None] = _ignore
         self._on_death: Callable[[ErrorInfo], None] = self._warn_of_idle_death
-        self._in_flight: dict[str, _EventQueue] = {}
+        self._in_flight: dict[str, EventQueue] = {}
         self._replies: dict[str, asyncio.Future[Vectors | Tokens | ErrorInfo]] = {}
         """By request: what is answered by one message."""
         self._trimmed: asyncio.Future[EngineStats | ErrorInfo] | None = None
         self._stop_reason: ErrorInfo | None = None
-        self._garbage = ""
+        self.fault = WorkerFault.DIED
+        """What its end was for, where it ended unasked. Written here only."""
+        self._condemned_for = ""
+        self._is_loading = False
+        self._owes_since_s: float | None = None
+        """Since when nothing was heard of it although it has something to say; None while it has not."""
         self._socket_path = socket_path
         address = f"ipc://{socket_path}"
         self._channel = GatewayChannel(context, address, self._dispatch, self._on_garbage)
@@ -102,12 +110,22 @@ class WorkerClient:
     @property
     def is_usable(self) -> bool:
         """Whether it is alive, as far as is known, and not being stopped."""
-        return self._process.is_alive and self._stop_reason is None
+        return self._process.is_alive and self._stop_reason is None and not self._condemned_for
 
     @property
     def num_in_flight(self) -> int:
         """Requests it is answering."""
         return len(self._in_flight) + len(self._replies)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether its load has ended."""
+        return self._load_ended.done()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since it was last heard of, while it owes an answer to anything it was told; else 0."""
+        return 0.0 if self._owes_since_s is None else time.monotonic() - self._owes_since_s
 
     async def wait_hello(self, label: str) -> Hello:
         """What it says once its imports are done. `label` is the model that it is going to load.
@@ -115,6 +133,8 @@ class WorkerClient:
         Raises `ModelLoadFailed` when it dies before, and `ShuttingDown` when it is stopped.
         """
         self._process.label = label
+        if not self._hello_arrived.done():
+            self._owe()
         hello = await asyncio.shield(self._hello_arrived)
         if isinstance(hello, ErrorInfo):
             raise self._load_error(hello)
@@ -136,8 +156,9 @@ class WorkerClient:
         """
         self._on_progress = on_progress
         self._on_death = on_death
+        self._is_loading = True
         await self.wait_hello(entry.name)
-        self._channel.send(Load(entry, options))
+        self._tell(Load(entry, options))
         report = await asyncio.shield(self._load_ended)
         if isinstance(report, ErrorInfo):
             raise self._load_error(report)
@@ -150,8 +171,8 @@ class WorkerClient:
         """
         request_id = request.request_id
         self._check_free(request_id)
-        queue = self._in_flight[request_id] = _EventQueue()
-        self._channel.send(Generate(request))
+        queue = self._in_flight[request_id] = EventQueue()
+        self._tell(Generate(request))
         try:
             while True:
                 for event in await queue.take():
@@ -161,7 +182,7 @@ class WorkerClient:
         finally:
             # Nothing is awaited here, so that the abort leaves even while this task is being cancelled.
             if self._in_flight.pop(request_id, None) is not None and self._process.is_alive:
-                self._channel.send(Abort(request_id))
+                self._tell(Abort(request_id))
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """The vectors or scores of `request`; its id must not be in flight here. Cancelling this aborts the work.
@@ -184,11 +205,19 @@ class WorkerClient:
         """
         self._trimmed = asyncio.get_running_loop().create_future()
         self._check_usable()
-        self._channel.send(Trim())
+        self._tell(Trim())
         stats = await self._trimmed
         if isinstance(stats, ErrorInfo):
             raise MlxManagerError.from_info(stats)
         return stats
+
+    def condemn(self, fault: WorkerFault, how: str) -> None:
+        """Kill it for what it does: `how`, to be read after "the worker". What it was asked fails at once."""
+        if not self.is_usable:
+            return
+        self.fault, self._condemned_for = fault, how
+        self._fail_requests(self._death())
+        self._process.kill()
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process: asked at first, terminated after `grace_s`, killed after twice that.
@@ -207,15 +236,29 @@ class WorkerClient:
         self._check_free(request_id)
         reply: asyncio.Future[Vectors | Tokens | ErrorInfo] = asyncio.get_running_loop().create_future()
         self._replies[request_id] = reply
-        self._channel.send(command)
+        self._tell(command)
         try:
             answer = await reply
         finally:
             if self._replies.pop(request_id, None) is not None and self._process.is_alive:
-                self._channel.send(Abort(request_id))
+                self._tell(Abort(request_id))
         if isinstance(answer, ErrorInfo):
             raise MlxManagerError.from_info(answer)
         return answer
+
+    def _tell(self, command: ToWorker) -> None:
+        """Send what it has to react to."""
+        self._owe()
+        self._channel.send(command)
+
+    def _owe(self) -> None:
+        if self._owes_since_s is None:
+            self._owes_since_s = time.monotonic()
+
+    def _is_busy(self) -> bool:
+        is_trimming = self._trimmed is not None and not self._trimmed.done()
+        is_loading = self._is_loading and not self._load_ended.done()
+        return is_loading or is_trimming or self.num_in_flight > 0
 
     def _check_usable(self) -> None:
         if not self.is_usable:
@@ -251,6 +294,7 @@ class WorkerClient:
                 _settle(self._load_ended, report)
             case LoadFailed(error):
                 _settle(self._load_ended, error)
+        self._owes_since_s = time.monotonic() if self._is_busy() else None
 
     def _pass_on(self, delta: RequestEvents) -> None:
         queue = self._in_flight.get(delta.request_id)
@@ -260,7 +304,7 @@ class WorkerClient:
                 del self._in_flight[delta.request_id]
 
     def _on_garbage(self, description: str) -> None:
-        self._garbage = description
+        self._condemned_for = f"sent a broken message ({description})"
         logger.error("The worker of %s sent what is no message, it is ended: %s", self._process.label, description)
         self._process.kill()
 
@@ -282,7 +326,7 @@ class WorkerClient:
         return WorkerDied(f"The worker of the model '{self._process.label}' {self._how_it_ended()}.").as_info()
 
     def _how_it_ended(self) -> str:
-        return f"sent a broken message ({self._garbage})" if self._garbage else self._process.describe_end()
+        return self._condemned_for or self._process.describe_end()
 
     def _load_error(self, info: ErrorInfo) -> MlxManagerError:
         if info.code in (ShuttingDown.code, ModelLoadFailed.code):
@@ -316,43 +360,6 @@ class WorkerClient:
         self._in_flight.clear()
         for queue in queues:
             queue.fail(reason)
-
-
-class _EventQueue:
-    """The events of one request that its reader has not taken yet; one writer, one reader, one event loop."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._error: ErrorInfo | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, events: tuple[Event, ...]) -> None:
-        """Add events and wake the reader."""
-        self._events.extend(events)
-        self._wake()
-
-    def fail(self, error: ErrorInfo) -> None:
-        """Make the reader raise `error` once it has taken what stands before it."""
-        self._error = error
-        self._wake()
-
-    async def take(self) -> list[Event]:
-        """All events that are there, at least one. Raises the error when nothing stands before it."""
-        while not self._events:
-            if self._error is not None:
-                raise MlxManagerError.from_info(self._error)
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        events = list(self._events)
-        self._events.clear()
-        return events
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 def _settle(future: asyncio.Future[_Value], value: _Value) -> None:

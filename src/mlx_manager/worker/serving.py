@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke
 from mlx_manager.engine.grammar import Constraint
+from mlx_manager.engine.prefix import salted
 from mlx_manager.engine.prefix_miss import place
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
@@ -189,7 +190,9 @@ class Serving:
         if self._gaze is not None and images_of(request.prompt):
             self._gaze.add(request)
         else:
-            self._prepare(request, self._prompts.build(request.prompt))
+            built = self._prompts.build(request.prompt)
+            self._prompts.check_vocabulary(built)
+            self._prepare(request, built)
 
     def _new_gaze(self, loaded: LoadedModel, sight: Sight) -> Gaze:
         options = self._options
@@ -230,7 +233,7 @@ class Serving:
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
             inputs=None if seen is None else seen.inputs,
-            prefix_ids=() if seen is None else seen.prefix_ids,
+            prefix_ids=_prefix_ids(request, prompt, seen),
             is_forcible=reading.thinking_budget is not None,
         )
         answer = AnswerBuilder(
@@ -388,6 +391,14 @@ class Serving:
             return request.prompt.text
         decoder = self._vocabulary.decoder()
         return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
+
+
+def _prefix_ids(request: GenerationRequest, prompt: tuple[int, ...], seen: SeenRequest | None) -> tuple[int, ...]:
+    """What the prefix cache knows the prompt by, where that is not its tokens."""
+    known = None if seen is None else seen.prefix_ids
+    if request.cache_salt:
+        return salted(prompt if known is None else known, request.cache_salt)
+    return known or ()
 
 
 def _drop(_: StepDone) -> None:
