@@ -19,6 +19,7 @@ from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.families.vision import exact_context
 from mlx_manager.models.language import LanguagePart
 from mlx_manager.models.loading import LoadedModel, Report, evaluate, find_max_context, read_json, with_dtype
+from mlx_manager.models.own_code import NO_OWN_CODE, refuse_own_code
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.sight import Sight
 from mlx_manager.models.style import ModelStyle, stop_token_ids
@@ -32,13 +33,14 @@ def load_vision_model(entry: ModelEntry, options: LoadOptions, report: Report) -
     path = Path(entry.path)
     report("reading the weights", 0.05)
     try:
+        config = read_json(path / "config.json")
+        refuse_own_code(config)
         model = load_model(path, lazy=True)
         model, dtype = with_dtype(model, options.dtype)
-        config = read_json(path / "config.json")
         evaluate(model.language_model, report)
         mx.eval(model.parameters())
-        processor = load_processor(path, add_detokenizer=False)
-        image_processor = load_image_processor(path)
+        processor = load_processor(path, add_detokenizer=False, **NO_OWN_CODE)
+        image_processor = load_image_processor(path, **NO_OWN_CODE)
         if image_processor is not None:
             processor.image_processor = image_processor
         tokenizer = _load_tokenizer(path, config, processor)
