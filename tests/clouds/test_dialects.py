@@ -197,6 +197,20 @@ def test_what_a_provider_does_not_know_is_refused_by_name(cloud: Cloud, kind: st
         assert {name: sent[name] for name in KNOWN} == KNOWN
 
 
+def test_videos_reach_open_servers_and_are_refused_for_the_others(cloud: Cloud, kind: str) -> None:
+    film = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+    frames = {"type": "video", "video": [f"data:image/png;base64,{PIXEL}", "https://example.org/b.jpg"]}
+    before = cloud.upstream.num_asked
+    asked = cloud.ask(messages=[{"role": "user", "content": [{"type": "text", "text": "What is it?"}, film, frames]}])
+    if kind == "openai-compatible":
+        assert asked.status_code == 200
+        assert cloud.upstream.bodies[-1]["messages"][0]["content"][1:] == [film, frames]
+        return
+    assert (asked.status_code, asked.json()["error"]["code"]) == (400, "unsupported_parameter")
+    assert "other takes no videos" in asked.json()["error"]["message"]
+    assert cloud.upstream.num_asked == before
+
+
 def test_a_schema_reaches_the_provider(cloud: Cloud, kind: str) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "city", "schema": PARAMETERS, "strict": True}}
     assert cloud.ask(response_format=schema).status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from typing import Any
 
 import openai
 import pytest
@@ -180,3 +181,7 @@ def test_a_model_that_does_not_see_refuses_pictures(idle_server: ServerProcess) 
                 model=idle_server.model, messages=[*FRANCE, picture], stream=is_streamed
             )
         assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "messages")
+    url = {"url": "data:video/mp4;base64,aGVsbG8="}
+    film: Any = {"role": "user", "content": [{"type": "video_url", "video_url": url}]}
+    with pytest.raises(openai.BadRequestError, match="does not see: leave the videos out"):
+        idle_server.sdk.chat.completions.create(model=idle_server.model, messages=[*FRANCE, film])

@@ -85,7 +85,7 @@ REFUSED_IN_MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"role": "assistant", "content": None, "audio": {"id": "a"}}, "messages[0].audio"),
     ({"role": "assistant", "content": "a", "prefix": True}, "messages[0].prefix"),
     ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "messages[0].content[0].type"),
-    ({"role": "user", "content": [{"type": "video_url", "video_url": {"url": "a"}}]}, "messages[0].content[0].type"),
+    ({"role": "user", "content": [{"type": "input_video", "input_video": {}}]}, "messages[0].content[0].type"),
 ]
 
 

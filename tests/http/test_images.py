@@ -1,4 +1,4 @@
-"""Pictures in the messages of a chat request: what reaches the backend, and what is refused by name."""
+"""Pictures and videos in the messages of a chat request: what reaches the backend, and what is refused by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlx_manager.ir import ChatPrompt, ImageContent, TextContent
+from mlx_manager.ir import ChatPrompt, ImageContent, TextContent, VideoContent
 from tests.http.scripted_server import Served
 
 CHAT = "/v1/chat/completions"
@@ -17,6 +17,13 @@ DATA_URL = f"data:image/png;base64,{base64.b64encode(FILE).decode()}"
 
 def picture(url: Any, **more: Any) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+FILM_URL = f"data:video/mp4;base64,{base64.b64encode(FILE).decode()}"
+
+
+def video(url: Any) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": {"url": url}}
 
 
 def ask(served: Served, content: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
@@ -41,6 +48,28 @@ def test_pictures_keep_their_places_among_the_text(served: Served) -> None:
         TextContent("and"),
         ImageContent(url="https://example.org/a.jpg", detail="high"),
         ImageContent(data=FILE, media_type="image/png"),
+    )
+
+
+def test_videos_come_as_files_and_as_frames(served: Served) -> None:
+    content = [
+        video(FILM_URL),
+        {"type": "video_url", "video_url": "https://example.org/a.mp4"},
+        {"type": "text", "text": "and"},
+        {"type": "video", "video": FILM_URL.replace("video/mp4", "")},
+        {"type": "video", "video": [DATA_URL, "https://example.org/b.jpg"]},
+    ]
+    assert ask(served, content)[0] == 200
+    prompt = served.last_request().prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages[0].content == (
+        VideoContent(data=FILE, media_type="video/mp4"),
+        VideoContent(url="https://example.org/a.mp4"),
+        TextContent("and"),
+        VideoContent(data=FILE),
+        VideoContent(
+            frames=(ImageContent(data=FILE, media_type="image/png"), ImageContent(url="https://example.org/b.jpg"))
+        ),
     )
 
 
@@ -93,7 +122,19 @@ AT = "messages[0].content[0]"
         (picture("/etc/passwd"), "unsupported_parameter", f"{AT}.image_url.url", "https"),
         (picture(DATA_URL, detail="fine"), "invalid_request", f"{AT}.image_url.detail", "auto, low, high"),
         (picture(f"https://{'a' * 9000}"), "invalid_request", f"{AT}.image_url.url", "at most 8192"),
-        ({"type": "video_url", "video_url": {}}, "unsupported_parameter", f"{AT}.type", "frames"),
+        ({"type": "video_url"}, "invalid_request", f"{AT}.video_url", "is required"),
+        ({"type": "video_url", "video_url": {}}, "invalid_request", f"{AT}.video_url.url", "is required"),
+        ({"type": "video"}, "invalid_request", f"{AT}.video", "is required"),
+        ({"type": "video", "video": []}, "invalid_request", f"{AT}.video", "no frames"),
+        ({"type": "video", "video": 5}, "invalid_request", f"{AT}.video", "string"),
+        ({"type": "video", "video": [DATA_URL, 5]}, "invalid_request", f"{AT}.video[1]", "string"),
+        ({"type": "video", "video": [DATA_URL, FILM_URL]}, "unsupported_parameter", f"{AT}.video[1]", "send an image"),
+        (video(DATA_URL), "unsupported_parameter", f"{AT}.video_url.url", "image/png: send a video"),
+        (video("data:video/mp4;base64,@@"), "invalid_request", f"{AT}.video_url.url", "not base64"),
+        (video("http://example.org/a"), "unsupported_parameter", f"{AT}.video_url.url", "https"),
+        (video("file:///etc/passwd"), "unsupported_parameter", f"{AT}.video_url.url", "data:video/mp4;base64"),
+        (video(FILM_URL) | {"fps": 1}, "unsupported_parameter", f"{AT}.fps", "leave it out"),
+        ({"type": "input_video"}, "unsupported_parameter", f"{AT}.type", "video_url"),
         ({"type": "input_image", "image_url": "a"}, "unsupported_parameter", f"{AT}.type", "/v1/responses"),
     ],
 )  # fmt: skip

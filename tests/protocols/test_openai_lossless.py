@@ -40,6 +40,7 @@ from mlx_manager.ir import (
     ToolChoiceMode,
     TopLogprob,
     Usage,
+    VideoContent,
     fold,
 )
 from mlx_manager.protocols.openai import ChatDecoder, ChatEncoder, Envelope, parse_chat, render_chat_request
@@ -59,7 +60,13 @@ IMAGES = st.builds(
     media_type=st.sampled_from(["image/png", "image/jpeg", ""]),
     detail=st.sampled_from([None, "low", "high"]),
 ) | st.builds(ImageContent, url=st.just("https://example.com/a.png"), detail=st.none())
-CONTENT = st.lists(st.builds(TextContent, TEXT) | IMAGES, max_size=3).map(tuple)
+FRAMES = st.builds(ImageContent, data=st.binary(min_size=1, max_size=6), media_type=st.just("image/png"))
+VIDEOS = (
+    st.builds(VideoContent, data=st.binary(min_size=1, max_size=6), media_type=st.sampled_from(["video/mp4", ""]))
+    | st.builds(VideoContent, url=st.just("https://example.com/a.mp4"))
+    | st.builds(VideoContent, frames=st.lists(FRAMES, min_size=1, max_size=3).map(tuple))
+)
+CONTENT = st.lists(st.builds(TextContent, TEXT) | IMAGES | VIDEOS, max_size=3).map(tuple)
 OPTIONAL = st.none() | TEXT
 
 

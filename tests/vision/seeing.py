@@ -18,12 +18,13 @@ from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Token
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.hub.model_folder import read_entry
-from mlx_manager.ir import ChatPrompt, ImageContent, Message, Role, TextContent
+from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Role, TextContent, VideoContent
 from mlx_manager.models.images import DecodedImage, digest_of
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.prompt import PromptBuilder
-from mlx_manager.models.sight import Sight
+from mlx_manager.models.sight import Embeddings, ReadPrompt, Sight
+from mlx_manager.models.videos import DecodedVideo, Visual
 from mlx_manager.models.vision import load_vision_model
 from mlx_manager.worker import load
 from tests.vision.zoo import write_model
@@ -51,20 +52,35 @@ def noise(seed: int, width: int, height: int) -> DecodedImage:
     return DecodedImage(picture, digest_of(picture))
 
 
+def film(seed: int, num_frames: int, width: int, height: int) -> DecodedVideo:
+    """A video of such pictures, of which every third was taken, twelve a second."""
+    frames = [noise(1000 * seed + index, width, height).picture for index in range(num_frames)]
+    return DecodedVideo.of(frames, [3 * index for index in range(num_frames)], 12.0)
+
+
 @dataclass(frozen=True)
 class Asked:
-    """One user's message: texts and images in their order."""
+    """One user's message: texts, images and videos in their order."""
 
-    pieces: tuple[str | DecodedImage, ...]
+    pieces: tuple[str | Visual, ...]
 
     @property
-    def images(self) -> list[DecodedImage]:
-        return [piece for piece in self.pieces if isinstance(piece, DecodedImage)]
+    def visuals(self) -> list[Visual]:
+        return [piece for piece in self.pieces if not isinstance(piece, str)]
+
+    @property
+    def num_stills(self) -> list[int]:
+        return [len(piece.frames) for piece in self.pieces if isinstance(piece, DecodedVideo)]
 
     @property
     def prompt(self) -> ChatPrompt:
-        content = tuple(TextContent(piece) if isinstance(piece, str) else ImageContent() for piece in self.pieces)
-        return ChatPrompt(messages=(Message(role=Role.USER, content=content),))
+        def content(piece: str | Visual) -> Content:
+            if isinstance(piece, str):
+                return TextContent(piece)
+            return ImageContent() if isinstance(piece, DecodedImage) else VideoContent()
+
+        said = Message(role=Role.USER, content=tuple(content(piece) for piece in self.pieces))
+        return ChatPrompt(messages=(said,))
 
 
 class SeeingModel:
@@ -96,20 +112,21 @@ class SeeingModel:
 
     def request(self, request_id: str, asked: Asked, num_choices: int = 1) -> EngineRequest:
         """What the worker would hand to its engine."""
-        built = self._prompts.build(self._tokenizer.marked(asked.prompt))
+        built = self._prompts.build(self._marked(asked))
         whole = EngineRequest(
             request_id=request_id,
             prompt_token_ids=built.token_ids,
             params=(_GREEDY,) * num_choices,
             max_output_tokens=NUM_TOKENS,
         )
-        if not asked.images:
+        shown = self.sight.shown(asked.visuals)
+        if not shown:
             return whole
-        read = self.sight.read(built.text, asked.images)
-        seen = self.sight.assemble(read, [self._look(image, read, asked) for image in asked.images])
+        read = self.sight.read(built.text, shown)
+        seen = self.sight.assemble(read, [self._look(visual, read, len(shown)) for visual in shown])
         prefix_ids = read.token_ids
         if not self.sight.is_library:
-            prefix_ids = self.sight.prefix_ids(read, asked.images, seen)
+            prefix_ids = self.sight.prefix_ids(read, shown, seen)
         return replace(whole, prompt_token_ids=read.token_ids, inputs=seen, prefix_ids=prefix_ids)
 
     def answer(self, asked: Asked, engine: Engine | None = None) -> Answer:
@@ -144,9 +161,20 @@ class SeeingModel:
 
     def expected(self, asked: Asked) -> Answer:
         """mlx-vlm's own greedy generation, from its own processing of the same text and images."""
-        text = self._prompts.build(self._tokenizer.marked(asked.prompt)).text
-        pictures = [image.picture for image in asked.images]
-        if not pictures:
+        text = self._prompts.build(self._marked(asked)).text
+        shown = self.sight.shown(asked.visuals)
+        pictures = [each.picture for each in shown if isinstance(each, DecodedImage)]
+        videos = [each for each in shown if isinstance(each, DecodedVideo)]
+        if videos:
+            times = [{"total_num_frames": 0, "frames_indices": each.indices, "fps": each.fps} for each in videos]
+            given = mlx_vlm.utils.prepare_inputs(
+                self._processor,
+                images=pictures or None,
+                videos=[each.pixels for each in videos],
+                video_metadata=times,
+                prompts=text,
+            )
+        elif not pictures:
             given = {"input_ids": mx.array([self._processor.tokenizer(text, add_special_tokens=False).input_ids])}
         elif "llava" in type(self._processor).__name__.lower():
             # mlx-vlm's preparation hands options of the text to the image processor, which this transformers refuses
@@ -166,9 +194,13 @@ class SeeingModel:
             tuple(token for token, _ in found), tuple(float(logprobs[token].item()) for token, logprobs in found)
         )
 
-    def _look(self, image: DecodedImage, read: Any, asked: Asked) -> Any:
-        known = self.sight.find(image)
+    def _marked(self, asked: Asked) -> ChatPrompt:
+        return self._tokenizer.marked(asked.prompt, None if self.sight.takes_videos else asked.num_stills)
+
+    def _look(self, visual: Visual, read: ReadPrompt, num_shown: int) -> Embeddings:
+        known = self.sight.find(visual)
         if known is not None:
             return known
-        alone = read if len(asked.images) == 1 else self.sight.read(self._tokenizer.render_image(), [image])
-        return self.sight.look(image, alone)
+        is_video = isinstance(visual, DecodedVideo)
+        text = self._tokenizer.render_video() if is_video else self._tokenizer.render_image()
+        return self.sight.look(visual, read if num_shown == 1 else self.sight.read(text, [visual]))

@@ -17,6 +17,7 @@ from mlx_manager.engine.probe import ModelCaches
 from mlx_manager.engine.runner import PagedRunner, PassArguments, no_arguments
 from tests.vision.seeing import SeeingModel
 from tests.vision.test_equality import OTHER, QUESTION, SEVERAL, TEXT
+from tests.vision.test_video_equality import VIDEO
 from tests.vision.zoo import LIBRARY_WARNINGS, UNPAGED
 
 pytestmark = LIBRARY_WARNINGS
@@ -77,7 +78,7 @@ def test_a_planted_fault_is_found_and_the_library_answers(
     model = SeeingModel(tmp_path / model_type, model_type, runner)
     assert model.path.name == "sequential"
     assert "with an image differ from the library's" in model.path.reason
-    asked = [QUESTION, TEXT, SEVERAL, OTHER]
+    asked = [QUESTION, TEXT, SEVERAL, VIDEO, OTHER]
     engine = model.engine(max_batch_size=1, max_step_tokens=2048)
     for each, answer in zip(asked, model.answers(asked, engine), strict=True):
         assert answer.agrees_with(model.expected(each))
@@ -87,7 +88,7 @@ def test_a_planted_fault_is_found_and_the_library_answers(
 def test_what_the_paged_path_does_not_carry_is_left_to_the_library(tmp_path: Path, model_type: str) -> None:
     model = SeeingModel(tmp_path / model_type, model_type)
     assert model.path.name == "sequential"
-    asked = [QUESTION, TEXT, SEVERAL, OTHER]
+    asked = [QUESTION, TEXT, SEVERAL, VIDEO, OTHER]
     engine = model.engine(max_batch_size=1, max_step_tokens=2048)
     for each, answer in zip(asked, model.answers(asked, engine), strict=True):
         assert answer.agrees_with(model.expected(each))

@@ -1,4 +1,4 @@
-"""Pictures named by address are fetched over https from public hosts, within bounds, and from nowhere else."""
+"""Pictures and videos named by address are fetched over https from public hosts, within bounds, from nowhere else."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import pytest
 
 from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
-from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Role, TextContent
+from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Role, TextContent, VideoContent
 from tests.vision.https_server import HttpsServer, Page, https_server
 
 PICTURE = b"the bytes of a picture"
-LIMITS = FetchLimits(max_image_bytes=1000, max_images=3, timeout_s=10.0, hosts=frozenset({"localhost"}))
+LIMITS = FetchLimits(
+    max_image_bytes=1000,
+    max_images=3,
+    max_video_bytes=9000,
+    max_video_frames=2,
+    timeout_s=10.0,
+    hosts=frozenset({"localhost"}),
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
         "/plain": Page(status=301, headers={"Location": "http://localhost/picture"}),
         "/inside": Page(status=302, headers={"Location": "https://127.0.0.1:1/secret"}),
         "/large": Page(body=b"x" * 5000),
+        "/larger": Page(body=b"x" * 9001),
         "/slow": Page(body=PICTURE, delay_s=1.5),
         "/none": Page(status=404),
     }
@@ -58,6 +66,35 @@ def test_the_file_takes_the_place_of_its_address(server: HttpsServer) -> None:
     assert images == (ImageContent(data=PICTURE, detail="low"),) * 2
     # the server is asked by its name, although the connection goes to the address that was checked
     assert ("/picture", f"localhost:{server.port}") in server.asked
+
+
+def fetch_pieces(server: HttpsServer, *pieces: Content) -> tuple[Content, ...]:
+    said = Message(role=Role.USER, content=pieces)
+    filled = asyncio.run(PictureFetcher(LIMITS, server.trusting).fetched(ChatPrompt(messages=(said,))))
+    assert isinstance(filled, ChatPrompt)
+    return filled.messages[0].content
+
+
+def test_videos_and_frames_are_fetched_as_pictures_are(server: HttpsServer) -> None:
+    base = f"https://localhost:{server.port}"
+    cut = VideoContent(frames=(ImageContent(data=b"here"), ImageContent(url=f"{base}/picture")))
+    whole = VideoContent(url=f"{base}/large")
+    assert fetch_pieces(server, TextContent("Look:"), whole, cut) == (
+        TextContent("Look:"),
+        VideoContent(data=b"x" * 5000),
+        VideoContent(frames=(ImageContent(data=b"here"), ImageContent(data=PICTURE))),
+    )
+    with pytest.raises(
+        PayloadTooLarge, match=r"video .* larger than the 9000 bytes accepted \(setting max_video_bytes"
+    ):
+        fetch_pieces(server, VideoContent(url=f"{base}/larger"))
+    with pytest.raises(InvalidRequest, match=r"The frame of .* answered 404") as refused:
+        fetch_pieces(server, VideoContent(frames=(ImageContent(url=f"{base}/none"),)))
+    assert refused.value.param == "messages[0].content[0].video[0]"
+    with pytest.raises(InvalidRequest, match=r"The video of .* not a public one"):
+        fetch_pieces(server, VideoContent(url=f"https://127.0.0.1:{server.port}/large"))
+    with pytest.raises(InvalidRequest, match="names 3 videos, and 2 are taken"):
+        fetch_pieces(server, *[whole] * 3)
 
 
 def test_what_is_in_the_request_already_is_left_alone(server: HttpsServer) -> None:

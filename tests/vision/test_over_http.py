@@ -1,4 +1,4 @@
-"""Images over HTTP: the real server with a tiny vision model, the official SDK, files as data URLs and over https."""
+"""Images and videos over HTTP: the real server with tiny vision models, the official SDK, data URLs and addresses."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import mlx_vlm.utils
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
 from PIL import Image
 
 from tests.e2e.server_process import ServerProcess, serving
+from tests.vision.films import data_url, write_film
 from tests.vision.https_server import HttpsServer, Page, https_server
 from tests.vision.seeing import noise
 from tests.vision.zoo import write_model
 
 MODEL = "qwen2_5_vl"
+STILLS_MODEL = "smolvlm"
+"""Of a family that has no videos: it is shown their frames."""
 
 
 def png(seed: int, width: int = 84, height: int = 84) -> bytes:
@@ -40,7 +44,12 @@ NUM_IMAGE_TOKENS = 9
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HttpsServer, Path]]:
     folder = tmp_path_factory.mktemp("https")
-    with https_server(folder, {"/cat.png": Page(body=png(1)), "/text": Page(body=b"no image")}) as running:
+    answers = {
+        "/cat.png": Page(body=png(1)),
+        "/text": Page(body=b"no image"),
+        "/film.mp4": Page(body=write_film(folder / "film.mp4")),
+    }
+    with https_server(folder, answers) as running:
         yield running, folder / "certificate.pem"
 
 
@@ -48,7 +57,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HttpsServe
 def server(pages: tuple[HttpsServer, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     home = tmp_path_factory.mktemp("home")
     folder = write_model(home / "models" / MODEL, MODEL)
-    flags = ("--no-use-spare", "--image-hosts", "localhost", "--max-images", "3", "--max-image-pixels", "100000")
+    write_model(home / "models" / STILLS_MODEL, STILLS_MODEL)
+    flags = (
+        *("--no-use-spare", "--image-hosts", "localhost", "--max-images", "3", "--max-image-pixels", "100000"),
+        *("--max-video-length", "5", "--max-video-frames", "6"),
+    )
     with pytest.MonkeyPatch.context() as environment:
         # trusted by the server as the system's own certificates are
         environment.setenv("SSL_CERT_FILE", str(pages[1]))
@@ -60,14 +73,19 @@ def image(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+def video(url: str) -> dict[str, Any]:
+    return {"type": "video_url", "video_url": {"url": url}}
+
+
 def text(words: str) -> dict[str, Any]:
     return {"type": "text", "text": words}
 
 
 def ask(server: ServerProcess, *pieces: dict[str, Any], **more: Any) -> ChatCompletion:
     messages: Any = more.pop("messages", [{"role": "user", "content": list(pieces)}])
+    model = more.pop("model", MODEL)
     answer: ChatCompletion = server.sdk.chat.completions.create(
-        model=MODEL, messages=messages, temperature=0, max_tokens=8, **more
+        model=model, messages=messages, temperature=0, max_tokens=8, **more
     )
     return answer
 
@@ -179,9 +197,54 @@ def test_the_other_dialects_show_the_same_picture(server: ServerProcess) -> None
     )
 
 
+def test_a_second_question_finds_the_video_in_the_cache(
+    server: ServerProcess, pages: tuple[HttpsServer, Path], tmp_path: Path
+) -> None:
+    film = data_url((pages[1].parent / "film.mp4").read_bytes())
+    other = data_url(write_film(tmp_path / "other.mp4", seed=1))
+    lead = text("Watch this film that I took, please, and say what happens in it:")
+    first = ask(server, lead, video(film), text("What happens?"))
+    again = ask(server, lead, video(f"https://localhost:{pages[0].port}/film.mp4"), text("Who comes last?"))
+    another = ask(server, lead, video(other), text("What happens?"))
+    num_before = len("user:") + len(lead["text"]) + len(("<|begin|>", "<|vision_start|>"))
+    # six frames in pairs, made smaller until a pair takes three tokens
+    num_video_tokens = 3 * 3
+    assert cached(first) < num_before
+    assert cached(again) >= num_before + num_video_tokens
+    assert cached(another) <= num_before
+    assert said(another) != said(first)
+    messages: Any = [{"role": "user", "content": [lead, video(film), text("What happens?")]}]
+    streamed = server.sdk.chat.completions.create(
+        model=MODEL, messages=messages, temperature=0, max_tokens=8, stream=True
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices) == said(first)
+
+
+def test_a_family_without_videos_is_shown_their_frames(server: ServerProcess, tmp_path: Path) -> None:
+    film = write_film(tmp_path / "film.mp4")
+    frames, _ = mlx_vlm.utils.load_video(str(tmp_path / "film.mp4"), mlx_vlm.utils.VideoSampling(max_frames=6))
+    stills = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame.transpose(1, 2, 0)).save(buffer, "PNG")
+        stills.append(url_of(buffer.getvalue()))
+    question = text("What happens?")
+    by_file = ask(server, video(data_url(film)), question, model=STILLS_MODEL)
+    by_frames = ask(server, {"type": "video", "video": stills}, question, model=STILLS_MODEL)
+    assert (said(by_file), by_file.usage and by_file.usage.prompt_tokens) == (
+        said(by_frames),
+        by_frames.usage and by_frames.usage.prompt_tokens,
+    )
+    two = ask(server, {"type": "video", "video": stills[:2]}, question, model=STILLS_MODEL)
+    assert said(two) == said(ask(server, *map(image, stills[:2]), question, model=STILLS_MODEL))
+
+
 @pytest.mark.parametrize(
     ("pieces", "says"),
     [
+        ([video("data:video/mp4;base64,AAAA")], "Video 1 of 1 is in no format that is taken"),
+        ([{"type": "video", "video": [CAT] * 7}], "has 7 frames of videos, and 6 frames are taken"),
+        ([text("<|video_pad|>"), image(CAT)], "stands for an image"),
         ([image(url_of(png(1)[:900]))], "Image 1 of 1 is damaged"),
         ([image(CAT), image(url_of(b"\x00\x01"))], "Image 2 of 2 is in no format"),
         ([image(CAT)] * 4, "has 4 images, and 3 are taken"),

@@ -226,6 +226,10 @@ def _qwen35(ids: Mapping[str, int]) -> dict[str, Any]:
 
 _QWEN_SPECIALS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<|placeholder|>")
 _QWEN_PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
+_QWEN_TEMPLATE = _TEMPLATE.replace(
+    "{%% else %%}{{ c.text }}",
+    "{%% elif c.type == 'video' %%}<|vision_start|><|video_pad|><|vision_end|>{%% else %%}{{ c.text }}",
+)
 
 
 def _qwen_files(**more: Any) -> dict[str, Any]:
@@ -434,24 +438,28 @@ FAMILIES: dict[str, Family] = {
         specials=_QWEN_SPECIALS,
         config=_qwen("qwen2_vl"),
         placeholder=_QWEN_PLACEHOLDER,
+        template=_QWEN_TEMPLATE,
         processor_files=_qwen_files(),
     ),
     "qwen2_5_vl": Family(
         specials=_QWEN_SPECIALS,
         config=_qwen("qwen2_5_vl"),
         placeholder=_QWEN_PLACEHOLDER,
+        template=_QWEN_TEMPLATE,
         processor_files=_qwen_files(),
     ),
     "qwen3_vl": Family(
         specials=_QWEN_SPECIALS,
         config=_qwen("qwen3_vl"),
         placeholder=_QWEN_PLACEHOLDER,
+        template=_QWEN_TEMPLATE,
         processor_files=_qwen_files(),
     ),
     "qwen3_5": Family(
         specials=_QWEN_SPECIALS,
         config=_qwen35,
         placeholder=_QWEN_PLACEHOLDER,
+        template=_QWEN_TEMPLATE,
         processor_files=_qwen_files(),
     ),
     "gemma3": Family(

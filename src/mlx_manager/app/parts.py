@@ -57,6 +57,8 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
         FetchLimits(
             max_image_bytes=options.max_image_bytes,
             max_images=options.max_images,
+            max_video_bytes=options.max_video_bytes,
+            max_video_frames=options.max_video_frames,
             timeout_s=settings.image_timeout_s,
             hosts=frozenset(settings.image_hosts),
         )

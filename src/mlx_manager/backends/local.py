@@ -75,12 +75,13 @@ class LocalBackend:
         )
 
     async def _with_pictures(self, name: str, prompt: Prompt) -> Prompt:
-        """`prompt` with its images fetched. Raises `UnsupportedParameter` where the model does not see."""
-        if not isinstance(prompt, ChatPrompt) or not any(message.images for message in prompt.messages):
+        """`prompt` with its images and videos fetched. Raises `UnsupportedParameter` where the model does not see."""
+        if not isinstance(prompt, ChatPrompt) or not any(message.visuals for message in prompt.messages):
             return prompt
         if self._pool.entry(name).kind is not ModelKind.VISION:
+            nouns = "images" if any(message.images for message in prompt.messages) else "videos"
             raise UnsupportedParameter(
-                f"{name} does not see: leave the images out, or ask a model that does. Here: "
+                f"{name} does not see: leave the {nouns} out, or ask a model that does. Here: "
                 f"{self._names(ModelKind.VISION)}.",
                 param="messages",
             )

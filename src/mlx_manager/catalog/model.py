@@ -65,6 +65,14 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of one encoded file."""
     max_image_pixels: int = 50_000_000
     """Width times height of one image; more is refused before it is decoded."""
+    max_video_bytes: int = 64 * 1024**2
+    """Of one file."""
+    max_video_length_s: float = 600.0
+    """Of one video."""
+    max_video_frames: int = 16
+    """That a model is shown of all videos of one request."""
+    max_video_pixels: int = 8_847_360
+    """Width times height of one frame; more is refused before it is decoded."""
     image_cache_bytes: int = 256 * 1024**2
     """What a vision model keeps of the images that it saw last, beside those of running requests."""
     shared_prefix_decode: str = "auto"

@@ -81,8 +81,13 @@ class ProbePrompt:
         return num_blocks_for(len(self.token_ids))
 
 
-def check_inputs(model: nn.Module, runner: PagedRunner, probe: ProbePrompt, vocabulary_size: int) -> Verdict:
-    """The same for a prompt that holds more than tokens, beside a row of text. Nothing else may run on `runner`."""
+def check_inputs(
+    model: nn.Module, runner: PagedRunner, probe: ProbePrompt, vocabulary_size: int, *, noun: str = "image"
+) -> Verdict:
+    """The same for a prompt that holds more than tokens, beside a row of text. Nothing else may run on `runner`.
+
+    `noun` says what it holds, for the reason.
+    """
     table = tuple(range(num_blocks_for(len(probe.token_ids))))
     num_prompt_tokens = len(probe.token_ids) - 1
     text = _tokens(1, 9 + 1, vocabulary_size)
@@ -105,15 +110,17 @@ def check_inputs(model: nn.Module, runner: PagedRunner, probe: ProbePrompt, voca
         prompts = run(beside(0, 9), chunk(probe.split, num_prompt_tokens))
         decodes = run(chunk(num_prompt_tokens, num_prompt_tokens + 1), beside(9, 10))
     except _MODEL_ERRORS as error:
-        return Verdict(False, 0.0, f"the paged path does not carry its images: {type(error).__name__}: {error}")
+        return Verdict(False, 0.0, f"the paged path does not carry its {noun}s: {type(error).__name__}: {error}")
     runner.reset()
     found = (*prompts, *decodes)
     wanted = (expected_text[0], probe.expected[0], probe.expected[1], expected_text[1])
     worst = max(_difference(logits, reference) for logits, reference in zip(found, wanted, strict=True))
     tolerance = _TOLERANCE.get(expected_text.dtype, _TOLERANCE[mx.bfloat16])
+    article = "an" if noun == "image" else "a"
     if not worst <= tolerance:
-        return Verdict(False, worst, f"logits of a prompt with an image differ from the library's by {worst:.2g}")
-    return Verdict(True, worst, "logits agree with the library's, with an image and beside it")
+        reason = f"logits of a prompt with {article} {noun} differ from the library's by {worst:.2g}"
+        return Verdict(False, worst, reason)
+    return Verdict(True, worst, f"logits agree with the library's, with {article} {noun} and beside it")
 
 
 class _Canary:

@@ -15,6 +15,7 @@ class Traits:
 
     num_tokens: int = 0
     has_images: bool = False
+    """Or videos."""
     needs_tools: bool = False
     user: str | None = None
     key: str | None = None
@@ -47,7 +48,7 @@ def traits_of(request: object, caller: Caller) -> Traits:
     chat = prompt if isinstance(prompt, ChatPrompt) else None
     return Traits(
         num_tokens=estimate_tokens(prompt),
-        has_images=chat is not None and any(message.images for message in chat.messages),
+        has_images=chat is not None and any(message.visuals for message in chat.messages),
         needs_tools=chat is not None and bool(chat.tools),
         user=caller.user_name,
         key=caller.key_name,

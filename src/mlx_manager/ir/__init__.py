@@ -41,6 +41,7 @@ from mlx_manager.ir.request import (
     ToolCall,
     ToolChoice,
     ToolChoiceMode,
+    VideoContent,
 )
 from mlx_manager.ir.timings import PrefillChunk, Timings
 from mlx_manager.ir.tokens import DetokenizeRequest, TokenizeRequest, Tokens
@@ -96,6 +97,7 @@ __all__ = [
     "TopLogprob",
     "Usage",
     "Vectors",
+    "VideoContent",
     "current_origin",
     "enter_origin",
     "estimate_tokens",

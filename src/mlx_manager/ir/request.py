@@ -45,7 +45,20 @@ class ImageContent(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     """How closely to look, in OpenAI's words: auto, low, high."""
 
 
-Content = TextContent | ImageContent
+class VideoContent(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
+    """A video in a message: the bytes of its file, the address that they are to be fetched from, or its frames."""
+
+    data: bytes = b""
+    """The file as it was sent; empty where only `url` or the frames are known."""
+    url: str = ""
+    """An https address, while nobody has fetched it."""
+    media_type: str = ""
+    """As the client says, such as video/mp4; a decoder looks at the bytes instead."""
+    frames: tuple[ImageContent, ...] = ()
+    """What the client cut it into itself, in order."""
+
+
+Content = TextContent | ImageContent | VideoContent
 """One piece of a message."""
 
 
@@ -83,6 +96,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     def images(self) -> tuple[ImageContent, ...]:
         """All pictures of the message, in order."""
         return tuple(piece for piece in self.content if isinstance(piece, ImageContent))
+
+    @property
+    def visuals(self) -> tuple[ImageContent | VideoContent, ...]:
+        """All pictures and videos of the message, in order."""
+        return tuple(piece for piece in self.content if not isinstance(piece, TextContent))
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):

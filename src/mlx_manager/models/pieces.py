@@ -1,20 +1,22 @@
-"""Images in conversations on their way through a chat template: marks in the text become the pieces it wants.
+"""Images and videos on their way through a chat template: marks in the text become the pieces it wants.
 
-Everything that prepares messages works on texts, so an image travels as a mark in the text of its message, which nobody
-outside can write. Templates of vision models take lists of pieces; some take texts as well, some write nothing at all
-for a text, some want one from an assistant. So each is asked, role by role, what it does with either.
+Everything that prepares messages works on texts, so an image or a video travels as a mark in the text of its message,
+which nobody outside can write. Templates of vision models take lists of pieces; some take texts as well, some write
+nothing at all for a text, some want one from an assistant. So each is asked, role by role, what it does with either.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec.structs import replace
 
-from mlx_manager.ir import ChatPrompt, ImageContent, TextContent
+from mlx_manager.ir import ChatPrompt, Content, ImageContent, TextContent
 
 _PROBE = "mlxmanagerprobe"
 _LEADS: dict[str, list[dict[str, Any]]] = {
@@ -28,13 +30,16 @@ _REFUSALS = (TemplateError, ValueError, TypeError, KeyError, IndexError, Attribu
 class SeeingTokenizer:
     """A tokenizer whose chat template is given pieces. In all else it is the one that it wraps.
 
-    `placeholder` stands for an image where the template of a model takes texts only.
+    `placeholders` stand for an image and for a video where the template of a model takes texts only.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, placeholder: str) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, *placeholders: str) -> None:
         self._wrapped = tokenizer
-        self._placeholder = placeholder
-        self._mark = f"mlximage{secrets.token_hex(8)}"
+        secret = secrets.token_hex(8)
+        self._marks = {f"mlximage{secret}": "image", f"mlxvideo{secret}": "video"}
+        self._image_mark, self._video_mark = self._marks
+        self._placeholders = dict(zip(self._marks, placeholders, strict=False))
+        self._split = re.compile("(" + "|".join(self._marks) + ")").split
         self._shown: dict[tuple[str, bool], bool] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -43,15 +48,25 @@ class SeeingTokenizer:
     def __len__(self) -> int:
         return len(self._wrapped)
 
-    def marked(self, prompt: ChatPrompt) -> ChatPrompt:
-        """`prompt` with a mark for each image."""
-        mark = TextContent(self._mark)
+    def marked(self, prompt: ChatPrompt, num_stills: Sequence[int] | None = None) -> ChatPrompt:
+        """`prompt` with a mark for each image and each video.
+
+        `num_stills` says of each video in turn as how many images it is shown; None: all are shown as videos.
+        """
+        counts = None if num_stills is None else iter(num_stills)
+
+        def marks(piece: Content) -> tuple[Content, ...]:
+            if isinstance(piece, TextContent):
+                return (piece,)
+            if isinstance(piece, ImageContent):
+                return (TextContent(self._image_mark),)
+            if counts is None:
+                return (TextContent(self._video_mark),)
+            return (TextContent(self._image_mark),) * next(counts)
+
         messages = [
-            replace(
-                said,
-                content=tuple(mark if isinstance(piece, ImageContent) else piece for piece in said.content),
-            )
-            if said.images
+            replace(said, content=tuple(mark for piece in said.content for mark in marks(piece)))
+            if said.visuals
             else said
             for said in prompt.messages
         ]
@@ -63,29 +78,39 @@ class SeeingTokenizer:
 
     def render_image(self) -> str:
         """A conversation that is one image and nothing else, with what the model is to go on from."""
-        message = {"role": "user", "content": self._mark}
+        return self._render_mark(self._image_mark)
+
+    def render_video(self) -> str:
+        """The same of one video, for a model that takes such."""
+        return self._render_mark(self._video_mark)
+
+    def _render_mark(self, mark: str) -> str:
+        message = {"role": "user", "content": mark}
         return str(self.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
     def _in_form(self, message: dict[str, Any]) -> dict[str, Any]:
         content, role = message.get("content"), str(message.get("role"))
         if not isinstance(content, str) or not content:
             return message
-        has_image = self._mark in content
-        if not has_image and (self._shows(role, is_list=False) or not self._shows(role, is_list=True)):
+        has_mark = any(mark in content for mark in self._marks)
+        if not has_mark and (self._shows(role, is_list=False) or not self._shows(role, is_list=True)):
             return message
-        if has_image and not self._shows(role, is_list=True):
-            return message | {"content": content.replace(self._mark, self._placeholder)}
+        if has_mark and not self._shows(role, is_list=True):
+            return message | {"content": "".join(self._placeholders.get(text, text) for text in self._split(content))}
         return message | {"content": self._pieces(content)}
 
     def _pieces(self, content: str) -> list[dict[str, Any]]:
         """The text between the marks, without the line breaks that joined it to them."""
         pieces: list[dict[str, Any]] = []
-        texts = content.split(self._mark)
-        for index, text in enumerate(texts):
-            if index:
-                pieces.append({"type": "image"})
-                text = text.removeprefix("\n")  # noqa: PLW2901  # what joins pieces is no part of either
-            said = text.removesuffix("\n") if index < len(texts) - 1 else text
+        # texts at even places, marks between them
+        split = self._split(content)
+        for index, text in enumerate(split):
+            if index % 2:
+                pieces.append({"type": self._marks[text]})
+                continue
+            # what joins pieces is no part of either
+            said = text.removeprefix("\n") if index else text
+            said = said.removesuffix("\n") if index < len(split) - 1 else said
             if said:
                 pieces.append({"type": "text", "text": said})
         return pieces

@@ -80,9 +80,9 @@ class PromptBuilder:
         return list(self._tokenizer.encode(text.partition(_MARK)[0], add_special_tokens=False))
 
     def _of_chat(self, prompt: ChatPrompt) -> BuiltPrompt:
-        if any(message.images for message in prompt.messages):
+        if any(message.visuals for message in prompt.messages):
             raise UnsupportedParameter(
-                "this model does not see: leave the images out, or ask a vision model", param="messages"
+                "this model does not see: leave images and videos out, or ask a vision model", param="messages"
             )
         if not self._tokenizer.has_chat_template:
             raise UnsupportedParameter(

@@ -1,11 +1,12 @@
-"""What makes a language model see: images to embeddings, prompts to tokens with places for them, both to a pass.
+"""What makes a language model see: images and videos to embeddings, prompts with places for them, both to a pass.
 
 The vision tower runs once per image. Its embeddings are kept by the digest of the image, the least recently used go
-first, and a request holds those of its own images until it ends.
+first, and a request holds those of its own images until it ends. A video is one image here, where a family has videos.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from mlx_manager.engine.batch import Segment
 from mlx_manager.engine.plan import PassPlan
 from mlx_manager.engine.prefix import content_id
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.models.families.vision import TOKEN_FIELDS, has_bare_processor
+from mlx_manager.models.families.vision import TOKEN_FIELDS, VIDEO_TOKEN_FIELD, has_bare_processor, takes_videos
 from mlx_manager.models.images import DecodedImage
 from mlx_manager.models.language import LanguagePart
+from mlx_manager.models.videos import DecodedVideo, Visual
 
 _TEXT_ARRAYS = ("input_ids", "attention_mask")
 _TOKEN_ARRAYS = ("token_type_ids", "mm_token_type_ids")
@@ -32,7 +34,7 @@ _REFUSALS = (ValueError, TypeError, IndexError, KeyError, AttributeError, Runtim
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """One image as the language model takes it."""
+    """One image or video as the language model takes it."""
 
     rows: mx.array
     """[n, hidden] what stands at the places of its tokens."""
@@ -112,7 +114,11 @@ class Sight:
         tokenizer = getattr(processor, "tokenizer", processor)
         self._tokenizer = tokenizer
         self._adds_special_tokens = bool(tokenizer("").input_ids)
-        self._is_bare = has_bare_processor(str(getattr(config, "model_type", "")))
+        model_type = str(getattr(config, "model_type", ""))
+        self._is_bare = has_bare_processor(model_type)
+        self.video_token_id: int | None = getattr(config, VIDEO_TOKEN_FIELD, None) if takes_videos(model_type) else None
+        self._places = frozenset({self.image_token_id, self.video_token_id} - {None})
+        self._takes_times = "video_metadata" in inspect.signature(processor.__call__).parameters
 
     @property
     def is_library(self) -> bool:
@@ -124,38 +130,60 @@ class Sight:
         self._language.is_library = True
 
     @property
-    def image_token(self) -> str:
-        """How the token of images is written; it may not stand in what people say."""
-        return "" if self.image_token_id is None else str(self._tokenizer.convert_ids_to_tokens(self.image_token_id))
+    def takes_videos(self) -> bool:
+        """Whether a video is shown as one; else its frames are, as images."""
+        return self.video_token_id is not None
 
-    def read(self, text: str, images: Sequence[DecodedImage]) -> ReadPrompt:
-        """The tokens of a rendered prompt with `images` in it. Raises `InvalidRequest`."""
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """How the tokens of images, and of videos, are written; they may not stand in what people say."""
+        known = (self.image_token_id, self.video_token_id)
+        return tuple(str(self._tokenizer.convert_ids_to_tokens(token)) for token in known if token is not None)
+
+    def shown(self, visuals: Sequence[Visual]) -> tuple[Visual, ...]:
+        """What the model is shown of them: videos as they are, or their frames."""
+        if self.takes_videos:
+            return tuple(visuals)
+        split = (each.stills if isinstance(each, DecodedVideo) else (each,) for each in visuals)
+        return tuple(still for stills in split for still in stills)
+
+    def read(self, text: str, visuals: Sequence[Visual]) -> ReadPrompt:
+        """The tokens of a rendered prompt with `visuals` in it, as `shown` has them. Raises `InvalidRequest`."""
         begins = self._adds_special_tokens and text.startswith(self._tokenizer.bos_token or "\0")
         named: dict[str, Any] = {} if self._is_bare else {"padding": True, "return_tensors": "mlx"}
         if begins:
             # the template spells them itself
             named["add_special_tokens"] = False
+        images = [each.picture for each in visuals if isinstance(each, DecodedImage)]
+        videos = [each for each in visuals if isinstance(each, DecodedVideo)]
+        if images:
+            named["images"] = images
+        if videos:
+            named["videos"] = [video.pixels for video in videos]
+            if self._takes_times:
+                # some write into the prompt when each frame was
+                named["video_metadata"] = [{"frames_indices": video.indices, "fps": video.fps} for video in videos]
         try:
-            given = self._processor(text=[text], images=[image.picture for image in images], **named)
+            given = self._processor(text=[text], **named)
         except _REFUSALS as error:
             raise InvalidRequest(
                 f"The model's processor cannot take the images as they stand in the messages: {error}", param="messages"
             ) from error
         token_ids = tuple(int(token_id) for token_id in np.array(given["input_ids"]).reshape(-1))
         arrays = {name: _as_array(value) for name, value in given.items() if name not in _TEXT_ARRAYS}
-        places = tuple(index for index, token_id in enumerate(token_ids) if token_id == self.image_token_id)
+        places = tuple(index for index, token_id in enumerate(token_ids) if token_id in self._places)
         return ReadPrompt(token_ids, places, {name: value for name, value in arrays.items() if value is not None})
 
     def forget(self) -> None:
         """Give up what is kept of images; running requests hold their own."""
         self._cache = EmbeddingCache(self._cache.max_bytes)
 
-    def find(self, image: DecodedImage) -> Embeddings | None:
-        """The embeddings of an image that was seen before and is still known."""
-        return self._cache.get(image.digest)
+    def find(self, visual: Visual) -> Embeddings | None:
+        """The embeddings of what was seen before and is still known."""
+        return self._cache.get(visual.digest)
 
-    def look(self, image: DecodedImage, read: ReadPrompt) -> Embeddings:
-        """Pass one image through the tower. `read` is of a prompt with this image alone. Raises `InvalidRequest`."""
+    def look(self, visual: Visual, read: ReadPrompt) -> Embeddings:
+        """Pass one image or video through the tower. `read` is of a prompt with it alone. Raises `InvalidRequest`."""
         if not read.places:
             raise InvalidRequest("The chat template of this model leaves the image out.", param="messages")
         tokens = mx.array([[read.token_ids[place] for place in read.places]], dtype=mx.int32)
@@ -165,7 +193,7 @@ class Sight:
         embeddings = Embeddings(found.inputs_embeds[0], () if layers is None else tuple(layers))
         mx.eval(embeddings.rows, *embeddings.layers)
         self.num_towered += 1
-        self._cache.put(image.digest, embeddings)
+        self._cache.put(visual.digest, embeddings)
         return embeddings
 
     def assemble(self, read: ReadPrompt, embeddings: Sequence[Embeddings]) -> SeenPrompt:
@@ -180,13 +208,13 @@ class Sight:
         if begin != len(read.places):
             raise InvalidRequest(
                 f"The prompt has places for {len(read.places)} embeddings, and the images have {begin}: leave "
-                f"{self.image_token!r} out of the text, and images where this model takes none.",
+                f"{' and '.join(map(repr, self.tokens))} out of the text, and images where this model takes none.",
                 param="messages",
             )
         positions, delta = self._positions(read)
         return SeenPrompt(tuple(images), positions, delta)
 
-    def prefix_ids(self, read: ReadPrompt, images: Sequence[DecodedImage], seen: SeenPrompt) -> tuple[int, ...]:
+    def prefix_ids(self, read: ReadPrompt, images: Sequence[Visual], seen: SeenPrompt) -> tuple[int, ...]:
         """The tokens of a prompt with each image told apart from every other."""
         ids = list(read.token_ids)
         for image, (places, _) in zip(images, seen.images, strict=True):
@@ -226,7 +254,8 @@ class Sight:
         found = self._embed(tokens, arrays)
         named = arrays | {name: value for name, value in found.to_dict().items() if value is not None}
         embedded = named.pop("inputs_embeds")
-        named.pop("pixel_values", None)
+        for pixels in ("pixel_values", "pixel_values_videos"):
+            named.pop(pixels, None)
         answer = self._language.language_model(tokens, inputs_embeds=embedded, cache=cache, **named)
         later: dict[str, Any] = {}
         if answer.cross_attention_states is not None:
@@ -249,7 +278,7 @@ class Sight:
     def _positions(self, read: ReadPrompt) -> tuple[np.ndarray | None, int]:
         if not self._language.has_positions:
             return None, 0
-        grids = {name: read.arrays[name] for name in ("image_grid_thw",) if name in read.arrays}
+        grids = {name: read.arrays[name] for name in ("image_grid_thw", "video_grid_thw") if name in read.arrays}
         found, deltas = self._language.language_model.get_rope_index(mx.array([read.token_ids]), **grids)
         positions = np.array(found).reshape(-1, len(read.token_ids))
         if positions.shape[0] == 1:

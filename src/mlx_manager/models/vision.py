@@ -52,7 +52,8 @@ def load_vision_model(entry: ModelEntry, options: LoadOptions, report: Report) -
         raise ModelLoadFailed(f"{entry.name} names no token for images in its config.json")
     model_type = str(config.get("model_type", ""))
     text_config = {**config, **(config.get("text_config") or {})}
-    seeing = SeeingTokenizer(tokenizer, str(getattr(processor, "image_token", sight.image_token)))
+    own = [getattr(processor, name, None) for name in ("image_token", "video_token")]
+    seeing = SeeingTokenizer(tokenizer, *(str(one or token) for one, token in zip(own, sight.tokens, strict=False)))
     return LoadedModel(
         model=language,
         tokenizer=cast(TokenizerWrapper, seeing),

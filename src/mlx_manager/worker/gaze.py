@@ -1,7 +1,7 @@
-"""Requests with images, from their files to prompts that the engine takes.
+"""Requests with images or videos, from their files to prompts that the engine takes.
 
-Files are decoded in threads of their own. What the device computes is done here between two steps of the engine, at
-most one image at a time, so that running answers wait for no more than that.
+Files are decoded in threads of their own, videos one after the other. What the device computes is done here between two
+steps of the engine, at most one image at a time, so that running answers wait for no more than that.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from itertools import islice
 
 from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError
 from mlx_manager.ipc import RequestFailed
-from mlx_manager.ir import ChatPrompt, GenerationRequest, ImageContent, Prompt
-from mlx_manager.models.images import DecodedImage, ImageLimits, decode_images
+from mlx_manager.ir import ChatPrompt, GenerationRequest, ImageContent, Prompt, VideoContent
+from mlx_manager.models.images import ImageLimits
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.sight import Embeddings, ReadPrompt, SeenPrompt, Sight
+from mlx_manager.models.videos import DecodedVideo, VideoLimits, Visual
+from mlx_manager.worker.videos import decode_visuals
 
 _NUM_DECODERS = 2
 _NUM_AHEAD = 4
@@ -29,7 +31,7 @@ _log = logging.getLogger("mlx_manager.worker")
 
 @dataclass(frozen=True)
 class SeenRequest:
-    """A request whose images have been seen."""
+    """A request whose images and videos have been seen."""
 
     request: GenerationRequest
     built: BuiltPrompt
@@ -44,7 +46,9 @@ CheckLength = Callable[[GenerationRequest, int], object]
 @dataclass
 class _Pending:
     request: GenerationRequest
-    decoding: Future[tuple[DecodedImage, ...]] | None = None
+    decoding: Future[tuple[Visual, ...]] | None = None
+    shown: tuple[Visual, ...] = ()
+    """As the model is shown them. Set with `read`."""
     text: str = ""
     read: ReadPrompt | None = None
     embeddings: list[Embeddings] = field(default_factory=list)
@@ -58,7 +62,7 @@ class Gaze:
         sight: Sight,
         tokenizer: SeeingTokenizer,
         prompts: PromptBuilder,
-        limits: ImageLimits,
+        limits: tuple[ImageLimits, VideoLimits],
         check_length: CheckLength,
     ) -> None:
         self._sight = sight
@@ -67,6 +71,7 @@ class Gaze:
         self._prompts = prompts
         self._limits = limits
         self._decoders = ThreadPoolExecutor(_NUM_DECODERS, thread_name_prefix="images")
+        self._video_decoders = ThreadPoolExecutor(1, thread_name_prefix="videos")
         self._pending: dict[str, _Pending] = {}
 
     def __len__(self) -> int:
@@ -76,16 +81,16 @@ class Gaze:
         return request_id in self._pending
 
     def add(self, request: GenerationRequest) -> None:
-        """Begin with a request that has images. Raises `InvalidRequest` for a text that spells the token of images."""
-        _check_texts(request.prompt, self._sight.image_token)
+        """Begin with a request that shows something. Raises `InvalidRequest` for a text that spells a token of it."""
+        _check_texts(request.prompt, self._sight.tokens)
         self._pending[request.request_id] = _Pending(request)
         self._decode_ahead()
 
     def read(self, prompt: ChatPrompt) -> tuple[int, ...]:
         """The tokens of a prompt with images, at once and without looking at them. Raises `InvalidRequest`."""
-        _check_texts(prompt, self._sight.image_token)
-        images = decode_images(images_of(prompt), self._limits)
-        return self._sight.read(self._prompts.build(self._tokenizer.marked(prompt)).text, images).token_ids
+        _check_texts(prompt, self._sight.tokens)
+        visuals = decode_visuals(visuals_of(prompt), *self._limits)
+        return self._sight.read(self._render(prompt, visuals), self._sight.shown(visuals)).token_ids
 
     def abort(self, request_id: str) -> None:
         """Forget a request."""
@@ -124,52 +129,70 @@ class Gaze:
     def _decode_ahead(self) -> None:
         for pending in islice(self._pending.values(), _NUM_AHEAD):
             if pending.decoding is None:
-                images = images_of(pending.request.prompt)
-                pending.decoding = self._decoders.submit(decode_images, images, self._limits)
+                visuals = visuals_of(pending.request.prompt)
+                has_videos = any(isinstance(each, VideoContent) for each in visuals)
+                decoders = self._video_decoders if has_videos else self._decoders
+                pending.decoding = decoders.submit(decode_visuals, visuals, *self._limits)
 
-    def _go_on(self, pending: _Pending, images: tuple[DecodedImage, ...]) -> SeenRequest | None:
+    def _render(self, prompt: ChatPrompt, visuals: tuple[Visual, ...]) -> str:
+        """The text of a prompt, with places for what the model is shown of `visuals`."""
+        stills = None
+        if not self._sight.takes_videos:
+            stills = [len(each.frames) for each in visuals if isinstance(each, DecodedVideo)]
+        return self._prompts.build(self._tokenizer.marked(prompt, stills)).text
+
+    def _go_on(self, pending: _Pending, visuals: tuple[Visual, ...]) -> SeenRequest | None:
         if pending.read is None:
             prompt = pending.request.prompt
             assert isinstance(prompt, ChatPrompt)
-            pending.text = self._prompts.build(self._tokenizer.marked(prompt)).text
-            pending.read = self._sight.read(pending.text, images)
+            pending.text = self._render(prompt, visuals)
+            pending.shown = self._sight.shown(visuals)
+            pending.read = self._sight.read(pending.text, pending.shown)
             # before the tower works for nothing
             self._check_length(pending.request, len(pending.read.token_ids))
-        read = pending.read
+        read, shown = pending.read, pending.shown
         if not self._sight.is_library:
-            while len(pending.embeddings) < len(images):
-                image = images[len(pending.embeddings)]
-                known = self._sight.find(image)
+            while len(pending.embeddings) < len(shown):
+                visual = shown[len(pending.embeddings)]
+                known = self._sight.find(visual)
                 if known is None:
-                    alone = read if len(images) == 1 else self._sight.read(self._tokenizer.render_image(), [image])
-                    pending.embeddings.append(self._sight.look(image, alone))
-                    if len(pending.embeddings) < len(images):
+                    alone = read if len(shown) == 1 else self._read_alone(visual)
+                    pending.embeddings.append(self._sight.look(visual, alone))
+                    if len(pending.embeddings) < len(shown):
                         return None
                 else:
                     pending.embeddings.append(known)
         inputs = self._sight.assemble(read, pending.embeddings)
         built = BuiltPrompt(read.token_ids, pending.text)
-        prefix_ids = read.token_ids if self._sight.is_library else self._sight.prefix_ids(read, images, inputs)
+        prefix_ids = read.token_ids if self._sight.is_library else self._sight.prefix_ids(read, shown, inputs)
         return SeenRequest(pending.request, built, inputs, prefix_ids)
+
+    def _read_alone(self, visual: Visual) -> ReadPrompt:
+        is_video = isinstance(visual, DecodedVideo)
+        return self._sight.read(
+            self._tokenizer.render_video() if is_video else self._tokenizer.render_image(), [visual]
+        )
 
     def _failed(self, pending: _Pending, error: MlxManagerError) -> RequestFailed:
         del self._pending[pending.request.request_id]
         return RequestFailed(pending.request.request_id, error.as_info())
 
 
-def images_of(prompt: Prompt) -> tuple[ImageContent, ...]:
-    """All images of a prompt, in order."""
+def visuals_of(prompt: Prompt) -> tuple[ImageContent | VideoContent, ...]:
+    """All images and videos of a prompt, in order."""
     if not isinstance(prompt, ChatPrompt):
         return ()
-    return tuple(image for message in prompt.messages for image in message.images)
+    return tuple(visual for message in prompt.messages for visual in message.visuals)
 
 
-def _check_texts(prompt: Prompt, image_token: str) -> None:
+def _check_texts(prompt: Prompt, tokens: tuple[str, ...]) -> None:
     assert isinstance(prompt, ChatPrompt)
     for index, message in enumerate(prompt.messages):
-        if image_token and image_token in message.text:
+        for token in tokens:
+            if token not in message.text:
+                continue
             raise InvalidRequest(
-                f"messages[{index}] says {image_token!r}, which stands for an image with this model: leave it out, or "
-                "send no images.",
+                f"messages[{index}] says {token!r}, which stands for an image with this model: leave it out, or send "
+                "no images.",
                 param=f"messages[{index}]",
             )

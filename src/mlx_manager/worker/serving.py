@@ -45,9 +45,10 @@ from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.sight import Sight
 from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
+from mlx_manager.models.videos import VideoLimits
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading, ThinkingBudget
-from mlx_manager.worker.gaze import Gaze, SeenRequest, images_of
+from mlx_manager.worker.gaze import Gaze, SeenRequest, visuals_of
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
@@ -107,7 +108,7 @@ class Serving:
         """The tokens of a prompt, or the text of tokens. Raises `MlxManagerError`."""
         if self._gaze is not None and isinstance(request, TokenizeRequest):
             prompt = request.prompt
-            if isinstance(prompt, ChatPrompt) and images_of(prompt):
+            if isinstance(prompt, ChatPrompt) and visuals_of(prompt):
                 request = replace(request, prompt=TokenPrompt(token_ids=self._gaze.read(prompt)))
         return self._tokenizing.answer(request)
 
@@ -187,7 +188,7 @@ class Serving:
             raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
         self._check_queue()
         self._received_s[request.request_id] = time.monotonic()
-        if self._gaze is not None and images_of(request.prompt):
+        if self._gaze is not None and visuals_of(request.prompt):
             self._gaze.add(request)
         else:
             built = self._prompts.build(request.prompt)
@@ -196,16 +197,23 @@ class Serving:
 
     def _new_gaze(self, loaded: LoadedModel, sight: Sight) -> Gaze:
         options = self._options
+        images = ImageLimits(options.max_images, options.max_image_bytes, options.max_image_pixels)
+        videos = VideoLimits(
+            max_bytes=options.max_video_bytes,
+            max_length_s=options.max_video_length_s,
+            max_frames=options.max_video_frames,
+            max_pixels=options.max_video_pixels,
+        )
         return Gaze(
             sight,
             cast(SeeingTokenizer, loaded.tokenizer),
             self._prompts,
-            ImageLimits(options.max_images, options.max_image_bytes, options.max_image_pixels),
+            (images, videos),
             lambda request, num_tokens: self._max_output_tokens(request.sampling, num_tokens),
         )
 
     def _take_seen(self) -> list[RequestFailed]:
-        """Go on with the requests that have images."""
+        """Go on with the requests that show images or videos."""
         failures = []
         for seen in self._gaze.step(is_idle=not self._engine.has_work) if self._gaze else ():
             if isinstance(seen, RequestFailed):

@@ -9,6 +9,7 @@ from typing import Any
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
+    Content,
     GenerationRequest,
     GrammarKind,
     ImageContent,
@@ -18,6 +19,7 @@ from mlx_manager.ir import (
     TextContent,
     Thinking,
     ToolChoiceMode,
+    VideoContent,
 )
 from mlx_manager.protocols.anthropic.signature import is_ours
 
@@ -79,6 +81,10 @@ def _check(request: GenerationRequest, prompt: ChatPrompt, provider: str) -> Non
     for name, is_asked in asked.items():
         if is_asked:
             raise UnsupportedParameter(f"{provider} does not know {name}, and would answer: leave it out.", param=name)
+    if any(isinstance(piece, VideoContent) for message in prompt.messages for piece in message.visuals):
+        raise UnsupportedParameter(
+            f"{provider} takes no videos: send frames of them as images, in their order.", param="messages"
+        )
     if sampling.temperature is not None and sampling.temperature > 1:
         raise UnsupportedParameter(f"{provider} takes a temperature from 0 to 1.", param="temperature")
 
@@ -125,13 +131,14 @@ def _arguments(text: str) -> Any:
         ) from None
 
 
-def _is_empty(piece: TextContent | ImageContent) -> bool:
+def _is_empty(piece: Content) -> bool:
     return isinstance(piece, TextContent) and not piece.text
 
 
-def _render_content(piece: TextContent | ImageContent) -> dict[str, Any]:
+def _render_content(piece: Content) -> dict[str, Any]:
     if isinstance(piece, TextContent):
         return {"type": "text", "text": piece.text}
+    assert isinstance(piece, ImageContent), "videos are refused before anything is rendered"
     if not piece.data:
         return {"type": "image", "source": {"type": "url", "url": piece.url}}
     encoded = base64.b64encode(piece.data).decode("ascii")

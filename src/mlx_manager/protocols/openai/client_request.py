@@ -9,6 +9,7 @@ from typing import Any
 from mlx_manager.errors import UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
+    Content,
     GenerationRequest,
     Grammar,
     GrammarKind,
@@ -21,6 +22,7 @@ from mlx_manager.ir import (
     TokenPrompt,
     ToolChoice,
     ToolChoiceMode,
+    VideoContent,
 )
 
 CHAT_PATH, COMPLETIONS_PATH = "/chat/completions", "/completions"
@@ -104,6 +106,10 @@ def _render_grammar(grammar: Grammar | None, *, is_extended: bool, provider: str
 
 
 def _render_chat(prompt: ChatPrompt, *, is_extended: bool, provider: str) -> dict[str, Any]:
+    if not is_extended and any(isinstance(piece, VideoContent) for said in prompt.messages for piece in said.visuals):
+        raise UnsupportedParameter(
+            f"{provider} takes no videos: send frames of them as images, in their order.", param="messages"
+        )
     body: dict[str, Any] = {
         "messages": [_render_message(message, is_extended=is_extended) for message in prompt.messages]
     }
@@ -170,20 +176,29 @@ def _render_message(message: Message, *, is_extended: bool) -> dict[str, Any]:
 
 
 def _render_content(message: Message) -> str | list[dict[str, Any]]:
-    if not message.images:
+    if not message.visuals:
         return message.text
-    return [
-        {"type": "text", "text": piece.text} if isinstance(piece, TextContent) else _render_image(piece)
-        for piece in message.content
-    ]
+    return [_render_piece(piece) for piece in message.content]
 
 
-def _render_image(image: ImageContent) -> dict[str, Any]:
-    url = image.url
-    if image.data:
-        media_type = image.media_type or "image/png"
-        url = f"data:{media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
-    return {"type": "image_url", "image_url": {"url": url} | ({"detail": image.detail} if image.detail else {})}
+def _render_piece(piece: Content) -> dict[str, Any]:
+    match piece:
+        case TextContent(text):
+            return {"type": "text", "text": text}
+        case ImageContent(detail=detail):
+            url = _url_of(piece, "image/png")
+            return {"type": "image_url", "image_url": {"url": url} | ({"detail": detail} if detail else {})}
+        case VideoContent(frames=()):
+            return {"type": "video_url", "video_url": {"url": _url_of(piece, "video/mp4")}}
+        case VideoContent(frames=frames):
+            return {"type": "video", "video": [_url_of(frame, "image/png") for frame in frames]}
+
+
+def _url_of(piece: ImageContent | VideoContent, usual_type: str) -> str:
+    if not piece.data:
+        return piece.url
+    encoded = base64.b64encode(piece.data).decode("ascii")
+    return f"data:{piece.media_type or usual_type};base64,{encoded}"
 
 
 def _check_extras(asked: dict[str, Any], *, is_extended: bool, provider: str) -> None:

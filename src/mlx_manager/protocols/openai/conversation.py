@@ -12,6 +12,7 @@ from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thin
 from mlx_manager.protocols.images import parse_image_url
 from mlx_manager.protocols.openai.tools import parse_tool_choice, parse_tools
 from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart
+from mlx_manager.protocols.videos import parse_frames, parse_video_url
 
 _ROLES = {
     "system": Role.SYSTEM,
@@ -23,16 +24,20 @@ _ROLES = {
 }
 _REFUSED_IN_MESSAGES = ("audio", "prefix")
 """Fields of a message that would change the prompt; null, empty and false ones are the same as none."""
-_ONLY_PARTS = "send parts of type text or image_url."
+_ONLY_PARTS = "send parts of type text, image_url or video_url."
 _REFUSED_PARTS = {
     "input_audio": _ONLY_PARTS,
     "audio_url": _ONLY_PARTS,
     "file": _ONLY_PARTS,
     "input_image": "that is the form of /v1/responses; here the part is {type: image_url, image_url: {url: …}}.",
-    "video_url": "send frames of the video as parts of type image_url, in their order.",
-    "video": "send frames of the video as parts of type image_url, in their order.",
+    "input_video": "the part is {type: video_url, video_url: {url: …}}.",
 }
 """Types of parts that other servers take, and what to send instead."""
+_REFUSED_OF_VIDEOS = (
+    *("fps", "nframes", "min_frames", "max_frames", "video_start", "video_end"),
+    *("min_pixels", "max_pixels", "total_pixels", "resized_height", "resized_width"),
+)
+"""Fields with which other servers let a request choose the frames; here the settings do."""
 _NOT_FOR_TEMPLATES = (
     "add_generation_prompt",
     "chat_template",
@@ -184,13 +189,13 @@ def _parse_part(part: ContentPart, at: str) -> Content:
         return TextContent(part.refusal or "")
     if part.type == "image_url":
         return _parse_image(part, f"{at}.image_url")
+    if part.type in ("video_url", "video"):
+        return _parse_video(part, at)
     if part.type in _REFUSED_PARTS:
         raise UnsupportedParameter(
             f"{at} is of type {part.type}, which is not supported: {_REFUSED_PARTS[part.type]}", param=f"{at}.type"
         )
-    raise InvalidRequest(
-        f"{at}.type cannot be {part.type[:40]!r}: send parts of type text or image_url.", param=f"{at}.type"
-    )
+    raise InvalidRequest(f"{at}.type cannot be {part.type[:40]!r}: {_ONLY_PARTS}", param=f"{at}.type")
 
 
 def _parse_image(part: ContentPart, at: str) -> Content:
@@ -201,6 +206,23 @@ def _parse_image(part: ContentPart, at: str) -> Content:
         # the short form that some clients send
         return parse_image_url(sent, None, at=at)
     return parse_image_url(sent.url, sent.detail, at=f"{at}.url")
+
+
+def _parse_video(part: ContentPart, at: str) -> Content:
+    for name in _REFUSED_OF_VIDEOS:
+        if (part.model_extra or {}).get(name) is not None:
+            raise UnsupportedParameter(
+                f"{at}.{name} is not supported: leave it out, or send the frames that are wanted as a list.",
+                param=f"{at}.{name}",
+            )
+    at = f"{at}.{part.type}"
+    sent = part.video_url if part.type == "video_url" else part.video
+    if sent is None:
+        form = "an object with the url of the video" if part.type == "video_url" else "the url of it, or of its frames"
+        raise InvalidRequest(f"{at} is required: send {form}.", param=at)
+    if isinstance(sent, list):
+        return parse_frames(sent, at=at)
+    return parse_video_url(sent, at=at) if isinstance(sent, str) else parse_video_url(sent.url, at=f"{at}.url")
 
 
 def parse_thinking(is_enabled: bool | None, effort: str | None) -> Thinking:

@@ -29,6 +29,7 @@ from mlx_manager.ir import (
     ToolCall,
     ToolChoice,
     ToolChoiceMode,
+    VideoContent,
 )
 
 
@@ -105,12 +106,20 @@ def _render_content(message: Message) -> str | list[dict[str, Any]] | None:
 def _render_piece(piece: Content) -> dict[str, Any]:
     if isinstance(piece, TextContent):
         return {"type": "text", "text": piece.text}
+    if isinstance(piece, VideoContent):
+        if piece.frames:
+            return {"type": "video", "video": [_url_of(frame) for frame in piece.frames]}
+        return {"type": "video_url", "video_url": {"url": _url_of(piece)}}
     return {"type": "image_url", "image_url": _render_image(piece)}
 
 
 def _render_image(image: ImageContent) -> dict[str, str]:
-    url = image.url or f"data:{image.media_type};base64,{base64.b64encode(image.data).decode('ascii')}"
+    url = _url_of(image)
     return {"url": url} if image.detail is None else {"url": url, "detail": image.detail}
+
+
+def _url_of(piece: ImageContent | VideoContent) -> str:
+    return piece.url or f"data:{piece.media_type};base64,{base64.b64encode(piece.data).decode('ascii')}"
 
 
 def _render_call(call: ToolCall) -> dict[str, Any]:

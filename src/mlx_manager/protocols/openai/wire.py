@@ -45,8 +45,18 @@ def _form_of_url(sent: object) -> str:
     return "<text>" if isinstance(sent, str) else "<object>"
 
 
+class VideoUrl(Wire):
+    """Where the file of a video is: a data URL that holds it, or an https address."""
+
+    url: str
+
+
+def _form_of_video(sent: object) -> str:
+    return "<frames>" if isinstance(sent, list) else "<text>"
+
+
 class ContentPart(Wire):
-    """One part of a message's content. Text and pictures are served; the others are refused by their type."""
+    """One part of a message's content. Text, pictures and videos are served; the others are refused by their type."""
 
     type: str
     text: str | None = None
@@ -55,6 +65,15 @@ class ContentPart(Wire):
         Annotated[Annotated[str, Tag("<text>")] | Annotated[ImageUrl, Tag("<object>")], Discriminator(_form_of_url)]
         | None
     ) = None
+    video_url: (
+        Annotated[Annotated[str, Tag("<text>")] | Annotated[VideoUrl, Tag("<object>")], Discriminator(_form_of_url)]
+        | None
+    ) = None
+    video: (
+        Annotated[Annotated[str, Tag("<text>")] | Annotated[list[str], Tag("<frames>")], Discriminator(_form_of_video)]
+        | None
+    ) = None
+    """A file, or frames in order, by their URLs."""
 
 
 def _form_of(content: object) -> str:
