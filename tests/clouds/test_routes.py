@@ -238,10 +238,18 @@ def test_the_models_of_a_provider(cloud: Cloud) -> None:
 
 
 def test_settings_that_change_live(cloud: Cloud) -> None:
-    assert cloud.client.get("/admin/settings").json() == {"use_cloud": True, "cloud_budget": None}
+    said = cloud.client.get("/admin/settings").json()
+    assert said == {
+        "use_cloud": True,
+        "cloud_budget": None,
+        "memory_budget": "75%",
+        "eviction": "lru",
+        "drain_timeout": 30.0,
+    }
     changed = cloud.client.patch("/admin/settings", json={"cloud_budget": 5})
-    assert changed.json() == {"use_cloud": True, "cloud_budget": 5}
-    for body in ({"port": 1}, {"nonsense": 1}, {"cloud_budget": -1}, {"use_cloud": "perhaps"}):
+    assert changed.json() == said | {"cloud_budget": 5}
+    wrong = ({"port": 1}, {"nonsense": 1}, {"cloud_budget": -1}, {"use_cloud": "perhaps"})
+    for body in (*wrong, {"memory_budget": "200%"}, {"eviction": "mru"}, {"drain_timeout": -1}):
         refused = cloud.client.patch("/admin/settings", json=body)
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, next(iter(body)))
 

@@ -36,6 +36,7 @@ from mlx_manager.api import (
 )
 from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
+from mlx_manager.app.limits import follow_limits
 from mlx_manager.app.observing import alert_limits, open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.app.reload import Reload, on_hangup
@@ -124,6 +125,7 @@ def _lifespan(
             open_routing(settings, opened, built.backends, built.models) as routing,
         ):
             pool = built.pool
+            apply_limits = None if pool is None else follow_limits(pool, opened.access.store, routing.live)
             recent = RecentRequests()
             if settings.console:
                 last_hour = AuditQuery(since_unix_s=time.time() - RECENT_WINDOW_S)
@@ -162,6 +164,8 @@ def _lifespan(
                 logging.getLogger().setLevel(changed.log_level.upper())
                 built.follow(changed)
                 routing.live.settings = changed
+                if apply_limits is not None:
+                    apply_limits()
                 alerts.limits = alert_limits(changed)
                 opened.audit.max_rows, opened.audit.max_age_s = changed.audit_max_rows, changed.audit_max_age_h * 3600
 

@@ -29,7 +29,13 @@ class LiveSettings:
     def __call__(self) -> Mapping[str, Any]:
         """All of them, by name."""
         said = self.opened.access.store.current.overrides
-        given = {"use_cloud": self.settings.use_cloud, "cloud_budget": self.settings.cloud_budget_usd}
+        given = {
+            "use_cloud": self.settings.use_cloud,
+            "cloud_budget": self.settings.cloud_budget_usd,
+            "memory_budget": self.settings.memory_budget.num_bytes or str(self.settings.memory_budget),
+            "eviction": self.settings.eviction,
+            "drain_timeout": self.settings.drain_timeout_s,
+        }
         return {name: said.get(name, value) for name, value in given.items()}
 
 

@@ -614,7 +614,7 @@ SETTINGS: tuple[Setting, ...] = (
 CLIENT_VARIABLES = ("MLX_MANAGER_API_KEY",)
 """Read by commands that ask a running server, not by the server."""
 
-LIVE_SETTINGS = ("use_cloud", "cloud_budget")
+LIVE_SETTINGS = ("use_cloud", "cloud_budget", "memory_budget", "eviction", "drain_timeout")
 """Those that an admin can change while the server runs; what was changed is kept, and wins."""
 
 _ROWS = MappingProxyType({row.name: row for row in SETTINGS})

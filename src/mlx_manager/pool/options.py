@@ -12,13 +12,19 @@ from mlx_manager.pool.memory import Predictor, available_bytes, measure_process,
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolOptions:
-    """The defaults are those of the settings."""
+class PoolLimits:
+    """What can be changed while the pool runs. The defaults are those of the settings."""
 
     memory_budget: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=0.75))
-    memory_floor: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=0.05))
     policy: EvictionPolicy = EvictionPolicy.LRU
     drain_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolOptions(PoolLimits):
+    """What a pool begins with. The defaults are those of the settings."""
+
+    memory_floor: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=0.05))
     ttl_s: float = 0.0
     preload: tuple[str, ...] = ()
     models: Mapping[str, ModelOverrides] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from mlx_manager.pool.blas import worker_environment
 from mlx_manager.pool.keeper import MemoryKeeper
 from mlx_manager.pool.load_errors import Backoff
 from mlx_manager.pool.names import ModelNames
-from mlx_manager.pool.options import PoolOptions
+from mlx_manager.pool.options import PoolLimits, PoolOptions
 from mlx_manager.pool.room import MemoryRoom
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.slot import ModelSlot
@@ -57,15 +57,18 @@ class ModelPool:
         self._workers = WorkerSource(launch, use_spare=use_spare, spare_delay_s=spare_delay_s)
         self._slots: dict[str, ModelSlot] = {}
         self._changed = Signal()
-        self._budget_bytes: int | None = shared.memory_budget.num_bytes
+        self._limits = PoolLimits(
+            memory_budget=shared.memory_budget, policy=shared.policy, drain_timeout_s=shared.drain_timeout_s
+        )
+        self._recommended_bytes: int | None = None
+        """What the device recommends to use. Asked for where the budget is a share of it."""
         self._room = MemoryRoom(
             self._slots,
             self._find_budget,
             self._changed,
             load_options=lambda slot: slot.overrides.load_options(self._options),
             predict=shared.predict,
-            policy=shared.policy,
-            drain_timeout_s=lambda: self._shared.drain_timeout_s,
+            limits=lambda: self._limits,
             measure=shared.measure,
         )
         self._keeper = MemoryKeeper(
@@ -195,13 +198,25 @@ class ModelPool:
     def reconfigure(self, options: LoadOptions, pool_options: PoolOptions) -> None:
         """Follow settings that were changed: models are loaded with `options` from their next load on.
 
-        The memory budget, the policy of evictions and the pauses after failures stay as they are.
+        What `set_limits` sets, and the pauses after failures, stay as they are.
         """
         self._options = options
         self._shared = pool_options
         self._names.configure(pool_options.models)
         for name, slot in self._slots.items():
             slot.overrides = self._names.overrides(name)
+
+    def set_limits(self, limits: PoolLimits) -> None:
+        """Go by other limits from now on, also for loads that wait for room.
+
+        Where less memory is allowed than is held, idle models give way at once, and busy ones once they are idle.
+        """
+        if limits == self._limits or self._is_closing:
+            return
+        self._limits = limits
+        self._changed.notify()
+        if any(slot.planned_bytes for slot in self._slots.values()):
+            self._spawn(self._relieve())
 
     def evictions(self) -> list[Eviction]:
         """What was unloaded lately, the last first."""
@@ -211,7 +226,7 @@ class ModelPool:
         """The pool's books."""
         slots = self._slots.values()
         return PoolStats(
-            budget_bytes=self._budget_bytes,
+            budget_bytes=self._budget_bytes(),
             planned_bytes=sum(slot.planned_bytes for slot in slots),
             measured_bytes=sum(slot.reservation.measured_bytes for slot in slots),
             system_available_bytes=self._shared.available(),
@@ -223,11 +238,21 @@ class ModelPool:
             num_refused=self._room.num_refused,
         )
 
+    def _budget_bytes(self) -> int | None:
+        """None while nobody has asked what it is a share of."""
+        budget = self._limits.memory_budget
+        return budget.num_bytes if self._recommended_bytes is None else budget.of(self._recommended_bytes)
+
     async def _find_budget(self) -> int:
-        if self._budget_bytes is None:
-            recommended = await self._workers.recommended_bytes("a model")
-            self._budget_bytes = self._shared.memory_budget.of(recommended)
-        return self._budget_bytes
+        while (num_bytes := self._budget_bytes()) is None:
+            self._recommended_bytes = await self._workers.recommended_bytes("a model")
+        return num_bytes
+
+    async def _relieve(self) -> None:
+        try:
+            await self._room.relieve()
+        except (MlxManagerError, OSError) as error:
+            logger.warning("The memory budget cannot be told: %s", error)
 
     async def _preload(self, names: Sequence[str]) -> None:
         """One after the other, as long as nobody has to go for it."""
@@ -273,7 +298,7 @@ class ModelPool:
                 await self._changed.wait()
 
         try:
-            await asyncio.wait_for(until_idle(), self._shared.drain_timeout_s)
+            await asyncio.wait_for(until_idle(), self._limits.drain_timeout_s)
         except TimeoutError:
             logger.warning("'%s' is unloaded before its last requests were answered", slot.entry.name)
 

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from mlx_manager.catalog import LoadOptions, render_size
 from mlx_manager.errors import InsufficientMemory, MlxManagerError
-from mlx_manager.pool.evict import EvictionPolicy, Resident, RoomPlan, eviction_order, plan_room
+from mlx_manager.pool.evict import Resident, RoomPlan, eviction_order, plan_room
 from mlx_manager.pool.memory import MemoryPlan, Predictor
+from mlx_manager.pool.options import PoolLimits
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.slot import ModelSlot
 from mlx_manager.pool.status import Eviction, EvictionReason
@@ -26,8 +27,8 @@ _RETRY_BUSY_S = 5.0
 class MemoryRoom:
     """Admits one load after the other, in the order in which they were asked for.
 
-    `slots` are the pool's, live. `budget_bytes` is awaited for each load, `drain_timeout_s` asked each time. Slots are
-    written to only through what they offer: `reserve`, `unload` and `is_draining`.
+    `slots` are the pool's, live. `budget_bytes` and `limits` are asked anew at each step, because they may change.
+    Slots are written to only through what they offer: `reserve`, `unload` and `is_draining`.
     """
 
     def __init__(
@@ -38,8 +39,7 @@ class MemoryRoom:
         *,
         load_options: Callable[[ModelSlot], LoadOptions],
         predict: Predictor,
-        policy: EvictionPolicy,
-        drain_timeout_s: Callable[[], float],
+        limits: Callable[[], PoolLimits],
         measure: Callable[[int], int],
     ) -> None:
         self.evictions: deque[Eviction] = deque(maxlen=_MAX_KEPT_EVICTIONS)
@@ -51,8 +51,7 @@ class MemoryRoom:
         self._changed = changed
         self._load_options = load_options
         self._predict = predict
-        self._policy = policy
-        self._drain_timeout_s = drain_timeout_s
+        self._limits = limits
         self._measure = measure
         self._turn = asyncio.Lock()
 
@@ -77,7 +76,7 @@ class MemoryRoom:
                     render_size(plan.options.kv_budget_bytes),
                     render_size(options.kv_budget_bytes),
                 )
-            await self._make_room(slot, plan.num_bytes + excess_bytes, budget_bytes)
+            await self._make_room(slot, plan.num_bytes + excess_bytes)
             slot.reserve(plan)
             return plan.options
 
@@ -94,7 +93,7 @@ class MemoryRoom:
             if needed_bytes > budget_bytes - self._pinned_bytes(slot):
                 await self.evict(slot, EvictionReason.ROOM, slot.entry.name)
                 return
-            await self._make_room(slot, needed_bytes, budget_bytes)
+            await self._make_room(slot, needed_bytes)
             slot.reservation.regain()
 
     async def fits(self, slot: ModelSlot) -> bool:
@@ -110,17 +109,17 @@ class MemoryRoom:
         async with self._turn:
             budget_bytes = await self._budget_bytes()
             residents = self._residents()
-            plan = plan_room(0, budget_bytes, residents, self._policy)
+            plan = plan_room(0, budget_bytes, residents, self._limits().policy)
             evictions = plan.evictions
             if plan.drains or not plan.is_possible:
                 # they cannot do it alone, and what they can is better than nothing
-                evictions = tuple(one.name for one in eviction_order(residents, self._policy) if one.is_idle)
+                evictions = tuple(one.name for one in eviction_order(residents, self._limits().policy) if one.is_idle)
             await self._give_way(plan.trims, evictions, EvictionReason.BUDGET)
 
     async def shed(self) -> None:
         """Trim the idle models, because the system runs short of memory. Where all are, unload the first to go."""
         async with self._turn:
-            idle = [one for one in eviction_order(self._residents(), self._policy) if one.is_idle]
+            idle = [one for one in eviction_order(self._residents(), self._limits().policy) if one.is_idle]
             trims = tuple(one.name for one in idle if one.cache_bytes)
             evictions = () if trims else tuple(one.name for one in idle[:1])
             await self._give_way(trims, evictions, EvictionReason.PRESSURE)
@@ -151,7 +150,7 @@ class MemoryRoom:
         """Finish what `begin_trim` began, and write it down. A worker that does not give its caches back is ended."""
         held_bytes = slot.planned_bytes
         try:
-            await slot.trim(self._measure, self._drain_timeout_s())
+            await slot.trim(self._measure, self._limits().drain_timeout_s)
         except TimeoutError:
             logger.warning("The worker of '%s' does not give its caches back", slot.entry.name)
             await self.evict(slot, reason, for_model)
@@ -183,14 +182,15 @@ class MemoryRoom:
         )
         self.evictions.append(eviction)
 
-    async def _make_room(self, slot: ModelSlot, needed_bytes: int, budget_bytes: int) -> None:
-        deadline_s = time.monotonic() + self._drain_timeout_s()
+    async def _make_room(self, slot: ModelSlot, needed_bytes: int) -> None:
+        started_s = time.monotonic()
         draining: set[str] = set()
         try:
             while True:
+                budget_bytes, limits = await self._budget_bytes(), self._limits()
                 others = self._others(slot)
-                plan = plan_room(needed_bytes, budget_bytes, [other.resident() for other in others], self._policy)
-                wait_s = deadline_s - time.monotonic()
+                plan = plan_room(needed_bytes, budget_bytes, [other.resident() for other in others], limits.policy)
+                wait_s = started_s + limits.drain_timeout_s - time.monotonic()
                 if not plan.is_possible or (plan.drains and wait_s <= 0):
                     self.num_refused += 1
                     raise self._refusal(slot, needed_bytes, budget_bytes, others, is_busy=plan.is_possible)
@@ -235,7 +235,9 @@ class MemoryRoom:
         )
         fix = "Lower its kv_budget or max_context, or raise memory_budget."
         if is_busy:
-            fix = f"They were not idle within the drain_timeout of {self._drain_timeout_s():g} s: try again later."
+            fix = (
+                f"They were not idle within the drain_timeout of {self._limits().drain_timeout_s:g} s: try again later."
+            )
         elif needed_bytes <= budget_bytes:
             fix = "Unload or unpin one of them, or raise memory_budget."
         return InsufficientMemory(
