@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import psutil
 from mlx import nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
@@ -32,6 +32,8 @@ Report = Callable[[str, float], None]
 _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _MAX_MEMORY_SHARE = 0.7
 """Weights may be dequantized when they then take at most this part of the memory that is available."""
+_PIECE_BYTES = 32 * 1024**2
+"""Of a large matrix that is dequantized piece by piece: MLX's CPU backend takes several times of what comes out."""
 _FALLBACK_CONTEXT = 4096
 """Context of a model whose config names none."""
 _PROBE_TEXT = "The quick brown fox jumps over 13 lazy dogs."
@@ -144,6 +146,7 @@ def with_dtype(model: nn.Module, wanted: str) -> tuple[nn.Module, str]:
     model.set_dtype(target)
     fits = _dequantized_bytes(model) < _MAX_MEMORY_SHARE * psutil.virtual_memory().available
     if is_quantized and wanted == "auto" and fits:
+        _dequantize_large(model, target)
         model = dequantize_model(model)
         is_quantized = False
     return model, f"{_name(target)}{', quantized' if is_quantized else ''}"
@@ -155,6 +158,33 @@ def _dequantized_bytes(model: nn.Module) -> int:
         if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding | QuantizedSwitchLinear):
             total += module.weight.size * 32 // module.bits * mx.float32.size
     return total
+
+
+def _dequantize_large(model: nn.Module, dtype: mx.Dtype) -> None:
+    """Dequantize the largest matrices, a few rows at a time, so that a load takes little more than the model will."""
+    whole: list[tuple[str, nn.Module]] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            continue
+        num_rows, num_columns = module.weight.shape[0], module.weight.shape[1] * 32 // module.bits
+        rows_each = max(1, _PIECE_BYTES // (num_columns * dtype.size))
+        if num_rows < 4 * rows_each:
+            continue
+        plain = nn.Embedding(1, 1) if isinstance(module, nn.QuantizedEmbedding) else nn.Linear(1, 1, bias=False)
+        plain.weight = mx.zeros((num_rows, num_columns), dtype)
+        for start in range(0, num_rows, rows_each):
+            rows = slice(start, start + rows_each)
+            biases = None if module.biases is None else module.biases[rows]
+            # alone in the module, the array is written in place
+            plain.weight[rows] = mx.dequantize(
+                module.weight[rows], module.scales[rows], biases, module.group_size, module.bits, module.mode
+            )
+            mx.eval(plain.weight)
+        if "bias" in module:
+            plain.bias = module.bias
+        whole.append((name, plain))
+    if whole:
+        model.update_modules(tree_unflatten(whole))
 
 
 def evaluate(model: nn.Module, report: Report) -> None:
