@@ -49,7 +49,7 @@ WORK = {
 def measure(loaded: LoadedModel, num_tokens: int, max_draft_tokens: int) -> dict[str, dict[str, float]]:
     """By kind of work: tokens a second without and with drafts, their ratio, and how many guesses came true."""
     runner = PagedRunner(loaded.model, probe_caches(loaded.model), 256, DecodeAttention.GATHER_MM)
-    lookahead = Lookahead.BUILD if is_cpu_backend() else Lookahead.LAUNCH
+    lookahead = Lookahead.OVERLAP if is_cpu_backend() else Lookahead.LAUNCH
     config = EngineConfig(num_blocks=256, lookahead=lookahead, has_prefix_cache=False)
     plain = Engine(runner, config)
     drafting = Engine(runner, replace(config, max_draft_tokens=max_draft_tokens))

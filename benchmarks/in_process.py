@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.hub import Inventory
-from mlx_manager.ir import ChatPrompt, Finished, GenerationRequest, Message, PartDelta, Role, Sampling, TextContent
+from mlx_manager.ipc import FromWorker, StepDone
+from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, PartDelta, Role, Sampling, TextContent
 from mlx_manager.worker.load import load
 from mlx_manager.worker.served import ServedModel
 
@@ -35,17 +36,21 @@ def _time(serving: ServedModel, model: str, prompt: str, max_tokens: int) -> lis
         sampling=Sampling(max_tokens=max_tokens, temperature=0.0),
     )
     started_s = time.perf_counter()
+    arrivals: list[float] = []
+
+    def take(message: FromWorker) -> None:
+        if isinstance(message, StepDone):
+            now_s = time.perf_counter() - started_s
+            events = [event for delta in message.deltas for event in delta.events]
+            arrivals.extend(now_s for event in events if isinstance(event, PartDelta) and event.text)
+
+    serving.publish = take
     failure = serving.submit(request)
     if failure is not None:
         sys.exit(failure.error.message)
-    arrivals: list[float] = []
-    while True:
-        done, _ = serving.step()
-        events = [event for delta in done.deltas for event in delta.events]
-        now_s = time.perf_counter() - started_s
-        arrivals += [now_s for event in events if isinstance(event, PartDelta) and event.text]
-        if any(isinstance(event, Finished) for event in events):
-            return arrivals
+    while serving.has_work:
+        serving.step()
+    return arrivals
 
 
 if __name__ == "__main__":

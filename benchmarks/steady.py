@@ -60,7 +60,7 @@ def run(
     *,
     seed: int = 1,
     num_questions: int = 32,
-    lookahead: Lookahead = Lookahead.BUILD,
+    lookahead: Lookahead = Lookahead.OVERLAP,
 ) -> Outcome:
     """Ask everything alone, then play the load. Raises `AssertionError` where an answer or a book is wrong."""
     rng = Random(f"{model_type} {seed}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_manager.catalog import LoadOptions
-from mlx_manager.ipc import Embedded, RequestFailed
+from mlx_manager.ipc import Embedded, FromWorker, RequestFailed
 from mlx_manager.ir import EmbeddingRequest
 from mlx_manager.models.embedding import Embedder
 from mlx_manager.models.encoder import Item
@@ -56,12 +56,19 @@ def words(*counts: int) -> list[str]:
     return [" ".join(["fish"] * count) for count in counts]
 
 
+def step(serving: EmbeddingServing[EmbeddingRequest]) -> list[RequestFailed | Embedded]:
+    """What one step answered."""
+    messages: list[FromWorker] = []
+    serving.publish = messages.append
+    serving.step()
+    return [message for message in messages if isinstance(message, RequestFailed | Embedded)]
+
+
 def run(serving: EmbeddingServing[EmbeddingRequest]) -> list[list[str]]:
     """The requests that each step answered."""
     answered = []
     while serving.has_work:
-        _, messages = serving.step()
-        answered.append([message.request_id for message in messages])
+        answered.append([message.request_id for message in step(serving)])
     return answered
 
 
@@ -106,7 +113,7 @@ def test_a_text_that_is_too_long_fails_its_request_wherever_it_stands(embedder: 
     assert serving.submit(request("other", *words(3))) is None
     messages = []
     while serving.has_work:
-        messages += serving.step()[1]
+        messages += step(serving)
     by_name = {message.request_id: message for message in messages}
     assert isinstance(by_name["other"], Embedded)
     failure = by_name["late"]
@@ -119,7 +126,7 @@ def test_a_pass_that_breaks_fails_the_requests_in_it_and_no_others(embedder: Wat
     serving.submit(request("broken", "break"))
     serving.submit(request("with it", *words(2)))
     serving.submit(request("longer", *words(40)))
-    first = serving.step()[1]
+    first = step(serving)
     assert [(type(message), message.request_id) for message in first] == [
         (RequestFailed, "broken"),
         (RequestFailed, "with it"),

@@ -111,9 +111,8 @@ def test_many_who_wait_slow_the_few_who_run_up_to_a_bound() -> None:
     pacer = StepPacer(5000, max_slowdown=2.0, max_stall_s=0.3)
     pacer.observe(num_decode_tokens=2, num_prefill_tokens=0, step_s=0.1)
     pacer.observe(num_decode_tokens=2, num_prefill_tokens=100, step_s=0.2)
-    assert pacer.prefill_budget(2, 1) == pacer.prefill_budget(2, 2) == pytest.approx(100, abs=1)
-    assert pacer.prefill_budget(2, 4) == pytest.approx(200, abs=1)
-    assert pacer.prefill_budget(2, 40) == pytest.approx(300, abs=1)
+    assert pacer.prefill_budget(1, 1) == pacer.prefill_budget(5, 2) == pytest.approx(100, abs=1)
+    assert pacer.prefill_budget(2, 2) == pacer.prefill_budget(2, 40) == pytest.approx(300, abs=1)
 
 
 def test_a_step_that_only_tidies_up_teaches_nothing() -> None:

@@ -7,6 +7,7 @@ import pytest
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.engine import Lookahead
 from mlx_manager.engine.sequence import SamplingParams
+from mlx_manager.ipc import FromWorker, StepDone
 from mlx_manager.ir import ChoiceEnd, Event, Finished, GenerationRequest, PartDelta, Sampling, TokenPrompt
 from mlx_manager.worker.serving import Serving
 from tests.engine.real_engine import ANSWER, LONG_ANSWER, Starter, drive, sampled
@@ -65,12 +66,16 @@ def serve(starter: Starter, max_draft_tokens: int, stop: tuple[str, ...]) -> tup
         prompt=TokenPrompt(token_ids=starter.prompts["700 tokens"]),
         sampling=Sampling(max_tokens=LONG_ANSWER, temperature=0.0, repetition_penalty=1.0, stop=stop),
     )
-    assert serving.submit(request) is None
     events: list[Event] = []
+
+    def take(message: FromWorker) -> None:
+        assert isinstance(message, StepDone)
+        events.extend(event for delta in message.deltas for event in delta.events)
+
+    serving.publish = take
+    assert serving.submit(request) is None
     while serving.has_work:
-        done, failures = serving.step()
-        assert not failures
-        events += [event for delta in done.deltas for event in delta.events]
+        serving.step()
     text = "".join(event.text for event in events if isinstance(event, PartDelta))
     if stop:
         assert any(isinstance(event, ChoiceEnd) and event.stop_sequence == stop[0] for event in events)

@@ -35,7 +35,7 @@ def test_alone_then_all_again_from_the_prefix_cache(starter: Starter) -> None:
 
 @pytest.mark.parametrize(
     ("batch_size", "every", "lookahead"),
-    [(2, 3, Lookahead.NONE), (5, 2, Lookahead.LAUNCH), (16, 1, Lookahead.BUILD), (16, 1, Lookahead.LAUNCH)],
+    [(2, 3, Lookahead.NONE), (5, 2, Lookahead.LAUNCH), (16, 1, Lookahead.OVERLAP), (16, 1, Lookahead.LAUNCH)],
 )
 def test_batches_with_joins_and_leaves(starter: Starter, batch_size: int, every: int, lookahead: Lookahead) -> None:
     names = list(starter.prompts)[: 2 * batch_size]
@@ -65,7 +65,7 @@ def test_rows_that_read_a_prefix_together(starter: Starter) -> None:
     assert tokens == starter.expected(names, ANSWER)
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_after_preemption_and_resume(starter: Starter, lookahead: Lookahead) -> None:
     # The first three fit with two blocks to spare. The second and third take these at their first border, so that
     # at its own the first takes one from the third.
@@ -75,7 +75,7 @@ def test_after_preemption_and_resume(starter: Starter, lookahead: Lookahead) -> 
     assert tokens == starter.expected(LONG_ANSWERED, LONG_ANSWER)
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_forks_of_one_prompt(starter: Starter, lookahead: Lookahead) -> None:
     names = ("prose", "33 tokens", "32 tokens", "300 tokens")
     forked = drive(starter, lookahead=lookahead)
@@ -92,7 +92,7 @@ def test_forks_that_are_preempted(starter: Starter) -> None:
     assert tokens == {name: [starter.answers[name][:LONG_ANSWER]] * 3 for name in names}
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_beside_requests_that_are_aborted(starter: Starter, lookahead: Lookahead) -> None:
     disturbed = drive(starter, lookahead=lookahead, max_step_tokens=64)
     staying = ("prose", "german", "300 tokens")

@@ -53,7 +53,7 @@ def test_the_arena_grows_to_its_budget_and_never_past_it() -> None:
     assert mx.array_equal(arena.values[15][:60, :, 0], marks)
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_decode_steps_leave_memory_flat(starter: Starter, lookahead: Lookahead) -> None:
     flat = drive(starter, num_blocks=256, lookahead=lookahead)
     # The whole arena at once, so that a copy of one layer's keys (6 MiB) would stand out.
@@ -75,7 +75,7 @@ def test_decode_steps_leave_memory_flat(starter: Starter, lookahead: Lookahead) 
     flat.run()
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_a_sequence_whose_logits_are_not_finite_fails_alone(starter: Starter, lookahead: Lookahead) -> None:
     sick = drive(starter, lookahead=lookahead)
     sick.add(*(starter.ask(name, ANSWER) for name in ("prose", "64 tokens", "german")))
@@ -112,7 +112,7 @@ def test_a_poisoned_prefix_fails_all_who_share_it_and_is_forgotten(starter: Star
     assert tokens["300 tokens"] == [starter.answers["300 tokens"][:ANSWER]]
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_a_trim_gives_the_arena_back_and_changes_no_answer(starter: Starter, lookahead: Lookahead) -> None:
     names = ("prose", "64 tokens", "300 tokens", "700 tokens")
     trimmed = drive(starter, num_blocks=256, lookahead=lookahead)

@@ -26,7 +26,7 @@ def requests(starter: Starter) -> list[EngineRequest]:
     return [sampled(starter, name, params, NUM_TOKENS) for name, params in SAMPLED.items()]
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_the_same_seed_alone_among_others_and_again(starter: Starter, lookahead: Lookahead) -> None:
     alone = drive(starter)
     for request in requests(starter):

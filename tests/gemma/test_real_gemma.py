@@ -106,7 +106,7 @@ def test_alone_then_again_from_the_prefix_cache(gemma: Gemma) -> None:
         assert alone.cached[name] >= (len(gemma.starter.prompts[name]) - 1) // 32 * 32
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_in_batches_with_joins_and_leaves(gemma: Gemma, lookahead: Lookahead) -> None:
     names = tuple(gemma.starter.prompts)
     batch = drive(gemma.starter, lookahead=lookahead, max_batch_size=5, max_step_tokens=128)

@@ -124,7 +124,7 @@ def test_a_pipelined_engine_chooses_the_same_tokens(
     assert run(paged(loaded, lookahead=Lookahead.LAUNCH), loaded, compiler) == expected
 
 
-@pytest.mark.parametrize("lookahead", [Lookahead.BUILD, Lookahead.LAUNCH])
+@pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
 def test_a_preempted_row_goes_on_where_it_was(
     expected: Ends, loaded: LoadedModel, compiler: GrammarCompiler, lookahead: Lookahead
 ) -> None:

@@ -80,7 +80,7 @@ def test_another_image_of_the_same_size_finds_nothing_of_the_first(model: Seeing
 
 @pytest.mark.parametrize(
     "changes",
-    [{"lookahead": Lookahead.BUILD}, {"lookahead": Lookahead.LAUNCH}, {"max_draft_tokens": 4}],
+    [{"lookahead": Lookahead.OVERLAP}, {"lookahead": Lookahead.LAUNCH}, {"max_draft_tokens": 4}],
     ids=["built ahead", "launched ahead", "guessed ahead"],
 )
 def test_ahead_of_the_tokens_that_are_known(model: SeeingModel, changes: dict[str, Any]) -> None:

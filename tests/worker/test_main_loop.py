@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.ipc import (
-    Embedded,
     EngineStats,
+    FromWorker,
     Generate,
     Load,
     Loaded,
@@ -49,7 +49,7 @@ class OneStep:
     """A served model whose requests take one step, and take in what comes a while after it began."""
 
     request_type: type[Any] = GenerationRequest
-    publish: Callable[[StepDone], None]
+    publish: Callable[[FromWorker], None]
 
     def __init__(self, step_s: float) -> None:
         self.has_work = False
@@ -67,13 +67,13 @@ class OneStep:
     def abort(self, request_id: str) -> None:
         self.has_work = False
 
-    def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, Sequence[RequestFailed | Embedded]]:
+    def step(self, take_in: Callable[[], object] | None = None) -> None:
         self.is_stepping = True
         time.sleep(self._step_s)
         if take_in is not None:
             take_in()
         self.has_work = self.is_stepping = False
-        return StepDone((), self.stats()), ()
+        self.publish(StepDone((), self.stats()))
 
     def trim(self) -> None:
         assert not self.has_work

@@ -44,14 +44,6 @@ class LayerShape:
         return self.num_kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
 
 
-@dataclass(frozen=True)
-class ArenaSnapshot:
-    """What an arena held at one moment."""
-
-    keys: tuple[mx.array, ...]
-    values: tuple[mx.array, ...]
-
-
 class Arena:
     """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, until it is emptied."""
 
@@ -110,14 +102,6 @@ class Arena:
         mx.eval(*picked)
         for array, blocks in zip(arrays, picked, strict=True):
             array[targets] = blocks
-
-    def snapshot(self) -> ArenaSnapshot:
-        """The arrays as they are now. While it is held, writes copy: let it go before what was written is evaluated."""
-        return ArenaSnapshot(tuple(self.keys), tuple(self.values))
-
-    def restore(self, snapshot: ArenaSnapshot) -> None:
-        """Go back to `snapshot`; nothing written since may have been evaluated, and the arena must not have grown."""
-        self.keys, self.values = list(snapshot.keys), list(snapshot.values)
 
     def scrub(self, blocks: tuple[int, ...]) -> None:
         """Zero whole blocks."""

@@ -10,6 +10,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -31,11 +32,11 @@ class Lookahead(Enum):
     """What an engine does for the next step before it has read the tokens of the last one."""
 
     NONE = "none"
-    BUILD = "build"
-    """Schedules it and builds its graph, and starts it once the tokens are read. For MLX's CPU backend, where starting
-    blocks until nearly all of the step is done: the rest of that time is enough to build in."""
     LAUNCH = "launch"
-    """Starts it too, so that a GPU never waits for the host."""
+    """Schedules it, builds its graph and starts it, so that a GPU never waits for the host."""
+    OVERLAP = "overlap"
+    """The same for MLX's CPU backend, where starting blocks until nearly all of the step is done: a second thread reads
+    the tokens of the last one meanwhile and hands them on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +141,20 @@ class _Request:
         )
 
 
+@dataclass(frozen=True)
+class _InFlight:
+    """A step that is started and not read, and when it was started."""
+
+    step: Launched
+    started_s: float
+
+
 class Engine:
-    """Runs requests over a `Runner`. Not thread-safe: everything is called from the thread that owns the device."""
+    """Runs requests over a `Runner`.
+
+    Not thread-safe: everything is called from the thread that owns the device, or by `deliver` while that one waits in
+    `step`.
+    """
 
     def __init__(
         self,
@@ -174,17 +187,15 @@ class Engine:
         self._new_drafter = new_drafter
         can_draft = config.num_checkpoints is None and config.window is None
         self._max_draft_tokens = config.max_draft_tokens if can_draft else 0
-        self._built: Launched | None = None
-        """Built and not started (`Lookahead.BUILD`)."""
-        self._launched: Launched | None = None
-        """Started and not read (`Lookahead.LAUNCH`)."""
-        self._launched_s = 0.0
+        self._in_flight: _InFlight | None = None
+        """The step that is started and not read."""
+        self._reader = ThreadPoolExecutor(1, "engine-reader") if config.lookahead is Lookahead.OVERLAP else None
         self._last_read_s = 0.0
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
-        return self.scheduler.has_work or self._launched is not None or self._built is not None
+        return self.scheduler.has_work or self._in_flight is not None
 
     @property
     def can_draft(self) -> bool:
@@ -273,39 +284,48 @@ class Engine:
         self.scheduler.trim()
         self._runner.trim()
 
-    def step(self, take_in: Callable[[], object] | None = None) -> list[EngineEvent]:
-        """Run one step and return the tokens that became known. Blocks while the device works.
+    def step(
+        self,
+        take_in: Callable[[], object] | None = None,
+        deliver: Callable[[list[EngineEvent]], None] | None = None,
+    ) -> list[EngineEvent]:
+        """Run one step and hand on the tokens that became known. Blocks while the device works.
 
-        `take_in` is called once in the step, at the last moment at which requests that it adds can join the next one.
+        `take_in` is called once, at the last moment at which requests that it adds can join the step. Tokens go to
+        `deliver` as soon as they are known, with `Lookahead.OVERLAP` from a second thread while this one waits for the
+        device: it may call the engine like any owner, for this thread waits until it returns. Without it they are
+        returned.
         """
-        if self._lookahead is Lookahead.LAUNCH:
-            return self._step_launching_ahead(take_in)
-        launched = self._built or self._build(None)
-        self._built = None
-        if launched is None:
-            return []
-        launched_s = self._clock()
-        self._start(launched)
-        if take_in is not None:
-            take_in()
-        if self._lookahead is Lookahead.BUILD and not self._has_to_read_first(launched):
-            self._built = self._build(launched)
-        events = self._commit(launched, launched_s)
-        if self._built is not None and self._is_in_vain(self._built.batch) and self._built.abandon():
-            self._built = None
-        return events
-
-    def _step_launching_ahead(self, take_in: Callable[[], object] | None) -> list[EngineEvent]:
-        if take_in is not None:
-            take_in()
         events: list[EngineEvent] = []
-        if self._launched is not None and self._has_to_read_first(self._launched):
-            events = self._commit_launched(None, 0.0)
-        started_s = self._clock()
-        launched = self._build(self._launched)
-        if launched is not None:
-            self._start(launched)
-        return events + self._commit_launched(launched, started_s)
+        hand_on = deliver or events.extend
+        if take_in is not None:
+            take_in()
+        earlier, self._in_flight = self._in_flight, None
+        if earlier is not None and self._has_to_read_first(earlier.step):
+            hand_on(self._commit(earlier))
+            earlier = None
+        built = self._build(None if earlier is None else earlier.step)
+        if built is None:
+            if earlier is not None:
+                hand_on(self._commit(earlier))
+            return events
+        started = _InFlight(built, self._clock())
+        if self._lookahead is Lookahead.NONE:
+            self._start(built)
+            hand_on(self._commit(started))
+            return events
+        self._in_flight = started
+        if self._reader is None or earlier is None:
+            self._start(built)
+            if earlier is not None:
+                hand_on(self._commit(earlier))
+            return events
+        reading = self._reader.submit(lambda step: hand_on(self._commit(step)), earlier)
+        try:
+            self._start(built)
+        finally:
+            reading.result()
+        return events
 
     def _has_to_read_first(self, launched: Launched) -> bool:
         """Whether the next step has to wait for the tokens of `launched`.
@@ -328,21 +348,12 @@ class Engine:
         self.counters.num_steps += 1
         self.counters.num_drafted_tokens += launched.batch.num_drafted_tokens
 
-    def _is_in_vain(self, batch: Batch) -> bool:
-        """Whether nobody is left of those that a step was built for, and it does nothing else."""
-        is_pure = not (batch.copies or batch.scrubs or batch.saves or batch.restores or batch.dropped)
-        return is_pure and not any(segment.seq_id in self._sequences for segment in batch.segments)
-
-    def _commit_launched(self, then: Launched | None, then_s: float) -> list[EngineEvent]:
-        """Commit the step in flight, if any; `then` takes its place."""
-        finished, finished_s = self._launched, self._launched_s
-        self._launched, self._launched_s = then, then_s
-        return [] if finished is None else self._commit(finished, finished_s)
-
-    def _commit(self, launched: Launched, launched_s: float) -> list[EngineEvent]:
+    def _commit(self, in_flight: _InFlight) -> list[EngineEvent]:
+        """Wait for a step and book what it chose."""
         events: list[EngineEvent] = []
+        launched = in_flight.step
         output = launched.read()
-        self._observe(launched.batch, launched_s)
+        self._observe(launched.batch, in_flight.started_s)
         for sample, chosen in zip(launched.batch.samples, output.chosen, strict=True):
             seq = self._sequences.get(sample.seq_id)
             if not chosen.is_finite and (seq is None or not seq.block_table):

@@ -6,6 +6,8 @@ from mlx_manager.engine.drafts import StepCosts
 
 _SMOOTHING = 0.2
 _MIN_CHUNK_TOKENS = 16
+_MIN_CROWD = 2
+"""Prompts that wait; a single one, however long, slows others no more than `max_slowdown` says."""
 _FIRST_ROW_SHARE = 0.1
 _LEAST_ROW_SHARE = 0.01
 """Of a step: what a drafted row is taken to cost at first, and at least."""
@@ -14,10 +16,10 @@ _LEAST_ROW_SHARE = 0.01
 class StepPacer:
     """Learns from the steps it sees what a decode row and a prefill token cost, and bounds the prefill by it.
 
-    While answers run, a step with prefill should take at most `max_slowdown` times the step without it. Where more
-    prompts wait than answers run, slowing the few costs less than making the many wait: the time that prefill may add
-    grows with their ratio, up to `max_stall_s` seconds. Until both costs have been seen, chunks begin small and the
-    first measurements correct them.
+    While answers run, a step with prefill should take at most `max_slowdown` times the step without it. Where several
+    prompts wait, and at least half as many as answers run, the running ones lose no more in few long steps than in many
+    slow ones, and the waiting ones begin far sooner: prefill may then add `max_stall_s` seconds to a step. Until both
+    costs have been seen, chunks begin small and the first measurements correct them.
     """
 
     def __init__(self, max_step_tokens: int, max_slowdown: float = 2.0, max_stall_s: float = 1.0) -> None:
@@ -41,7 +43,8 @@ class StepPacer:
         if self._decode_step_s is None or self._prefill_token_s is None:
             return max(0, min(room, 2 * _MIN_CHUNK_TOKENS))
         fair_s = (self._max_slowdown - 1) * self._decode_step_s
-        extra_s = max(fair_s, min(fair_s * num_prompts / num_decode_tokens, self._max_stall_s))
+        is_crowded = num_prompts >= _MIN_CROWD and 2 * num_prompts >= num_decode_tokens
+        extra_s = max(fair_s, self._max_stall_s) if is_crowded else fair_s
         if extra_s >= room * self._prefill_token_s:
             return max(0, room)
         return min(room, max(int(extra_s / self._prefill_token_s), _MIN_CHUNK_TOKENS))

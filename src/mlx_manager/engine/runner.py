@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from mlx_manager.engine.arena import Arena, ArenaSnapshot
+from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
@@ -37,10 +37,6 @@ class Launched:
     def read(self) -> StepOutput:
         """Wait for the step and return the tokens it chose."""
         return StepOutput(() if self.samples is None else self.samples.read())
-
-    def abandon(self) -> bool:
-        """Undo a step that was built and not started. False where that cannot be done: it has to be started."""
-        return False
 
 
 class Runner(Protocol):
@@ -118,15 +114,13 @@ class PagedRunner:
     def build(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
         """Build a step without starting it; with masks, its forward pass is started."""
         previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
-        is_undoable = masks is None and not self.has_states and batch.num_blocks <= self._arena.num_blocks
-        undo = self._arena.snapshot() if is_undoable and not (batch.copies or batch.scrubs) else None
         wanted = tuple((sample.segment, sample.num_before_end) for sample in batch.samples)
         logits = self._run(batch, wanted, previous_tokens)
         samples = None
         if logits is not None:
             allowed = None if masks is None else masks.join(logits)
             samples = choose(logits, batch.samples, batch.segments, previous_tokens, allowed)
-        return _PagedLaunch(batch, samples, [*self._arena.arrays(), *self._states.arrays()], self._arena, undo)
+        return Launched(batch, samples, [*self._arena.arrays(), *self._states.arrays()])
 
     def logits(self, batch: Batch) -> mx.array:
         """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
@@ -245,33 +239,6 @@ class PagedRunner:
             self._states.save(seq_id, checkpoint)
         for checkpoint in batch.dropped:
             self._states.drop(checkpoint)
-
-
-class _PagedLaunch(Launched):
-    """A step over the arena. Until it starts, what the arena held before is kept, so that it can be undone."""
-
-    def __init__(
-        self,
-        batch: Batch,
-        samples: Samples | None,
-        arrays: list[mx.array],
-        arena: Arena,
-        undo: ArenaSnapshot | None,
-    ) -> None:
-        super().__init__(batch, samples, arrays)
-        self._arena = arena
-        self._undo = undo
-
-    def start(self) -> None:
-        # A write is in place only while nobody else holds the array that it writes to.
-        self._undo = None
-        super().start()
-
-    def abandon(self) -> bool:
-        if self._undo is None:
-            return False
-        self._arena.restore(self._undo)
-        return True
 
 
 def _continues(segment: Segment) -> bool:

@@ -92,7 +92,7 @@ class WorkerMain:
             if self._is_told_to_stop:
                 return
             if serving.has_work:
-                self._step(serving)
+                serving.step(lambda: self._take_in(serving))
             elif self._is_told_to_trim:
                 self._trim(serving)
             elif num_aborts:
@@ -130,12 +130,6 @@ class WorkerMain:
         serving.trim()
         give_memory_back()
         self._channel.send(Trimmed(serving.stats()))
-
-    def _step(self, serving: ServedModel) -> None:
-        done, messages = serving.step(lambda: self._take_in(serving))
-        for message in messages:
-            self._channel.send(message)
-        self._channel.send(done)
 
 
 def _tokenized(request: TokenizeRequest | DetokenizeRequest, serving: ServedModel) -> Tokenized | RequestFailed:

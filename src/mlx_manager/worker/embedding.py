@@ -14,7 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
-from mlx_manager.ipc import Embedded, EngineStats, RequestFailed, ServingReport, StepDone
+from mlx_manager.ipc import Embedded, EngineStats, FromWorker, RequestFailed, ServingReport, StepDone
 from mlx_manager.ir import DetokenizeRequest, EmbeddingRequest, RerankRequest, TokenizeRequest, Tokens, Vectors
 from mlx_manager.models.chat_template import ChatTemplate
 from mlx_manager.models.embedding import Embedder
@@ -80,7 +80,7 @@ class EmbeddingServing(Generic[_Request]):
 
     def __init__(self, model: TextModel[_Request], request_type: type[_Request], options: LoadOptions) -> None:
         self.request_type: type[_Request] = request_type
-        self.publish: Callable[[StepDone], None] = lambda done: None
+        self.publish: Callable[[FromWorker], None] = lambda message: None
         self._model: TextModel[_Request] = model
         self._tokenizing = _tokenizing(model.encoder, model.max_tokens)
         self._max_requests = options.max_queued_requests + options.max_batch_size
@@ -111,20 +111,20 @@ class EmbeddingServing(Generic[_Request]):
         if self._jobs.pop(request_id, None) is not None:
             self._num_aborted += 1
 
-    def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, list[RequestFailed | Embedded]]:
+    def step(self, take_in: Callable[[], object] | None = None) -> None:
         """Compute one batch, led by the request whose turn it is, and answer the requests that it completed."""
-        messages: list[RequestFailed | Embedded] = []
         if self._jobs:
             leader = next(iter(self._jobs.values()))
             failure = self._tokenize_ahead(leader)
             if failure is None:
-                messages += self._compute(self._batch(leader))
+                for message in self._compute(self._batch(leader)):
+                    self.publish(message)
                 # The next step is another's.
                 if (job := self._jobs.pop(leader.request.request_id, None)) is not None:
                     self._jobs[leader.request.request_id] = job
             else:
-                messages.append(failure)
-        return StepDone((), self.stats()), messages
+                self.publish(failure)
+        self.publish(StepDone((), self.stats()))
 
     def trim(self) -> None:
         """Nothing is kept from one request for the next."""

@@ -76,7 +76,7 @@ def load(
             max_step_tokens=max(options.max_step_tokens, loaded.max_context if path.takes_turns else 0),
             priority_ageing_s=options.priority_ageing_s,
             has_prefix_cache=path.name == "paged",
-            lookahead=Lookahead.BUILD if is_cpu_backend() else Lookahead.LAUNCH,
+            lookahead=Lookahead.OVERLAP if is_cpu_backend() else Lookahead.LAUNCH,
             num_checkpoints=path.num_checkpoints,
             window=path.window,
             max_draft_tokens=options.max_draft_tokens if path.name == "paged" else 0,

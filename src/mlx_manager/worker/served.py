@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from mlx_manager.ipc import Embedded, EngineStats, RequestFailed, StepDone
+from mlx_manager.ipc import EngineStats, FromWorker, RequestFailed
 from mlx_manager.ir import DetokenizeRequest, TokenizeRequest, Tokens
 
 
@@ -14,8 +14,8 @@ class ServedModel(Protocol):
 
     request_type: type[Any]
     """The only requests that `submit` takes; others are refused before."""
-    publish: Callable[[StepDone], None]
-    """Sends what cannot wait for the end of a step. Set by the main thread."""
+    publish: Callable[[FromWorker], None]
+    """Sends what a step brings, as it comes. Set by the main thread."""
 
     @property
     def has_work(self) -> bool:
@@ -34,8 +34,8 @@ class ServedModel(Protocol):
         """Forget a request before the next step."""
         ...
 
-    def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, Sequence[RequestFailed | Embedded]]:
-        """Do a bounded piece of work and report what it brought. `take_in` takes in what arrives meanwhile."""
+    def step(self, take_in: Callable[[], object] | None = None) -> None:
+        """Do a bounded piece of work and publish what it brought. `take_in` takes in what arrives meanwhile."""
         ...
 
     def trim(self) -> None:

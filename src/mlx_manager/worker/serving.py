@@ -14,13 +14,13 @@ import mlx.core as mx
 from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
-from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke
+from mlx_manager.engine.engine import Engine, EngineEvent, EngineRequest, RequestBroke
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.prefix import salted
 from mlx_manager.engine.prefix_miss import place
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
-from mlx_manager.ipc import EngineStats, RequestEvents, RequestFailed, StepDone
+from mlx_manager.ipc import EngineStats, FromWorker, RequestEvents, RequestFailed, StepDone
 from mlx_manager.ir import (
     ChatPrompt,
     DetokenizeRequest,
@@ -58,6 +58,8 @@ _COMPILE_WAIT_S = 0.005
 class Serving:
     """One model and its engine. Everything is called from the worker's main thread.
 
+    What the engine delivers while that thread waits for the device is published from the engine's own thread.
+
     `max_context` is the longest prompt and completion together, in tokens.
     """
 
@@ -83,8 +85,8 @@ class Serving:
         self._answers: dict[str, AnswerBuilder] = {}
         self._received_s: dict[str, float] = {}
         """When requests came whose prompts are not prepared yet."""
-        self.publish: Callable[[StepDone], None] = _drop
-        """Sends what cannot wait for the end of a step. Set by the worker's main thread before the first request."""
+        self.publish: Callable[[FromWorker], None] = _drop
+        """Sends what a step brings, as it comes. Set by the worker's main thread before the first request."""
         engine.on_admitted = self._begin
         self._finish_times_s: deque[float] = deque(maxlen=64)
 
@@ -121,11 +123,15 @@ class Serving:
         self._answers.pop(request_id, None)
         self._engine.forget(request_id, is_aborted=True)
 
-    def step(self, take_in: Callable[[], object] | None = None) -> tuple[StepDone, list[RequestFailed]]:
-        """Run one step of the engine and report what it brought. `take_in` as `Engine.step` says."""
-        failures = self._take_seen() + self._start_compiled()
+    def step(self, take_in: Callable[[], object] | None = None) -> None:
+        """Run one step of the engine and publish what it brought. `take_in` as `Engine.step` says."""
+        for failure in self._take_seen() + self._start_compiled():
+            self.publish(failure)
+        self._engine.step(take_in, self._publish_tokens)
+
+    def _publish_tokens(self, tokens: list[EngineEvent]) -> None:
         deltas: dict[str, list[Event]] = {}
-        for event in self._engine.step(take_in):
+        for event in tokens:
             answer = self._answers.get(event.request_id)
             if answer is None:
                 continue
@@ -133,7 +139,7 @@ class Serving:
                 del self._answers[event.request_id]
                 deltas.pop(event.request_id, None)
                 error = GenerationFailed(f"{event.reason}; the request was ended")
-                failures.append(RequestFailed(event.request_id, error.as_info()))
+                self.publish(RequestFailed(event.request_id, error.as_info()))
                 continue
             events = deltas.setdefault(event.request_id, [])
             events += answer.add(event)
@@ -150,7 +156,7 @@ class Serving:
                 del self._answers[event.request_id]
                 self._finish_times_s.append(time.monotonic())
         reports = tuple(RequestEvents(request_id, tuple(events)) for request_id, events in deltas.items() if events)
-        return StepDone(reports, self.stats()), failures
+        self.publish(StepDone(reports, self.stats()))
 
     def trim(self) -> None:
         """Give up the prefix cache, the memory of the KV arena, and what is kept of images."""
@@ -409,7 +415,7 @@ def _prefix_ids(request: GenerationRequest, prompt: tuple[int, ...], seen: SeenR
     return known or ()
 
 
-def _drop(_: StepDone) -> None:
+def _drop(_: FromWorker) -> None:
     """Before anybody listens nothing is admitted."""
 
 
