@@ -8,6 +8,7 @@ import pytest
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.hub import Inventory
+from mlx_manager.ipc import FromWorker, StepDone
 from mlx_manager.ir import (
     Event,
     Finished,
@@ -37,7 +38,12 @@ def serving(starter_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> S
 def ask(serving: Serving, number: int, salt: str, num_choices: int = 1) -> tuple[int, PrefixReason]:
     """Tokens of the prompt that were cached, and why there were no more."""
     events: list[Event] = []
-    serving.publish = lambda done: events.extend(event for delta in done.deltas for event in delta.events)
+
+    def take(message: FromWorker) -> None:
+        assert isinstance(message, StepDone)
+        events.extend(event for delta in message.deltas for event in delta.events)
+
+    serving.publish = take
     request = GenerationRequest(
         request_id=f"r{number}",
         model="tiny",
@@ -48,9 +54,7 @@ def ask(serving: Serving, number: int, salt: str, num_choices: int = 1) -> tuple
     )
     assert serving.submit(request) is None
     while not any(isinstance(event, Finished) for event in events):
-        done, failures = serving.step()
-        assert not failures
-        events += [event for delta in done.deltas for event in delta.events]
+        serving.step()
     (finished,) = [event for event in events if isinstance(event, Finished)]
     (ready,) = [event for event in events if isinstance(event, PromptReady)]
     assert ready.prefix is not None
