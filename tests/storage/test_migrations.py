@@ -36,6 +36,19 @@ _FIRST = (
     "INSERT INTO usage_days (day, key_id, target, num_requests, num_prompt_tokens, num_completion_tokens, "
     "cost_micro_usd) VALUES ('2026-01-01', 1, 'local', 1, 2, 3, 4)",
 )
+_BEFORE_CONVERSATIONS = (
+    *_FIRST,
+    "INSERT INTO requests (arrived_unix_s, request_id, status, path, key_id, target, cost_usd, fallback_reason, "
+    "num_prompt_tokens, record) VALUES (1.5, 'r', 200, '/v1/messages', 1, 'cloud', 0.25, 'worker_died', 7, "
+    """'{"num_agreed_tokens": 3}')""",
+    "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.0, 'refused', 401, '{}')",
+)
+_CONVERSATION = (
+    "INSERT INTO conversations (id, user_id, title, words, options, created_unix_s, changed_unix_s) "
+    "SELECT 'c', id, 'T', 't', '{}', 1, 2 FROM users",
+    "INSERT INTO turns (conversation_id, number, chosen, words, body) VALUES ('c', 0, 0, '', '{}')",
+    "INSERT INTO attachments (conversation_id, digest, content) VALUES ('c', 'd', 'x')",
+)
 # what a server of that revision may have left behind
 ROWS: dict[str, tuple[str, ...]] = {
     "0001": _FIRST,
@@ -46,13 +59,8 @@ ROWS: dict[str, tuple[str, ...]] = {
         "user_agent": null, "fallback_reason": "worker_died", "num_prompt_tokens": 7, "num_agreed_tokens": 3}')""",
         "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.0, 'refused', 401, '{}')",
     ),
-    "0003": (
-        *_FIRST,
-        "INSERT INTO requests (arrived_unix_s, request_id, status, path, key_id, target, cost_usd, fallback_reason, "
-        "num_prompt_tokens, record) VALUES (1.5, 'r', 200, '/v1/messages', 1, 'cloud', 0.25, 'worker_died', 7, "
-        """'{"num_agreed_tokens": 3}')""",
-        "INSERT INTO requests (arrived_unix_s, request_id, status, record) VALUES (1.0, 'refused', 401, '{}')",
-    ),
+    "0003": _BEFORE_CONVERSATIONS,
+    "0004": (*_BEFORE_CONVERSATIONS, *_CONVERSATION),
 }
 
 

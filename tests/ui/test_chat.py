@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -52,9 +53,7 @@ def answer(text: str, *, thinking: str = "", pause_s: float = 0.0) -> tuple[Step
 
 KIND = "**Four**, of course.\n\n```python\nprint(2 + 2)\n```\n\n|a|b|\n|-|-|\n|1|2|"
 SCRIPTS = {
-    "kind": answer(
-        "**Four**, of course.\n\n```python\nprint(2 + 2)\n```\n\n|a|b|\n|-|-|\n|1|2|", thinking="Two and two …"
-    ),
+    "kind": answer(KIND, thinking="Two and two …"),
     "evil": answer(f"{EVIL}\n\n|{EVIL}|\n|-|\n|x|\n\n```{EVIL}\n{EVIL}\n```", thinking=EVIL),
     "slow": answer("It goes on and on.", pause_s=30),
 }
@@ -83,7 +82,7 @@ def chat(browser: Browser, scripted: Served) -> Iterator[Watched]:
     context.add_cookies([{"name": SESSION_COOKIE, "value": session, "url": url}])
     watched = Watched(context.new_page(), url)
     watched.watch()
-    watched.visit("/chat").get_by_role("button", name="New conversation").click()
+    watched.visit("/chat").get_by_role("button", name="New conversation").first.click()
     yield watched
     context.close()
     assert watched.complaints == []
@@ -156,10 +155,18 @@ def test_an_edited_message_begins_a_branch_and_all_of_it_is_kept(chat: Watched, 
     assert [message.text for message in prompt.messages] == ["Second"]  # type: ignore[union-attr]
     page.reload()
     expect(page.get_by_role("article", name="You")).to_contain_text("Second")
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="Export the conversation").click()
-    told = json.loads(saved.value.path().read_text(encoding="utf-8"))
+    told = json.loads(export(page, "As JSON, with all branches"))
     assert [message["role"] for message in told["messages"]] == ["user", "assistant"]
+    assert [turn["text"] for turn in told["turns"] if turn["role"] == "user"] == ["First", "Second"]
+    assert export(page, "As Markdown") == f"# First\n\n## You\n\nSecond\n\n## kind\n\n{KIND}\n"
+
+
+def export(page: Page, form: str) -> str:
+    """The text of the file."""
+    page.get_by_role("button", name="Export the conversation").click()
+    with page.expect_download() as saved:
+        page.get_by_role("menuitem", name=form).click()
+    return saved.value.path().read_text(encoding="utf-8")
 
 
 def test_parameters_and_files_reach_the_model(chat: Watched, scripted: Served) -> None:
@@ -211,6 +218,40 @@ def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served
     expect(page.get_by_text("Ask something")).to_be_visible()
     assert "A secret of mine" not in page.content()
     context.close()
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])
+def test_conversations_are_searched_named_and_deleted(
+    chat: Watched, scripted: Served, width: int, theme: Literal["dark", "light"]
+) -> None:
+    page = chat.page
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=theme)
+    ask(page, f"Where do otters {width} sleep?")
+    expect(page.get_by_text("written")).to_be_visible()
+    page.get_by_role("button", name="Name the conversation").click()
+    page.get_by_role("dialog").get_by_label("Name").fill(f"Rivers {EVIL} {width}")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="New conversation").last.click()
+    expect(page.get_by_text("Ask something")).to_be_visible()
+    if width < 500:
+        page.get_by_role("button", name="Conversations").click()
+    entries = page.get_by_role("navigation", name="Conversations").get_by_role("listitem")
+    page.get_by_label("Search conversations").fill(f"OTTERS {width}")
+    expect(entries).to_have_count(1)
+    expect(entries.first).to_contain_text(f"Where do otters {width} sleep?")
+    chat.shoot(f"chat-search-{width}-{theme}")
+    assert chat.violations() == []
+    assert chat.overflow_px() <= 0
+    entries.first.get_by_role("button").click()
+    expect(page.get_by_role("article", name="You")).to_contain_text("otters")
+    page.get_by_role("button", name="Delete the conversation").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete it").click()
+    expect(page.get_by_text("Ask something")).to_be_visible()
+    if width < 500:
+        page.get_by_role("button", name="Conversations").click()
+    expect(page.get_by_text("Nothing has these words.")).to_be_visible()
+    assert page.evaluate("() => window.evil") is None
 
 
 def test_the_starter_model_answers(open_page: OpenPage, console_server: ServerProcess) -> None:

@@ -47,6 +47,7 @@ from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, Prompt
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.storage.audit import AuditQuery
+from mlx_manager.storage.conversations import ConversationStore
 from mlx_manager.ui import RECENT_WINDOW_S, Console, RecentRequests, console_routes
 
 _MOST_REMEMBERED = 2_000
@@ -154,6 +155,7 @@ def _lifespan(
                 recent=recent,
                 version=__version__,
                 home=settings.home,
+                conversations=ConversationStore(opened.access.store.database),
                 find_alerts=lambda: [*alerts.firing.values(), *reversed(alerts.past)],
                 find_changes=lambda most: opened.access.store.changes(limit=most),
                 find_api_paths=lambda: app.openapi()["paths"],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 _NEW_IDS = {"sqlite_autoincrement": True}
@@ -28,6 +28,10 @@ def _json() -> Any:
 
 def _of_user() -> Any:
     return Field(sa_column=Column(ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True))
+
+
+def _of_conversation() -> Any:
+    return Field(sa_column=Column(ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True))
 
 
 class UserRow(SQLModel, table=True):
@@ -175,3 +179,40 @@ class RequestRow(SQLModel, table=True):
     num_reasoning_tokens: int | None = Field(default=None, sa_column=Column(Integer))
     cost_usd: float | None = Field(default=None, sa_column=Column(Float))
     record: dict[str, Any] = _json()
+
+
+class ConversationRow(SQLModel, table=True):
+    """One conversation in the console. `words` is its title as it is searched."""
+
+    __tablename__ = "conversations"
+
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    user_id: int = _of_user()
+    title: str = Field(sa_column=Column(Text, nullable=False))
+    words: str = Field(sa_column=Column(Text, nullable=False))
+    options: dict[str, Any] = _json()
+    created_unix_s: int = _time()
+    changed_unix_s: int = _time()
+
+
+class TurnRow(SQLModel, table=True):
+    """One turn of a conversation. `words` is what it says as it is searched."""
+
+    __tablename__ = "turns"
+
+    conversation_id: str = _of_conversation()
+    number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    parent: int | None = Field(default=None, sa_column=Column(Integer))
+    chosen: int = Field(sa_column=Column(Integer, nullable=False))
+    words: str = Field(sa_column=Column(Text, nullable=False))
+    body: dict[str, Any] = _json()
+
+
+class AttachmentRow(SQLModel, table=True):
+    """A file that goes along with turns of a conversation, by the SHA-256 of its content."""
+
+    __tablename__ = "attachments"
+
+    conversation_id: str = _of_conversation()
+    digest: str = Field(sa_column=Column(Text, primary_key=True))
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

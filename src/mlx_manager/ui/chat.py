@@ -2,133 +2,119 @@
 
 from __future__ import annotations
 
-import json
-
 from nicegui import ui
 from starlette.requests import Request
 
 from mlx_manager.catalog import ModelKind
-from mlx_manager.ir import ImageContent
+from mlx_manager.errors import MlxManagerError, NotFound
 from mlx_manager.pool import ModelState
+from mlx_manager.ui.attachments import Attachment
+from mlx_manager.ui.chat_export import export_json, export_markdown, file_name
+from mlx_manager.ui.chat_list import ChatList
 from mlx_manager.ui.chat_options import ChatOptions
+from mlx_manager.ui.chat_turns import ChatTurns
 from mlx_manager.ui.composer import Composer
 from mlx_manager.ui.console import Console, console_of, viewer_of
-from mlx_manager.ui.conversation import AttachedFile, Conversation, Turn, TurnState
-from mlx_manager.ui.elements import ask, box, button, dialog, empty_state, tell, text
+from mlx_manager.ui.conversation import Conversation, Turn, TurnState
+from mlx_manager.ui.elements import ask, box, button, dialog, set_words, tell, text
 from mlx_manager.ui.frame import frame
 from mlx_manager.ui.paths import CHAT
-from mlx_manager.ui.turn_view import TurnActions, TurnView
+from mlx_manager.ui.turn_view import TurnActions
 
 _KINDS = (ModelKind.TEXT, ModelKind.VISION)
-_MOST_SHOWN = 60
-_WELCOME = (
-    "Replies are Markdown; pictures go to models that see. Conversations are kept until the server restarts, for your "
-    "account alone."
-)
 
 
-def chat_page(request: Request) -> None:
+async def chat_page(request: Request) -> None:
     """Builds the page."""
-    with frame(console_of(request), request, CHAT, classes="chat"):
-        view = _ChatView(console_of(request), request)
-    view.fill_selects()
+    console = console_of(request)
+    conversation = await _latest(console, request)
+    with frame(console, request, CHAT, classes="chat"):
+        view = _ChatView(console, request, conversation)
+    view.fill_models()
     view.update()
     ui.timer(0.12, view.update)
-    ui.timer(1.0, view.fill_selects)
+    ui.timer(1.0, view.look_around)
+
+
+async def _latest(console: Console, request: Request) -> Conversation:
+    """What was said last; a new conversation where there is none, or none can be read."""
+    viewer = viewer_of(request)
+    try:
+        heads = await console.chats.heads(viewer)
+        return await console.chats.open(viewer, heads[0].id) if heads else console.chats.begin(viewer)
+    except MlxManagerError:
+        # the list says what is wrong
+        return console.chats.begin(viewer)
 
 
 class _ChatView:
-    def __init__(self, console: Console, request: Request) -> None:
+    def __init__(self, console: Console, request: Request, conversation: Conversation) -> None:
         self._console = console
         self._viewer = viewer_of(request)
         self._chats = console.chats
-        known = self._chats.of(self._viewer)
-        self._conversation = known[0] if known else self._chats.begin(self._viewer)
-        self._views: dict[Turn, TurnView] = {}
-        self._shown: tuple[int, int] | None = None
-        self._num_shown = _MOST_SHOWN
+        self._conversation = conversation
         text("Chat", "visually-hidden", "h1")
-        with box("chat-head"):
-            self._head()
         with box("chat-body"):
+            with box("chat-list", "nav").props('aria-label="Conversations"') as self._side:
+                self._list = ChatList(self._chats, self._viewer, begin=self._begin, open_=self._open)
             with box("chat-main"):
-                self._list = box("turns").props('role="log" aria-label="Conversation" tabindex="0"')
-                with self._list:
-                    self._welcome = empty_state("forum", "Ask something", _WELCOME)
-                    self._earlier = button("Show earlier turns", self._show_earlier, icon="expand_less")
+                with box("chat-head"):
+                    self._head()
+                self._unsaved = text("", "note warn").props('role="alert"')
+                actions = TurnActions(edit=self._edit, again=self._again, choose=self._choose)
+                self._turns = ChatTurns(actions)
                 self._composer = Composer(send=self._send, stop=self._stop, sees=self._sees)
             with box("panel tight chat-options") as self._panel:
-                self._options = ChatOptions()
+                self._options = ChatOptions(self._take_parameters)
+                self._options.show(conversation.parameters)
         self._panel.set_visibility(False)
-        ui.timer(0.4, lambda: ui.run_javascript(f"mlxManager.follow('{self._list.html_id}')"), once=True)
 
     def update(self) -> None:
         """Show what is new; nothing is sent when nothing is."""
-        shape = (self._conversation.id, self._conversation.shape)
-        if shape != self._shown:
-            self._shown = shape
-            self._arrange()
-        for view in self._views.values():
-            view.update()
+        self._turns.update(self._conversation)
         self._composer.show_running(self._running() is not None)
+        set_words(self._title, self._conversation.title or "New conversation")
+        problem = self._conversation.save_error
+        set_words(self._unsaved, f"Not saved, and tried again until it is: {problem}" if problem else "")
+        self._unsaved.set_visibility(problem is not None)
 
     def _head(self) -> None:
-        self._chooser = ui.select({}, on_change=lambda event: self._open(event.value)).classes("grow")
-        self._chooser.props('outlined dense options-dense aria-label="Conversation"')
+        button("", self._toggle_list, icon="menu_open", look="bare", name="Conversations")
+        self._title = text("", "clip strong grow", "h2")
         button("", self._begin, icon="add_comment", look="bare", name="New conversation")
         button("", self._ask_name, icon="edit_note", look="bare", name="Name the conversation")
-        button("", self._export, icon="download", look="bare", name="Export the conversation")
+        with button("", icon="download", look="bare", name="Export the conversation"), ui.menu():
+            ui.menu_item("As Markdown", self._export_markdown)
+            ui.menu_item("As JSON, with all branches", self._export_json)
         button("", self._ask_remove, icon="delete", look="bare", name="Delete the conversation")
         self._model = ui.select([], with_input=True).classes("chat-model")
         self._model.props('outlined dense options-dense aria-label="Model"')
         button("", self._toggle_options, icon="tune", look="bare", name="Parameters")
 
-    def fill_selects(self) -> None:
-        """Offer the conversations and models that there are now."""
-        names = {one.id: one.name for one in self._chats.of(self._viewer)}
-        if self._conversation.id not in names:
-            # deleted in another window
-            self._open(next(iter(names), None))
-            return
-        if self._chooser.options != names and not self._chooser.is_showing_popup:
-            self._chooser.set_options(names, value=self._conversation.id)
+    async def look_around(self) -> None:
+        """Bring the list of conversations and the models up to date."""
+        if self._conversation.is_removed:
+            # in another window
+            self._begin()
+        await self._list.update(self._conversation.id)
+        self.fill_models()
+
+    def fill_models(self) -> None:
+        """Offer the models that there are now."""
         models = [status.entry.name for status in self._console.pulse.look().models if status.entry.kind in _KINDS]
         if self._model.options != models and not self._model.is_showing_popup:
             default = self._console.models.default_model
             wanted = self._model.value if self._model.value in models else default if default in models else None
             self._model.set_options(models, value=wanted or next(iter(models), None))
 
-    def _arrange(self) -> None:
-        """Draw the path. Turns that stay where they are are kept, so that what is open in them stays open."""
-        shown = self._conversation.path()[-self._num_shown :]
-        before = list(self._views.items())
-        num_kept = 0
-        for (turn, view), wanted in zip(before, shown, strict=False):
-            if turn is not wanted or view.num_branches != len(turn.siblings):
-                break
-            num_kept += 1
-        for _, view in before[num_kept:]:
-            view.place.delete()
-        self._views = dict(before[:num_kept])
-        actions = TurnActions(edit=self._edit, again=self._again, choose=self._choose)
-        with self._list:
-            for turn in shown[num_kept:]:
-                self._views[turn] = TurnView(turn, actions)
-        self._earlier.set_visibility(len(self._conversation.path()) > len(shown))
-        self._welcome.set_visibility(not shown)
-
-    def _show_earlier(self) -> None:
-        self._num_shown += _MOST_SHOWN
-        self._shown = None
-
     def _sees(self) -> bool:
         models = self._console.pulse.look().models
         return any(one.entry.name == self._model.value and one.entry.kind is ModelKind.VISION for one in models)
 
-    def _send(self, words: str, images: tuple[ImageContent, ...], files: tuple[AttachedFile, ...]) -> bool:
+    def _send(self, words: str, attachments: tuple[Attachment, ...]) -> bool:
         if not self._can_ask():
             return False
-        self._answer(self._conversation.say(words, images, files))
+        self._answer(self._conversation.say(words, attachments))
         return True
 
     def _can_ask(self) -> bool:
@@ -141,12 +127,12 @@ class _ChatView:
         return True
 
     def _answer(self, asked: Turn) -> None:
-        self._conversation.system_prompt = self._options.system_prompt.value or ""
+        self._conversation.parameters = self._options.read()
         reply = self._conversation.begin_reply(asked, self._model.value)
         status = next((one for one in self._console.pulse.look().models if one.entry.name == reply.model), None)
         if status is not None and status.state is ModelState.COLD:
             tell(f"{reply.model} is loaded first.")
-        self._chats.answer(self._viewer, self._conversation, reply, self._options.sampling(), self._options.thinking())
+        self._chats.answer(self._viewer, self._conversation, reply)
         self.update()
 
     def _again(self, reply: Turn) -> None:
@@ -159,6 +145,8 @@ class _ChatView:
 
     def _choose(self, turn: Turn, step: int) -> None:
         self._conversation.choose(turn, step)
+        if turn.parent is not None:
+            self._chats.keep(self._conversation, turn.parent)
         self.update()
 
     def _running(self) -> Turn | None:
@@ -169,51 +157,68 @@ class _ChatView:
         if running is not None:
             self._chats.stop(running)
 
+    def _take_parameters(self) -> None:
+        chosen = self._options.read()
+        if chosen != self._conversation.parameters:
+            self._conversation.parameters = chosen
+            self._chats.keep(self._conversation)
+
     def _toggle_options(self) -> None:
         self._panel.set_visibility(not self._panel.visible)
 
-    def _open(self, id_: int | None) -> None:
-        found = next((one for one in self._chats.of(self._viewer) if one.id == id_), None)
-        if found is self._conversation:
-            return
-        self._show(found or self._chats.begin(self._viewer))
+    def _toggle_list(self) -> None:
+        # on wide screens it is there until it is put away, on narrow ones the other way round
+        self._side.classes(toggle="toggled")
+
+    async def _open(self, id_: str) -> None:
+        self._side.classes(remove="toggled")
+        try:
+            opened = await self._chats.open(self._viewer, id_)
+        except NotFound:
+            tell("This conversation was deleted.")
+        except MlxManagerError as error:
+            tell(error.message, "negative")
+        else:
+            self._show(opened)
 
     def _begin(self) -> None:
-        if self._conversation.path():
+        self._side.classes(remove="toggled")
+        if self._conversation.path() or self._conversation.is_removed:
             self._show(self._chats.begin(self._viewer))
 
     def _show(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        self._options.system_prompt.set_value(conversation.system_prompt)
-        self._num_shown = _MOST_SHOWN
-        self.fill_selects()
+        self._options.show(conversation.parameters)
         self.update()
 
     def _ask_name(self) -> None:
         with dialog("Name the conversation") as opened:
-            name = ui.input("Name", value=self._conversation.title).props("outlined dense maxlength=80")
+            name = ui.input("Name", value=self._conversation.title).props("outlined dense maxlength=60")
+            text("Left empty, it is called by what it begins with.", "soft small", "p")
 
             def save() -> None:
-                self._conversation.title = (name.value or "").strip()
+                self._conversation.rename(name.value or "")
+                self._chats.keep(self._conversation)
                 opened.close()
+                self.update()
 
             with box("dialog-foot"):
                 button("Cancel", opened.close)
                 button("Save", save, look="main")
 
     def _ask_remove(self) -> None:
+        conversation = self._conversation
+
         async def remove() -> None:
-            self._chats.remove(self._viewer, self._conversation)
-            self._open(None)
+            await self._chats.remove(conversation)
+            if self._conversation is conversation:
+                self._begin()
 
-        ask("Delete this conversation?", "Its branches go with it; an export keeps what is shown.", "Delete it", remove)
+        title = f"Delete “{conversation.title or 'this conversation'}”?"
+        ask(title, "All of its branches and files go with it. An export keeps them.", "Delete it", remove)
 
-    def _export(self) -> None:
-        """What is shown, in the form of OpenAI's messages."""
-        turns = [
-            {"role": turn.role.value, "content": turn.text, **({"model": turn.model} if turn.model else {})}
-            for turn in self._conversation.path()
-        ]
-        told = {"name": self._conversation.name, "messages": turns}
-        content = json.dumps(told, ensure_ascii=False, indent=2).encode()
-        ui.download.content(content, "conversation.json", "application/json")
+    def _export_markdown(self) -> None:
+        ui.download.content(export_markdown(self._conversation), file_name(self._conversation, "md"), "text/markdown")
+
+    def _export_json(self) -> None:
+        ui.download.content(export_json(self._conversation), file_name(self._conversation, "json"), "application/json")

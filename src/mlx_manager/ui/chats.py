@@ -3,71 +3,93 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 import time
 from collections import defaultdict
 from contextlib import aclosing
+from weakref import WeakValueDictionary
 
-from mlx_manager.errors import MlxManagerError
+from mlx_manager.errors import MlxManagerError, NotFound
 from mlx_manager.gateway import Asker, Gateway
-from mlx_manager.ir import (
-    Caller,
-    Finished,
-    GenerationRequest,
-    Origin,
-    PartDelta,
-    PartEnd,
-    PartKind,
-    PartStart,
-    Sampling,
-    Thinking,
-    enter_origin,
-)
-from mlx_manager.ui.conversation import Conversation, ReplyFigures, Turn, TurnState
+from mlx_manager.ir import Caller, GenerationRequest, Origin, enter_origin
+from mlx_manager.storage.conversations import ConversationHead, ConversationStore, FoundConversation
+from mlx_manager.ui.chat_keeper import ChatKeeper
+from mlx_manager.ui.chat_pen import Pen
+from mlx_manager.ui.chat_records import restore_conversation
+from mlx_manager.ui.conversation import Conversation, Turn, TurnState
 
-_MOST_KEPT = 50
+MOST_LISTED = 200
+"""Conversations that a list shows; a search finds the others."""
+_KEEP_PERIOD_S = 2.0
+"""How much of a reply is lost at most when the machine loses its power."""
 
 
 class Chats:
-    """In memory: a restart of the server forgets them. Nobody reaches the conversations of another account."""
+    """Nobody reaches the conversations of another account. Inside the event loop only."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, store: ConversationStore) -> None:
         self._gateway = gateway
-        self._ids = itertools.count(1)
-        self._by_user: defaultdict[int | None, list[Conversation]] = defaultdict(list)
+        self._store = store
+        self._keeper = ChatKeeper(store, self._note_change)
+        self._open: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
         self._running: dict[Turn, asyncio.Task[None]] = {}
+        self._num_changes: defaultdict[int | None, int] = defaultdict(int)
 
-    def of(self, viewer: Caller) -> list[Conversation]:
-        """The conversations of one account, the one that was changed last first."""
-        return sorted(self._by_user[viewer.user_id], key=lambda one: one.changed_unix_s, reverse=True)
+    def num_changes(self, viewer: Caller) -> int:
+        """Grows whenever the list of an account's conversations has changed."""
+        return self._num_changes[viewer.user_id]
+
+    async def heads(self, viewer: Caller) -> list[ConversationHead]:
+        """The conversations of one account, the one that was changed last first. Raises `StorageUnavailable`."""
+        return [] if viewer.user_id is None else await self._store.heads(viewer.user_id, limit=MOST_LISTED)
+
+    async def search(self, viewer: Caller, words: str) -> list[FoundConversation]:
+        """Those with all of `words` in their title or one of their turns. Raises `StorageUnavailable`."""
+        return [] if viewer.user_id is None else await self._store.search(viewer.user_id, words, limit=MOST_LISTED)
 
     def begin(self, viewer: Caller) -> Conversation:
-        """A new one; beyond 50 the oldest goes."""
-        kept = self.of(viewer)[: _MOST_KEPT - 1]
-        made = Conversation(next(self._ids))
-        self._by_user[viewer.user_id] = [made, *kept]
+        """A new one. It is kept from the first message on."""
+        made = Conversation(viewer.user_id)
+        self._open[made.id] = made
         return made
 
-    def remove(self, viewer: Caller, conversation: Conversation) -> None:
-        """Delete one, and stop what runs in it."""
-        for turn in conversation.path():
-            self.stop(turn)
-        self._by_user[viewer.user_id].remove(conversation)
+    async def open(self, viewer: Caller, conversation_id: str) -> Conversation:
+        """One of the account's: the same object for everybody who looks at it. Raises `NotFound`."""
+        if viewer.user_id is None:
+            raise NotFound("There is no such conversation.")
+        known = self._open.get(conversation_id)
+        if known is None:
+            stored = await self._store.read(viewer.user_id, conversation_id)
+            known = self._open.setdefault(conversation_id, restore_conversation(viewer.user_id, stored))
+        if known.user_id != viewer.user_id or known.is_removed:
+            raise NotFound("There is no such conversation: it may have been deleted.")
+        return known
 
-    def answer(
-        self, viewer: Caller, conversation: Conversation, reply: Turn, sampling: Sampling, thinking: Thinking
-    ) -> None:
+    def keep(self, conversation: Conversation, *turns: Turn) -> None:
+        """Write its name and parameters, and these of its turns, as they are now."""
+        self._keeper.keep(conversation, turns)
+
+    async def remove(self, conversation: Conversation) -> None:
+        """Delete one, and stop what runs in it. Raises `StorageUnavailable`."""
+        for turn in conversation.turns():
+            self.stop(turn)
+        await self._keeper.remove(conversation)
+        self._note_change(conversation)
+
+    def answer(self, viewer: Caller, conversation: Conversation, reply: Turn) -> None:
         """Have `reply` written."""
+        assert reply.parent is not None
         request = GenerationRequest(
             request_id=f"chat-{secrets.token_hex(12)}",
             model=reply.model or "",
-            prompt=conversation.prompt_for(reply, thinking),
-            sampling=sampling,
+            prompt=conversation.prompt_for(reply, conversation.parameters.thinking()),
+            sampling=conversation.parameters.sampling(),
         )
-        task = asyncio.create_task(self._write(viewer, reply, request))
+        task = asyncio.create_task(self._write(viewer, conversation, reply, request))
         self._running[reply] = task
-        task.add_done_callback(lambda _: self._forget(reply))
+        task.add_done_callback(lambda _: self._forget(conversation, reply))
+        # what they follow chooses between them
+        self.keep(conversation, reply, reply.parent, reply.parent.parent or conversation.root)
 
     def stop(self, reply: Turn) -> None:
         """End a reply; what there is of it stays."""
@@ -76,27 +98,39 @@ class Chats:
             task.cancel()
 
     async def close(self) -> None:
-        """Stop all replies."""
+        """Stop all replies, and write down what there is of them."""
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # what happens when a task is done happens after it
+        await asyncio.sleep(0)
+        await self._keeper.close()
 
-    def _forget(self, reply: Turn) -> None:
+    def _note_change(self, conversation: Conversation) -> None:
+        self._num_changes[conversation.user_id] += 1
+
+    def _forget(self, conversation: Conversation, reply: Turn) -> None:
         self._running.pop(reply, None)
         if reply.state is TurnState.RUNNING:
             # stopped before its first step
             reply.state = TurnState.STOPPED
             reply.version += 1
+        conversation.changed_unix_s = time.time()
+        self.keep(conversation, reply)
 
-    async def _write(self, viewer: Caller, reply: Turn, request: GenerationRequest) -> None:
+    async def _write(self, viewer: Caller, conversation: Conversation, reply: Turn, request: GenerationRequest) -> None:
         enter_origin(Origin(request_id=f"req_{secrets.token_hex(12)}", path="/chat", user=viewer.user_name))
         gateway = self._gateway.on_behalf_of(Asker(caller=viewer))
-        pen = _Pen(reply)
+        pen = Pen(reply)
+        kept_s = time.monotonic()
         try:
             async with aclosing(gateway.generate(request, http_request_id=request.request_id)) as events:
                 async for event in events:
                     pen.take(event)
+                    if time.monotonic() - kept_s > _KEEP_PERIOD_S:
+                        kept_s = time.monotonic()
+                        self.keep(conversation, reply)
             reply.state = TurnState.DONE
         except MlxManagerError as error:
             reply.state = TurnState.FAILED
@@ -110,58 +144,3 @@ class Chats:
             raise
         finally:
             pen.finish()
-
-
-class _Pen:
-    """Writes the events of one answer into its turn."""
-
-    def __init__(self, reply: Turn) -> None:
-        self._reply = reply
-        self._kind = PartKind.TEXT
-        self._began_s = time.monotonic()
-        self._first_s: float | None = None
-        self._thinking_from_s: float | None = None
-        self._thinking_s: float | None = None
-        self._finished: Finished | None = None
-
-    def take(self, event: object) -> None:
-        """Write down what `event` says."""
-        match event:
-            case PartStart():
-                self._kind = event.kind
-                if event.kind is PartKind.REASONING:
-                    self._thinking_from_s = time.monotonic()
-                elif event.kind is PartKind.TOOL_CALL:
-                    self._reply.text += f"\n\n`{event.tool_name}` "
-            case PartDelta():
-                if event.text:
-                    self._first_s = self._first_s or time.monotonic()
-                if self._kind is PartKind.REASONING:
-                    self._reply.reasoning += event.text
-                else:
-                    self._reply.text += event.text
-            case PartEnd():
-                self._end_thinking()
-            case Finished():
-                self._finished = event
-        self._reply.version += 1
-
-    def finish(self) -> None:
-        """Write down what it took."""
-        self._end_thinking()
-        usage = self._finished.usage if self._finished else None
-        elapsed_s = time.monotonic() - self._first_s if self._first_s is not None else 0.0
-        self._reply.figures = ReplyFigures(
-            ttft_s=self._first_s - self._began_s if self._first_s is not None else None,
-            thinking_s=self._thinking_s,
-            tokens_per_s=usage.num_completion_tokens / elapsed_s if usage and elapsed_s > 0.01 else None,
-            num_prompt_tokens=usage.num_prompt_tokens if usage else None,
-            num_cached_tokens=usage.num_cached_tokens if usage else None,
-            num_completion_tokens=usage.num_completion_tokens if usage else None,
-        )
-        self._reply.version += 1
-
-    def _end_thinking(self) -> None:
-        if self._thinking_from_s is not None:
-            self._thinking_s = (self._thinking_s or 0.0) + time.monotonic() - self._thinking_from_s
-            self._thinking_from_s = None

@@ -7,29 +7,26 @@ from functools import partial
 
 from nicegui import events, ui
 
-from mlx_manager.ir import ImageContent
-from mlx_manager.ui.conversation import AttachedFile
+from mlx_manager.errors import InvalidRequest
+from mlx_manager.ui.attachments import MOST_BYTES, Attachment, attach
 from mlx_manager.ui.elements import box, button, tell, text
 
-_MOST_FILE_BYTES = 512 * 1024
-_MOST_IMAGE_BYTES = 20 * 1024**2
 _ON_ENTER = "(event) => { if (!event.shiftKey && !event.isComposing) { event.preventDefault(); emit(); } }"
 
 
 class Composer:
-    """`send` gets words, pictures and files; `sees` says whether the chosen model takes pictures."""
+    """`send` gets words and files; `sees` says whether the chosen model takes pictures."""
 
     def __init__(
         self,
         *,
-        send: Callable[[str, tuple[ImageContent, ...], tuple[AttachedFile, ...]], bool],
+        send: Callable[[str, tuple[Attachment, ...]], bool],
         stop: Callable[[], None],
         sees: Callable[[], bool],
     ) -> None:
         self._send = send
         self._sees = sees
-        self._images: list[tuple[str, ImageContent]] = []
-        self._files: list[AttachedFile] = []
+        self._files: list[Attachment] = []
         with box("composer") as zone:
             self._attached = box("row-line")
             self._words = ui.textarea(placeholder="Write a message. Enter sends it, Shift+Enter begins a new line.")
@@ -62,43 +59,33 @@ class Composer:
 
     def _submit(self) -> None:
         words = (self._words.value or "").strip()
-        if not words and not self._images and not self._files:
+        if not words and not self._files:
             return
-        images = tuple(image for _, image in self._images)
-        if images and not self._sees():
+        if any(file.is_image for file in self._files) and not self._sees():
             tell("This model does not see: choose one of the kind vision, or remove the pictures.", "negative")
             return
-        if self._send(words, images, tuple(self._files)):
+        if self._send(words, tuple(self._files)):
             self._words.set_value("")
-            self._images.clear()
             self._files.clear()
             self._draw_attached()
 
     async def _take(self, event: events.UploadEventArguments) -> None:
         file = event.file
         self._uploader.reset()
-        is_image = file.content_type.startswith("image/")
-        if file.size() > (_MOST_IMAGE_BYTES if is_image else _MOST_FILE_BYTES):
-            tell(f"{file.name} is too large: pictures may have 20 MiB, text files 512 KiB.", "negative")
+        if file.size() > MOST_BYTES:
+            tell(f"{file.name} is too large: no file may have more than {MOST_BYTES // 1024**2} MiB.", "negative")
             return
-        content = await file.read()
-        if is_image:
-            self._images.append((file.name, ImageContent(data=content, media_type=file.content_type)))
-        else:
-            try:
-                self._files.append(AttachedFile(file.name, content.decode("utf-8")))
-            except UnicodeDecodeError:
-                tell(f"{file.name} is neither a picture nor a text file in UTF-8.", "negative")
-                return
+        try:
+            self._files.append(attach(file.name, file.content_type, await file.read()))
+        except InvalidRequest as error:
+            tell(error.message, "negative")
         self._draw_attached()
 
     def _draw_attached(self) -> None:
         self._attached.clear()
         with self._attached:
-            for index, (name, _) in enumerate(self._images):
-                self._chip(name, "image", partial(self._images.pop, index))
-            for index, file in enumerate(self._files):
-                self._chip(file.name, "description", partial(self._files.pop, index))
+            for file in self._files:
+                self._chip(file.name, "image" if file.is_image else "description", partial(self._files.remove, file))
 
     def _chip(self, name: str, icon: str, remove: Callable[[], object]) -> None:
         def drop() -> None:

@@ -17,6 +17,7 @@ from mlx_manager.hub.desk import HubDesk
 from mlx_manager.ir import Caller
 from mlx_manager.observability.alerts import Alert
 from mlx_manager.pool import ModelDirectory, ModelPool
+from mlx_manager.storage.conversations import ConversationStore
 from mlx_manager.storage.store import RecordedChange
 from mlx_manager.ui.chats import Chats
 from mlx_manager.ui.mount import ConsoleSite
@@ -42,6 +43,7 @@ class Console:
     recent: RecentRequests
     version: str
     home: Path
+    conversations: ConversationStore
     find_alerts: Callable[[], Sequence[Alert]]
     """Those that are on, and those that were lately."""
     find_changes: Callable[[int], Awaitable[Sequence[RecordedChange]]]
@@ -56,7 +58,7 @@ class Console:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.models, self.pool)
-        self.chats = Chats(self.gateway)
+        self.chats = Chats(self.gateway, self.conversations)
 
     async def close(self) -> None:
         """Stop what runs."""

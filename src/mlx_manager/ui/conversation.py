@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Role, TextContent, Thinking
+from mlx_manager.ir import ChatPrompt, Message, Role, TextContent, Thinking
+from mlx_manager.ui.attachments import Attachment
+from mlx_manager.ui.chat_parameters import ChatParameters
 
 _MOST_TITLE_CHARS = 60
+UNNAMED = "New conversation"
 
 
 class TurnState(StrEnum):
@@ -19,16 +23,8 @@ class TurnState(StrEnum):
     DONE = "done"
     RUNNING = "running"
     STOPPED = "stopped"
-    """By whoever asked."""
+    """By whoever asked, or by the end of the server."""
     FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class AttachedFile:
-    """A text file that goes along with a message."""
-
-    name: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,6 @@ class ReplyFigures:
     """What a reply took. Durations in seconds; None where it did not get that far."""
 
     ttft_s: float | None = None
-    thinking_s: float | None = None
     tokens_per_s: float | None = None
     num_prompt_tokens: int | None = None
     num_cached_tokens: int | None = None
@@ -44,17 +39,29 @@ class ReplyFigures:
 
 
 @dataclass(eq=False)
+class Round:
+    """What a model says at a time: what it thinks, and then its words."""
+
+    reasoning: str = ""
+    thinking_s: float | None = None
+    """How long it thought, once it has ended."""
+    text: str = ""
+
+
+@dataclass(eq=False)
 class Turn:
     """What somebody says. A reply grows while it runs: `version` tells that it has changed."""
 
-    id: int
+    number: int
+    """Within its conversation; 0 is the root."""
     role: Role
-    text: str = ""
-    images: tuple[ImageContent, ...] = ()
-    files: tuple[AttachedFile, ...] = ()
-    reasoning: str = ""
+    said: str = ""
+    """By the user."""
+    attachments: tuple[Attachment, ...] = ()
+    rounds: list[Round] = field(default_factory=list)
+    """Of a reply."""
     model: str | None = None
-    """Who answers."""
+    """Who was asked."""
     state: TurnState = TurnState.DONE
     error: str | None = None
     figures: ReplyFigures = ReplyFigures()
@@ -65,52 +72,75 @@ class Turn:
     version: int = 0
 
     @property
+    def text(self) -> str:
+        """All its words."""
+        return self.said or "\n\n".join(one.text.strip() for one in self.rounds if one.text.strip())
+
+    @property
     def siblings(self) -> list[Turn]:
         """The branches beside it, itself included."""
         return self.parent.children if self.parent is not None else [self]
 
-    def as_message(self) -> Message:
+    def messages(self) -> Iterator[Message]:
         """For the prompt. Files come before the words that are about them."""
-        files = [f"File {file.name}:\n```\n{file.text}\n```" for file in self.files]
-        words = "\n\n".join([*files, self.text])
-        content: tuple[Content, ...] = (*self.images, TextContent(words))
-        return Message(role=self.role, content=content)
+        pieces = [attachment.as_content() for attachment in self.attachments]
+        texts = [piece.text for piece in pieces if isinstance(piece, TextContent)]
+        seen = [piece for piece in pieces if not isinstance(piece, TextContent)]
+        yield Message(role=self.role, content=(*seen, TextContent("\n\n".join([*texts, self.text]))))
 
 
 class Conversation:
     """One conversation of one account. `shape` changes whenever another path is to be shown."""
 
-    def __init__(self, id_: int) -> None:
-        self.id = id_
+    def __init__(self, user_id: int | None, id_: str = "") -> None:
+        self.user_id = user_id
+        self.id = id_ or secrets.token_hex(10)
         self.title = ""
-        self.system_prompt = ""
-        self.changed_unix_s = time.time()
+        """Empty until something is said: what it begins with, until somebody gives it another."""
+        self.parameters = ChatParameters()
+        self.created_unix_s = self.changed_unix_s = time.time()
         self.shape = 0
-        self._ids = itertools.count(1)
-        self._root = Turn(0, Role.SYSTEM)
+        self.is_removed = False
+        self.save_error: str | None = None
+        """Why it is not kept as it is; written by whoever keeps it."""
+        self.root = Turn(0, Role.SYSTEM)
+        self._numbers = itertools.count(1)
 
-    @property
-    def name(self) -> str:
-        """Its title, or what it begins with."""
-        first = self._root.children[0].text if self._root.children else ""
-        return self.title or first.strip().split("\n")[0][:_MOST_TITLE_CHARS] or "New conversation"
+    def restore(self, turns: Iterator[Turn]) -> None:
+        """Take up `turns` again, which know their parents, in the order of their numbers."""
+        last = 0
+        for turn in turns:
+            if turn.parent is not None:
+                turn.parent.children.append(turn)
+            last = turn.number
+        self._numbers = itertools.count(last + 1)
+
+    def turns(self) -> Iterator[Turn]:
+        """All of them, in no order; the root too."""
+        waiting = [self.root]
+        while waiting:
+            turn = waiting.pop()
+            yield turn
+            waiting += turn.children
 
     def path(self) -> list[Turn]:
         """The turns that are shown, in order."""
         return list(self._walk())
 
-    def say(self, text: str, images: tuple[ImageContent, ...] = (), files: tuple[AttachedFile, ...] = ()) -> Turn:
+    def say(self, text: str, attachments: tuple[Attachment, ...] = ()) -> Turn:
         """Go on at the end of the path with a message of the user."""
-        return self._add(self._last(), Turn(next(self._ids), Role.USER, text, images, files))
+        if not self.title:
+            self.rename("", text or next((one.name for one in attachments), ""))
+        return self._add(self._last(), Turn(next(self._numbers), Role.USER, text, attachments))
 
     def edit(self, turn: Turn, text: str) -> Turn:
-        """Say it otherwise: a branch beside `turn`, with the same pictures and files."""
+        """Say it otherwise: a branch beside `turn`, with the same files."""
         assert turn.parent is not None
-        return self._add(turn.parent, Turn(next(self._ids), turn.role, text, turn.images, turn.files))
+        return self._add(turn.parent, Turn(next(self._numbers), turn.role, text, turn.attachments))
 
     def begin_reply(self, asked: Turn, model: str) -> Turn:
         """A reply of `model` to `asked`, beside those that are there."""
-        reply = Turn(next(self._ids), Role.ASSISTANT, model=model, state=TurnState.RUNNING)
+        reply = Turn(next(self._numbers), Role.ASSISTANT, model=model, state=TurnState.RUNNING, rounds=[Round()])
         return self._add(asked, reply)
 
     def choose(self, turn: Turn, step: int) -> None:
@@ -119,6 +149,13 @@ class Conversation:
             turn.parent.chosen = (turn.siblings.index(turn) + step) % len(turn.siblings)
             self.shape += 1
 
+    def rename(self, title: str, beginning: str | None = None) -> None:
+        """Call it `title`; without one, what it begins with."""
+        if beginning is None:
+            beginning = self.root.children[0].said if self.root.children else ""
+        lines = title.strip() or beginning.strip()
+        self.title = lines.split("\n")[0][:_MOST_TITLE_CHARS].strip() or UNNAMED
+
     def prompt_for(self, reply: Turn, thinking: Thinking) -> ChatPrompt:
         """Everything that was said before `reply`."""
         said: list[Turn] = []
@@ -126,21 +163,21 @@ class Conversation:
         while turn is not None and turn.parent is not None:
             said.append(turn)
             turn = turn.parent
-        messages = [turn.as_message() for turn in reversed(said)]
-        if self.system_prompt.strip():
-            system = Message(role=Role.SYSTEM, content=(TextContent(self.system_prompt.strip()),))
-            messages.insert(0, system)
+        messages = [message for turn in reversed(said) for message in turn.messages()]
+        system_prompt = self.parameters.system_prompt.strip()
+        if system_prompt:
+            messages.insert(0, Message(role=Role.SYSTEM, content=(TextContent(system_prompt),)))
         return ChatPrompt(messages=tuple(messages), thinking=thinking)
 
     def _walk(self) -> Iterator[Turn]:
-        turn = self._root
+        turn = self.root
         while turn.children:
-            turn = turn.children[turn.chosen]
+            turn = turn.children[min(turn.chosen, len(turn.children) - 1)]
             yield turn
 
     def _last(self) -> Turn:
         path = self.path()
-        return path[-1] if path else self._root
+        return path[-1] if path else self.root
 
     def _add(self, parent: Turn, turn: Turn) -> Turn:
         turn.parent = parent

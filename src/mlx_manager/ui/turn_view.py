@@ -13,8 +13,8 @@ from nicegui import ui
 from mlx_manager.ir import Role
 from mlx_manager.ui.conversation import ReplyFigures, Turn, TurnState
 from mlx_manager.ui.elements import badge, box, button, copy_button, dialog, note, set_words, text
-from mlx_manager.ui.markdown import render_reply
-from mlx_manager.ui.words import render_duration, render_rate
+from mlx_manager.ui.round_view import RoundView
+from mlx_manager.ui.words import render_rate
 
 _SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
@@ -37,6 +37,7 @@ class TurnView:
         self._version = -1
         self.num_branches = len(turn.siblings)
         """As drawn."""
+        self._rounds: list[RoundView] = []
         self._next_drawing_s = 0.0
         is_reply = turn.role is Role.ASSISTANT
         self.place = box(f"turn {'reply' if is_reply else 'asked'}", "article")
@@ -47,7 +48,7 @@ class TurnView:
             if is_reply:
                 self._reply()
             else:
-                text(turn.text, "asked-words")
+                text(turn.said, "asked-words")
             with box("row-line turn-foot"):
                 self._branches()
                 self._buttons(is_reply)
@@ -63,35 +64,33 @@ class TurnView:
         if turn.state is TurnState.RUNNING and began_s < self._next_drawing_s:
             return
         self._version = turn.version
-        self._words.set_content(render_reply(turn.text))
-        self._thinking.set_visibility(bool(turn.reasoning))
-        if turn.reasoning:
-            self._thoughts.set_content(html.escape(turn.reasoning))
-            thinking_s = turn.figures.thinking_s
-            self._thinking.set_text(f"Thought for {render_duration(thinking_s)}" if thinking_s else "Thinking")
-        self._waiting.set_visibility(turn.state is TurnState.RUNNING and not turn.text and not turn.reasoning)
+        with self._said:
+            self._rounds += [RoundView(one) for one in turn.rounds[len(self._rounds) :]]
+        for view in self._rounds:
+            view.update()
+        has_begun = any(view.is_visible for view in self._rounds)
+        self._waiting.set_visibility(turn.state is TurnState.RUNNING and not has_begun)
         self._show_end(turn)
         self._next_drawing_s = time.monotonic() + 10 * (time.monotonic() - began_s)
 
     def _reply(self) -> None:
-        self._thinking = ui.expansion("Thinking", icon="psychology").props("dense").classes("thinking")
-        with self._thinking:
-            self._thoughts = ui.html("", sanitize=False).classes("thoughts")
+        self._said = box("stack")
         self._waiting = text("waits for the first token …", "soft")
-        self._words = ui.html("", sanitize=False).classes("prose")
         self._problem = box()
 
     def _attachments(self) -> None:
         turn = self._turn
-        if not turn.images and not turn.files:
+        if not turn.attachments:
             return
         with box("row-line"):
-            for image in turn.images:
-                kind = image.media_type if image.media_type in _SHOWN_IMAGES else "image/png"
-                source = f"data:{kind};base64,{base64.b64encode(image.data).decode()}"
-                ui.html(f'<img class="attached" src="{source}" alt="Attached picture">', sanitize=False)
-            for file in turn.files:
-                badge(file.name)
+            for file in turn.attachments:
+                if file.is_image:
+                    kind = file.media_type if file.media_type in _SHOWN_IMAGES else "image/png"
+                    source = f"data:{kind};base64,{base64.b64encode(file.content).decode()}"
+                    name = html.escape(file.name)
+                    ui.html(f'<img class="attached" src="{source}" alt="Attached: {name}">', sanitize=False)
+                else:
+                    badge(file.name)
 
     def _branches(self) -> None:
         turn = self._turn
@@ -116,7 +115,7 @@ class TurnView:
 
     def _ask_edit(self) -> None:
         with dialog("Say it otherwise", is_wide=True) as opened:
-            words = ui.textarea("Message", value=self._turn.text).props("outlined autogrow")
+            words = ui.textarea("Message", value=self._turn.said).props("outlined autogrow")
 
             def send() -> None:
                 opened.close()
