@@ -92,7 +92,7 @@ def ask(page: Page, words: str, *, model: str = "kind") -> None:
     """Choose the model and send a message."""
     chooser = page.get_by_role("combobox", name="Model")
     chooser.fill(model)
-    page.get_by_role("option", name=model).click()
+    page.get_by_role("option", name=model).first.click()
     page.get_by_role("textbox", name="Message").fill(words)
     page.get_by_role("textbox", name="Message").press("Enter")
 
@@ -218,6 +218,33 @@ def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served
     expect(page.get_by_text("Ask something")).to_be_visible()
     assert "A secret of mine" not in page.content()
     context.close()
+
+
+def test_routes_and_what_providers_list_can_be_asked(chat: Watched, scripted: Served) -> None:
+    page = chat.page
+    with scripted.http() as admin:
+        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        # it stands in for a provider of its own
+        provider = {"name": "cloud", "kind": "openai-compatible", "base_url": scripted.base_url}
+        admin.post("/admin/providers", json=provider | {"allows_private_address": True}).raise_for_status()
+        admin.post("/admin/providers/cloud/models").raise_for_status()
+        cloud = {"provider": "cloud", "model": "*"}
+        routes = (
+            {"name": "all", "pattern": "cloud/", "pattern_kind": "prefix", "targets": [cloud]},
+            {"name": "best", "pattern": "best", "targets": [{"model": "gone"}, cloud | {"model": "kind"}]},
+            {"name": "theirs", "pattern": "theirs", "conditions": {"users": ["eve"]}, "targets": [{"model": "kind"}]},
+        )
+        for route in routes:
+            admin.post("/admin/routes", json=route).raise_for_status()
+        page.reload()
+        ask(page, "Hello", model="cloud/kind")
+        expect(page.get_by_text("by cloud/kind")).to_be_visible()
+        ask(page, "Hello", model="best")
+        expect(page.get_by_text("by cloud/kind instead of another (model_not_found)")).to_be_visible()
+        page.get_by_role("combobox", name="Model").fill("theirs")
+        expect(page.get_by_role("option")).to_have_count(0)
+        for route in routes:
+            admin.delete(f"/admin/routes/{route['name']}").raise_for_status()
 
 
 @pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -43,7 +44,7 @@ from mlx_manager.app.reload import Reload, on_hangup
 from mlx_manager.app.routing import open_routing
 from mlx_manager.catalog import PrefixIsolation
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, PromptLimits, log_record
+from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, PromptLimits, find_offers, log_record
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.storage.audit import AuditQuery
@@ -156,6 +157,7 @@ def _lifespan(
                 version=__version__,
                 home=settings.home,
                 conversations=ConversationStore(opened.access.store.database),
+                find_offers=partial(find_offers, gateway, lambda: opened.access.store.current),
                 find_alerts=lambda: [*alerts.firing.values(), *reversed(alerts.past)],
                 find_changes=lambda most: opened.access.store.changes(limit=most),
                 find_api_paths=lambda: app.openapi()["paths"],

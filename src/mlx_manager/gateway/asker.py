@@ -22,6 +22,9 @@ class Asker:
     notes: MutableMapping[str, str] = field(default_factory=dict)
     """What they are told beside the answer, by header: who answered, and why not the first that was asked."""
 
+    answered_by: list[str] = field(default_factory=list)
+    """The target that was asked last: its backend and its model, as one label. Empty before that."""
+
     @property
     def stays_here(self) -> bool:
         """Whether this request, or whoever asks, is kept from every provider."""

@@ -104,6 +104,7 @@ class PlanRunner:
                 continue
             self.attempts.begin(target.backend.name, target.kind, target.model)
             self.asker.notes[BACKEND_NOTE] = target.backend.name
+            self.asker.answered_by[:] = [target.label]
             yield target, is_last
 
     @contextmanager

@@ -5,9 +5,7 @@ from __future__ import annotations
 from nicegui import ui
 from starlette.requests import Request
 
-from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import MlxManagerError, NotFound
-from mlx_manager.pool import ModelState
 from mlx_manager.ui.attachments import Attachment
 from mlx_manager.ui.chat_export import export_json, export_markdown, file_name
 from mlx_manager.ui.chat_list import ChatList
@@ -18,10 +16,9 @@ from mlx_manager.ui.console import Console, console_of, viewer_of
 from mlx_manager.ui.conversation import Conversation, Turn, TurnState
 from mlx_manager.ui.elements import ask, box, button, dialog, set_words, tell, text
 from mlx_manager.ui.frame import frame
+from mlx_manager.ui.model_choice import ModelChoice
 from mlx_manager.ui.paths import CHAT
 from mlx_manager.ui.turn_view import TurnActions
-
-_KINDS = (ModelKind.TEXT, ModelKind.VISION)
 
 
 async def chat_page(request: Request) -> None:
@@ -30,7 +27,7 @@ async def chat_page(request: Request) -> None:
     conversation = await _latest(console, request)
     with frame(console, request, CHAT, classes="chat"):
         view = _ChatView(console, request, conversation)
-    view.fill_models()
+    view.models.update()
     view.update()
     ui.timer(0.12, view.update)
     ui.timer(1.0, view.look_around)
@@ -87,8 +84,7 @@ class _ChatView:
             ui.menu_item("As Markdown", self._export_markdown)
             ui.menu_item("As JSON, with all branches", self._export_json)
         button("", self._ask_remove, icon="delete", look="bare", name="Delete the conversation")
-        self._model = ui.select([], with_input=True).classes("chat-model")
-        self._model.props('outlined dense options-dense aria-label="Model"')
+        self.models = ModelChoice(self._console, self._viewer)
         button("", self._toggle_options, icon="tune", look="bare", name="Parameters")
 
     async def look_around(self) -> None:
@@ -97,19 +93,11 @@ class _ChatView:
             # in another window
             self._begin()
         await self._list.update(self._conversation.id)
-        self.fill_models()
-
-    def fill_models(self) -> None:
-        """Offer the models that there are now."""
-        models = [status.entry.name for status in self._console.pulse.look().models if status.entry.kind in _KINDS]
-        if self._model.options != models and not self._model.is_showing_popup:
-            default = self._console.models.default_model
-            wanted = self._model.value if self._model.value in models else default if default in models else None
-            self._model.set_options(models, value=wanted or next(iter(models), None))
+        self.models.update()
 
     def _sees(self) -> bool:
-        models = self._console.pulse.look().models
-        return any(one.entry.name == self._model.value and one.entry.kind is ModelKind.VISION for one in models)
+        chosen = self.models.chosen
+        return chosen is not None and chosen.may_see
 
     def _send(self, words: str, attachments: tuple[Attachment, ...]) -> bool:
         if not self._can_ask():
@@ -121,16 +109,15 @@ class _ChatView:
         if self._running() is not None:
             tell("A reply is being written: stop it first.")
             return False
-        if not self._model.value:
+        if not self.models.name:
             tell("There is no model to ask. Download one first, on the page Models.", "negative")
             return False
         return True
 
     def _answer(self, asked: Turn) -> None:
         self._conversation.parameters = self._options.read()
-        reply = self._conversation.begin_reply(asked, self._model.value)
-        status = next((one for one in self._console.pulse.look().models if one.entry.name == reply.model), None)
-        if status is not None and status.state is ModelState.COLD:
+        reply = self._conversation.begin_reply(asked, self.models.name or "")
+        if self.models.chosen is not None and self.models.chosen.is_loaded_first:
             tell(f"{reply.model} is loaded first.")
         self._chats.answer(self._viewer, self._conversation, reply)
         self.update()

@@ -66,6 +66,7 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "text": turn.text,
         "reasoning": "\n\n".join(one.reasoning for one in turn.rounds if one.reasoning),
         "model": turn.model,
+        "answered_by": turn.answered_by,
         "state": turn.state.value,
         "error": turn.error,
         "attached": [file.name for file in turn.attachments],

@@ -28,6 +28,8 @@ class _KeptTurn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: tuple[_KeptFile, ...] = ()
     rounds: tuple[Round, ...] = ()
     model: str | None = None
+    answered_by: str | None = None
+    fallback_reason: str | None = None
     state: TurnState = TurnState.DONE
     error: str | None = None
     figures: ReplyFigures = ReplyFigures()
@@ -83,6 +85,8 @@ def _store_turn(turn: Turn) -> StoredTurn:
         ),
         rounds=tuple(turn.rounds),
         model=turn.model,
+        answered_by=turn.answered_by,
+        fallback_reason=turn.fallback_reason,
         state=turn.state,
         error=turn.error,
         figures=turn.figures,
@@ -106,6 +110,8 @@ def _restore_turn(record: StoredTurn, files: Mapping[str, bytes]) -> Turn:
         attachments=tuple(Attachment(file.name, file.media_type, files[file.digest]) for file in kept.files),
         rounds=list(kept.rounds),
         model=kept.model,
+        answered_by=kept.answered_by,
+        fallback_reason=kept.fallback_reason,
         state=TurnState.STOPPED if is_broken_off else kept.state,
         error=kept.error,
         figures=kept.figures,

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from weakref import WeakValueDictionary
 
 from mlx_manager.errors import MlxManagerError, NotFound
-from mlx_manager.gateway import Asker, Gateway
+from mlx_manager.gateway import FALLBACK_NOTE, Asker, Gateway
 from mlx_manager.ir import Caller, GenerationRequest, Origin, enter_origin
 from mlx_manager.storage.conversations import ConversationHead, ConversationStore, FoundConversation
 from mlx_manager.ui.chat_keeper import ChatKeeper
@@ -121,7 +121,8 @@ class Chats:
 
     async def _write(self, viewer: Caller, conversation: Conversation, reply: Turn, request: GenerationRequest) -> None:
         enter_origin(Origin(request_id=f"req_{secrets.token_hex(12)}", path="/chat", user=viewer.user_name))
-        gateway = self._gateway.on_behalf_of(Asker(caller=viewer))
+        asker = Asker(caller=viewer)
+        gateway = self._gateway.on_behalf_of(asker)
         pen = Pen(reply)
         kept_s = time.monotonic()
         try:
@@ -143,4 +144,6 @@ class Chats:
             reply.error = "Something went wrong inside the server; its log says more."
             raise
         finally:
+            reply.answered_by = next(iter(asker.answered_by), None)
+            reply.fallback_reason = asker.notes.get(FALLBACK_NOTE)
             pen.finish()

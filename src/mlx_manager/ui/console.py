@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection, Request
 
 from mlx_manager.auth import Credentials, Door, Keys, People
 from mlx_manager.errors import NotAuthenticated, Unavailable
-from mlx_manager.gateway import Gateway
+from mlx_manager.gateway import Gateway, Offer
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.ir import Caller
 from mlx_manager.observability.alerts import Alert
@@ -44,6 +44,8 @@ class Console:
     version: str
     home: Path
     conversations: ConversationStore
+    find_offers: Callable[[Caller], Sequence[Offer]]
+    """What somebody may ask for through routes."""
     find_alerts: Callable[[], Sequence[Alert]]
     """Those that are on, and those that were lately."""
     find_changes: Callable[[int], Awaitable[Sequence[RecordedChange]]]

@@ -61,7 +61,11 @@ class Turn:
     rounds: list[Round] = field(default_factory=list)
     """Of a reply."""
     model: str | None = None
-    """Who was asked."""
+    """The name that was asked for."""
+    answered_by: str | None = None
+    """Who answered: a backend and its model; None before anybody was asked."""
+    fallback_reason: str | None = None
+    """Why somebody was passed over before: the code of an error."""
     state: TurnState = TurnState.DONE
     error: str | None = None
     figures: ReplyFigures = ReplyFigures()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from nicegui import ui
 
 from mlx_manager.ir import Role
-from mlx_manager.ui.conversation import ReplyFigures, Turn, TurnState
+from mlx_manager.ui.conversation import Turn, TurnState
 from mlx_manager.ui.elements import badge, box, button, copy_button, dialog, note, set_words, text
 from mlx_manager.ui.round_view import RoundView
 from mlx_manager.ui.words import render_rate
@@ -130,7 +130,7 @@ class TurnView:
         self._again.set_visibility(is_over)
         if not is_over:
             return
-        set_words(self._figures, _describe(turn.figures, turn.state))
+        set_words(self._figures, _describe(turn))
         self._copy_place.clear()
         with self._copy_place:
             copy_button(turn.text, "Copy the reply")
@@ -140,8 +140,12 @@ class TurnView:
                 note(turn.error, "bad")
 
 
-def _describe(figures: ReplyFigures, state: TurnState) -> str:
-    parts = ["stopped"] if state is TurnState.STOPPED else []
+def _describe(turn: Turn) -> str:
+    figures = turn.figures
+    parts = ["stopped"] if turn.state is TurnState.STOPPED else []
+    if turn.answered_by is not None:
+        instead = f" instead of another ({turn.fallback_reason})" if turn.fallback_reason is not None else ""
+        parts.append(f"by {turn.answered_by}{instead}")
     if figures.tokens_per_s is not None:
         parts.append(f"{render_rate(figures.tokens_per_s)} tokens/s")
     if figures.ttft_s is not None:
