@@ -21,6 +21,8 @@ from mlx_manager.catalog import (
     Route,
     RouteTarget,
     Scope,
+    ToolServer,
+    ToolServerKind,
     User,
     UserRole,
     UserState,
@@ -28,7 +30,7 @@ from mlx_manager.catalog import (
 from mlx_manager.catalog.people import ApiKey
 from mlx_manager.catalog.route import PatternKind
 from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable
-from mlx_manager.storage import keys, providers, routes, users
+from mlx_manager.storage import keys, providers, routes, tool_servers, users
 from mlx_manager.storage.configuration import Configuration
 from mlx_manager.storage.database import SQLITE_FILE, Database, parse_database_url
 from mlx_manager.storage.ledger import Ledger, Used
@@ -38,6 +40,7 @@ from mlx_manager.storage.store import Change, Store
 
 ADA = User(id=0, name="ada", role=UserRole.ADMIN, state=UserState.ACTIVE, created_unix_s=1_700_000_000)
 PROVIDER = Provider(id=0, name="cloud", kind=ProviderKind.OPENAI, base_url="https://api.example/v1", models=("a", "b"))
+SHOP = ToolServer(id=0, name="shop", kind=ToolServerKind.STDIO, command=("shop", "--open"))
 ROUTE = Route(
     id=0,
     name="big",
@@ -68,6 +71,7 @@ async def fill(store: Store) -> Configuration:
         await keys.insert(session, key, "digest")
         await providers.insert(session, PROVIDER, store.secrets.seal(b"sk-1"))
         await routes.insert(session, ROUTE)
+        await tool_servers.insert(session, SHOP, store.secrets.seal(b"open sesame"))
     return store.current
 
 
@@ -93,6 +97,8 @@ async def test_everything_is_there_again_after_a_restart(database_url: str | Non
     assert (current.users, current.keys) == (before.users, before.keys)
     assert (current.providers, current.routes) == (before.providers, before.routes)
     assert current.providers[0].models == ("a", "b")
+    assert current.tool_servers == before.tool_servers
+    assert current.tool_servers[0].command == ("shop", "--open")
     assert current.routes[0].targets == ROUTE.targets
     assert current.overrides == {"use_cloud": False}
     sealed = current.sealed["cloud"]
@@ -308,7 +314,8 @@ async def test_rotated_secrets_are_read_with_the_new_key_only(tmp_path: Path) ->
     store = await Store.open(None, tmp_path)
     old = (await fill(store)).sealed["cloud"]
     token = store.secrets.sign({"sub": "1", "exp": 4_000_000_000})
-    assert await store.rotate_secrets(actor="test") == 1
+    assert await store.rotate_secrets(actor="test") == 2
+    assert store.secrets.unseal(store.current.sealed_of_tools["shop"] or "") == b"open sesame"
     new = store.current.sealed["cloud"]
     assert old is not None
     assert new is not None

@@ -49,6 +49,7 @@ _CONVERSATION = (
     "INSERT INTO turns (conversation_id, number, chosen, words, body) VALUES ('c', 0, 0, '', '{}')",
     "INSERT INTO attachments (conversation_id, digest, content) VALUES ('c', 'd', 'x')",
 )
+_TOOL_SERVER = "INSERT INTO tool_servers (name, kind, is_on, options) VALUES ('shop', 'http', true, '{}')"
 # what a server of that revision may have left behind
 ROWS: dict[str, tuple[str, ...]] = {
     "0001": _FIRST,
@@ -61,6 +62,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "0003": _BEFORE_CONVERSATIONS,
     "0004": (*_BEFORE_CONVERSATIONS, *_CONVERSATION),
+    "0005": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER),
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -24,9 +26,12 @@ from mlx_manager.ir import (
     Usage,
 )
 from tests.e2e.server_process import ServerProcess
-from tests.http.scripted_server import Recorder, Served, Shelf, running, shelved
+from tests.http.scripted_server import Served, Shelf, running, shelved
 from tests.ui.browser import Watched
 from tests.ui.conftest import ADMIN, EVIL, PASSWORD, OpenPage
+from tests.ui.tool_models import CallingModels, calls
+
+SHOP = Path(__file__).parents[1] / "tools" / "shop_server.py"
 
 PICTURE = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360606060000000050001a5f645"
@@ -55,6 +60,7 @@ KIND = "**Four**, of course.\n\n```python\nprint(2 + 2)\n```\n\n|a|b|\n|-|-|\n|1
 SCRIPTS = {
     "kind": answer(KIND, thinking="Two and two …"),
     "evil": answer(f"{EVIL}\n\n|{EVIL}|\n|-|\n|x|\n\n```{EVIL}\n{EVIL}\n```", thinking=EVIL),
+    "adder": calls(("calculate", '{"expression": "2 + 2"}'), ("find_price", '{"item": "tea"}')),
     "slow": answer("It goes on and on.", pause_s=30),
 }
 
@@ -64,7 +70,7 @@ def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server whose models play back scripts, with an account."""
     settings = load_settings({}, {"home": str(tmp_path_factory.mktemp("scripted")), "port": 0})
     shelf = Shelf([shelved(name) for name in SCRIPTS], default_model="kind")
-    with running(settings, Recorder(SCRIPTS), shelf) as served:
+    with running(settings, CallingModels(SCRIPTS), shelf) as served:
         with served.http() as http:
             http.post("/auth/register", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
         yield served
@@ -218,6 +224,44 @@ def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served
     expect(page.get_by_text("Ask something")).to_be_visible()
     assert "A secret of mine" not in page.content()
     context.close()
+
+
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])
+def test_tools_are_called_when_they_are_allowed(
+    chat: Watched, scripted: Served, width: int, theme: Literal["dark", "light"]
+) -> None:
+    page = chat.page
+    with scripted.http() as admin:
+        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        shop = {"name": "shop", "kind": "stdio", "command": [sys.executable, str(SHOP)]}
+        admin.post("/admin/tool-servers", json=shop)
+    page.set_viewport_size({"width": width, "height": 844})
+    page.emulate_media(color_scheme=theme)
+    page.get_by_role("button", name="Parameters").click()
+    page.get_by_role("checkbox", name="calculator").click()
+    page.get_by_role("checkbox", name="shop").click()
+    page.get_by_role("button", name="Parameters").click()
+    ask(page, "What is it together?", model="adder")
+    questions = page.get_by_role("group", name="Allow this call?")
+    expect(questions).to_have_count(2)
+    chat.shoot(f"chat-tool-question-{width}-{theme}")
+    assert chat.violations() == []
+    assert chat.overflow_px() <= 0
+    questions.first.get_by_role("button", name="Always in this conversation").click()
+    expect(questions).to_have_count(1)
+    if width < 500:
+        questions.get_by_role("button", name="Refuse").click()
+        expect(page.get_by_text("They said: 4; The user refused this call.")).to_be_visible()
+        return
+    questions.get_by_role("button", name="Allow once").click()
+    expect(page.get_by_text("They said: 4; tea costs 4 euros")).to_be_visible()
+    expect(page.locator(".tool-text", has_text="tea costs 4 euros")).to_be_visible()
+    chat.shoot(f"chat-tool-results-{width}-{theme}")
+    assert chat.violations() == []
+    page.reload()
+    expect(page.get_by_text("They said: 4; tea costs 4 euros")).to_be_visible()
+    page.get_by_role("button", name="Parameters").click()
+    expect(page.get_by_text("Without asking: calculator/calculate")).to_be_visible()
 
 
 def test_routes_and_what_providers_list_can_be_asked(chat: Watched, scripted: Served) -> None:

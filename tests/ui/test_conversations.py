@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from mlx_manager.backends.scripted import Pause, ScriptedBackend, script_of
-from mlx_manager.catalog import User, UserRole, UserState
 from mlx_manager.errors import NotFound
-from mlx_manager.gateway import Gateway
-from mlx_manager.ir import Caller, CallerKind, PartDelta, PartStart, PromptReady
-from mlx_manager.storage import users
-from mlx_manager.storage.conversations import ConversationStore
+from mlx_manager.ir import PartDelta, PartStart, PromptReady
 from mlx_manager.storage.database import SQLITE_FILE, Database
 from mlx_manager.ui.attachments import attach
 from mlx_manager.ui.chat_parameters import ChatParameters
 from mlx_manager.ui.chats import Chats
-from mlx_manager.ui.conversation import Conversation, Turn, TurnState
+from mlx_manager.ui.conversation import TurnState
+from tests.ui import kept_chats
+from tests.ui.kept_chats import ADA, EVE, ask, two_accounts, until
 
-ADA = Caller(kind=CallerKind.SESSION, user_id=1, user_name="ada")
-EVE = Caller(kind=CallerKind.SESSION, user_id=2, user_name="eve")
 SCRIPTS = {
     "kind": script_of(["Fo", "ur"]),
     "slow": (PromptReady(3), PartStart(0), PartDelta(0, "It goes"), Pause(60)),
@@ -34,31 +28,12 @@ SCRIPTS = {
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """SQLite with two accounts."""
-    opened = await Database.open(None, tmp_path)
-    async with opened.writing() as session:
-        for name in ("ada", "eve"):
-            account = User(id=0, name=name, role=UserRole.USER, state=UserState.ACTIVE, created_unix_s=1)
-            await users.insert(session, account, "hash")
-    yield opened
-    await opened.close()
+    async with two_accounts(tmp_path) as opened:
+        yield opened
 
 
 def start(database: Database) -> Chats:
-    """The chats of a server that has just started."""
-    return Chats(Gateway([ScriptedBackend(SCRIPTS)]), ConversationStore(database))
-
-
-def ask(chats: Chats, conversation: Conversation, asked: Turn, model: str = "kind") -> Turn:
-    reply = conversation.begin_reply(asked, model)
-    chats.answer(ADA, conversation, reply)
-    return reply
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.005)
+    return kept_chats.start(database, ScriptedBackend(SCRIPTS))
 
 
 async def test_a_conversation_is_there_again_with_its_branches(database: Database) -> None:

@@ -18,6 +18,7 @@ from mlx_manager.api.people import router as people_router
 from mlx_manager.api.providers import router as providers_router
 from mlx_manager.api.routes import router as routes_router
 from mlx_manager.api.state import ApiState, HttpOptions
+from mlx_manager.api.tool_servers import router as tool_servers_router
 from mlx_manager.api.traces import router as traces_router
 from mlx_manager.api.who import Access
 
@@ -42,5 +43,6 @@ __all__ = [
     "providers_router",
     "routes_router",
     "tokens_router",
+    "tool_servers_router",
     "traces_router",
 ]

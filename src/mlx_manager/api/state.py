@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
-from mlx_manager.gateway import Asker, BackgroundWork, Gateway, OwnResponses, ResponseStore
+from mlx_manager.gateway import Asker, BackgroundWork, Gateway, OwnResponses, ResponseStore, ToolDesk
 from mlx_manager.gateway.desk import Desk
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.alerts import AlertWatch
@@ -55,6 +55,7 @@ class ApiState(TypedDict):
     alerts: AlertWatch
     access: Access
     desk: Desk
+    tool_desk: ToolDesk
     live_settings: Callable[[], Mapping[str, Any]]
     """As they hold now."""
     http: HttpOptions
@@ -79,6 +80,10 @@ async def _plain_gateway(request: Request) -> Gateway:
 
 async def _desk(request: Request) -> Desk:
     return cast(Desk, request.state.desk)
+
+
+async def _tool_desk(request: Request) -> ToolDesk:
+    return cast(ToolDesk, request.state.tool_desk)
 
 
 async def _live_settings(request: Request) -> Callable[[], Mapping[str, Any]]:
@@ -145,6 +150,7 @@ REQUEST_ID_KEY = "mlx_manager.request_id"
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 PlainGatewayDep = Annotated[Gateway, Depends(_plain_gateway)]
 DeskDep = Annotated[Desk, Depends(_desk)]
+ToolDeskDep = Annotated[ToolDesk, Depends(_tool_desk)]
 LiveSettingsDep = Annotated[Callable[[], Mapping[str, Any]], Depends(_live_settings)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]

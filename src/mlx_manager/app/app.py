@@ -33,6 +33,7 @@ from mlx_manager.api import (
     providers_router,
     routes_router,
     tokens_router,
+    tool_servers_router,
     traces_router,
 )
 from mlx_manager.api.who import SESSION_COOKIE
@@ -42,6 +43,7 @@ from mlx_manager.app.observing import alert_limits, open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.app.reload import Reload, on_hangup
 from mlx_manager.app.routing import open_routing
+from mlx_manager.app.tooling import open_tooling
 from mlx_manager.catalog import PrefixIsolation
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, PromptLimits, find_offers, log_record
@@ -93,6 +95,7 @@ def create_app(
     app.include_router(people_router)
     app.include_router(providers_router)
     app.include_router(routes_router)
+    app.include_router(tool_servers_router)
     app.include_router(auth_router)
     if settings.console:
         app.router.routes.extend(console_routes(_allowed_hosts(settings.host)))
@@ -125,6 +128,7 @@ def _lifespan(
             parts(settings) as built,
             watch_alerts(settings, built.models, built.pool) as alerts,
             open_routing(settings, opened, built.backends, built.models) as routing,
+            open_tooling(opened) as tooling,
         ):
             pool = built.pool
             apply_limits = None if pool is None else follow_limits(pool, opened.access.store, routing.live)
@@ -157,6 +161,8 @@ def _lifespan(
                 version=__version__,
                 home=settings.home,
                 conversations=ConversationStore(opened.access.store.database),
+                toolbox=tooling.toolbox,
+                tool_desk=tooling.desk,
                 find_offers=partial(find_offers, gateway, lambda: opened.access.store.current),
                 find_alerts=lambda: [*alerts.firing.values(), *reversed(alerts.past)],
                 find_changes=lambda most: opened.access.store.changes(limit=most),
@@ -188,6 +194,7 @@ def _lifespan(
                 spans=SpanReader(settings.home / "state"),
                 access=opened.access,
                 desk=routing.desk,
+                tool_desk=tooling.desk,
                 live_settings=routing.live,
                 http=HttpOptions(
                     version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s

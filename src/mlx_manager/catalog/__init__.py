@@ -24,9 +24,11 @@ from mlx_manager.catalog.settings import (
     parse_setting,
     unknown_variables,
 )
+from mlx_manager.catalog.tool_server import BUILT_IN_TOOL_SERVERS, ToolServer, ToolServerKind, ToolServerSecret
 from mlx_manager.catalog.values import render_size
 
 __all__ = [
+    "BUILT_IN_TOOL_SERVERS",
     "DEFAULT_BASE_URLS",
     "LIVE_SETTINGS",
     "MODEL_SETTINGS",
@@ -56,6 +58,9 @@ __all__ = [
     "Spill",
     "TargetOrder",
     "Timeouts",
+    "ToolServer",
+    "ToolServerKind",
+    "ToolServerSecret",
     "User",
     "UserRole",
     "UserState",

@@ -11,6 +11,7 @@ from mlx_manager.gateway.merge import merge
 from mlx_manager.gateway.offers import Offer, find_offers
 from mlx_manager.gateway.responses import MemoryResponses, OwnResponses, ResponseStore
 from mlx_manager.gateway.router import Router, Target
+from mlx_manager.gateway.tool_desk import ToolDesk
 from mlx_manager.gateway.traits import Traits
 from mlx_manager.gateway.truncation import truncated
 
@@ -29,6 +30,7 @@ __all__ = [
     "ResponseStore",
     "Router",
     "Target",
+    "ToolDesk",
     "Traits",
     "find_offers",
     "log_record",

@@ -11,9 +11,9 @@ from sqlalchemy import func
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from mlx_manager.catalog import ApiKey, Provider, Route, User
-from mlx_manager.storage import keys, providers, routes, users
-from mlx_manager.storage.tables import ApiKeyRow, ChangeRow, OverrideRow, ProviderRow, RouteRow, UserRow
+from mlx_manager.catalog import ApiKey, Provider, Route, ToolServer, User
+from mlx_manager.storage import keys, providers, routes, tool_servers, users
+from mlx_manager.storage.tables import ApiKeyRow, ChangeRow, OverrideRow, ProviderRow, RouteRow, ToolServerRow, UserRow
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Configuration:
     sealed: Mapping[str, str | None] = field(default_factory=dict)
     """The secrets of providers, by name, still encrypted."""
     routes: tuple[Route, ...] = ()
+    tool_servers: tuple[ToolServer, ...] = ()
+    sealed_of_tools: Mapping[str, str | None] = field(default_factory=dict)
+    """The secrets of tool servers, by name, still encrypted."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -59,6 +62,7 @@ async def read_configuration(session: AsyncSession) -> Configuration:
     key_rows = (await session.exec(select(ApiKeyRow).order_by(col(ApiKeyRow.id)))).all()
     provider_rows = (await session.exec(select(ProviderRow).order_by(col(ProviderRow.id)))).all()
     route_rows = (await session.exec(select(RouteRow).order_by(col(RouteRow.position), col(RouteRow.id)))).all()
+    tool_rows = (await session.exec(select(ToolServerRow).order_by(col(ToolServerRow.id)))).all()
     override_rows = (await session.exec(select(OverrideRow))).all()
     return Configuration(
         change_id=await read_change_id(session),
@@ -68,5 +72,7 @@ async def read_configuration(session: AsyncSession) -> Configuration:
         providers=tuple(providers.as_value(row) for row in provider_rows),
         sealed={row.name: row.secret for row in provider_rows},
         routes=tuple(routes.as_value(row) for row in route_rows),
+        tool_servers=tuple(tool_servers.as_value(row) for row in tool_rows),
+        sealed_of_tools={row.name: row.secret for row in tool_rows},
         overrides={row.name: row.value for row in override_rows},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from mlx_manager.errors import StorageUnavailable
-from mlx_manager.storage import providers
+from mlx_manager.storage import providers, tool_servers
 from mlx_manager.storage.configuration import Configuration, read_change_id, read_configuration
 from mlx_manager.storage.database import Database
 from mlx_manager.storage.secrets import Secrets
@@ -139,14 +139,19 @@ class Store:
         self.secrets.begin_rotation()
         async with self.changing(Change(actor=actor, action="secrets.rotate", subject="secrets")) as session:
             configured = await read_configuration(session)
-            sealed = {
-                name: self.secrets.seal(self.secrets.unseal(secret))
-                for name, secret in configured.sealed.items()
-                if secret is not None
-            }
+            sealed = self._reseal(configured.sealed)
+            sealed_of_tools = self._reseal(configured.sealed_of_tools)
             await providers.reseal(session, sealed)
+            await tool_servers.reseal(session, sealed_of_tools)
         self.secrets.end_rotation()
-        return len(sealed)
+        return len(sealed) + len(sealed_of_tools)
+
+    def _reseal(self, sealed: Mapping[str, str | None]) -> dict[str, str]:
+        return {
+            name: self.secrets.seal(self.secrets.unseal(secret))
+            for name, secret in sealed.items()
+            if secret is not None
+        }
 
     async def move_secrets(self, *, to_keychain: bool, actor: str) -> None:
         """Keep the server's own keys in the system's keychain, or in the file again. Raises `StorageUnavailable`."""

@@ -107,6 +107,20 @@ class RouteRow(SQLModel, table=True):
     options: dict[str, Any] = _json()
 
 
+class ToolServerRow(SQLModel, table=True):
+    """One tool server. `secret` is a JWE of `catalog.ToolServerSecret`."""
+
+    __tablename__ = "tool_servers"
+    __table_args__ = _NEW_IDS
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    is_on: bool = Field(default=True)
+    options: dict[str, Any] = _json()
+    secret: str | None = Field(default=None, sa_column=Column(Text, nullable=True))
+
+
 class OverrideRow(SQLModel, table=True):
     """A setting that was changed while the server ran."""
 

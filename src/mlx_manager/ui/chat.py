@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from nicegui import ui
 from starlette.requests import Request
 
@@ -58,11 +59,11 @@ class _ChatView:
                 with box("chat-head"):
                     self._head()
                 self._unsaved = text("", "note warn").props('role="alert"')
-                actions = TurnActions(edit=self._edit, again=self._again, choose=self._choose)
-                self._turns = ChatTurns(actions)
+                decide = self._chats.approvals.decide
+                self._turns = ChatTurns(TurnActions(self._edit, self._again, self._choose, decide))
                 self._composer = Composer(send=self._send, stop=self._stop, sees=self._sees)
             with box("panel tight chat-options") as self._panel:
-                self._options = ChatOptions(self._take_parameters)
+                self._options = ChatOptions(console.toolbox, self._take_parameters, self._ask_again_for_tools)
                 self._options.show(conversation.parameters)
         self._panel.set_visibility(False)
 
@@ -80,9 +81,12 @@ class _ChatView:
         self._title = text("", "clip strong grow", "h2")
         button("", self._begin, icon="add_comment", look="bare", name="New conversation")
         button("", self._ask_name, icon="edit_note", look="bare", name="Name the conversation")
-        with button("", icon="download", look="bare", name="Export the conversation"), ui.menu():
-            ui.menu_item("As Markdown", self._export_markdown)
-            ui.menu_item("As JSON, with all branches", self._export_json)
+        with (
+            button("", icon="download", look="bare", name="Export the conversation"),
+            ui.menu().props('role="menu" aria-label="Export"'),
+        ):
+            ui.menu_item("As Markdown", self._export_markdown).props('role="menuitem"')
+            ui.menu_item("As JSON, with all branches", self._export_json).props('role="menuitem"')
         button("", self._ask_remove, icon="delete", look="bare", name="Delete the conversation")
         self.models = ModelChoice(self._console, self._viewer)
         button("", self._toggle_options, icon="tune", look="bare", name="Parameters")
@@ -93,6 +97,7 @@ class _ChatView:
             # in another window
             self._begin()
         await self._list.update(self._conversation.id)
+        self._options.update(self._conversation.parameters)
         self.models.update()
 
     def _sees(self) -> bool:
@@ -115,7 +120,7 @@ class _ChatView:
         return True
 
     def _answer(self, asked: Turn) -> None:
-        self._conversation.parameters = self._options.read()
+        self._conversation.parameters = self._options.read(self._conversation.parameters)
         reply = self._conversation.begin_reply(asked, self.models.name or "")
         if self.models.chosen is not None and self.models.chosen.is_loaded_first:
             tell(f"{reply.model} is loaded first.")
@@ -145,10 +150,15 @@ class _ChatView:
             self._chats.stop(running)
 
     def _take_parameters(self) -> None:
-        chosen = self._options.read()
+        chosen = self._options.read(self._conversation.parameters)
         if chosen != self._conversation.parameters:
             self._conversation.parameters = chosen
             self._chats.keep(self._conversation)
+
+    def _ask_again_for_tools(self) -> None:
+        self._conversation.parameters = msgspec.structs.replace(self._conversation.parameters, allowed_tools=())
+        self._chats.keep(self._conversation)
+        self._options.update(self._conversation.parameters)
 
     def _toggle_options(self) -> None:
         self._panel.set_visibility(not self._panel.visible)

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from mlx_manager.ir import Role
-from mlx_manager.ui.conversation import Conversation, Turn
+from mlx_manager.ui.conversation import Conversation, ToolUse, Turn
 
 
 def export_markdown(conversation: Conversation) -> bytes:
@@ -20,6 +20,11 @@ def export_markdown(conversation: Conversation) -> bytes:
     for turn in conversation.path():
         parts.append(f"## {'You' if turn.role is Role.USER else turn.model}")
         parts += [f"*Attached: {file.name}*" for file in turn.attachments]
+        parts += [
+            f"*Called {use.name} of {use.server}* with\n\n```json\n{use.arguments}\n```\n\n```\n{use.result}\n```"
+            for one in turn.rounds
+            for use in one.calls
+        ]
         parts.append(turn.text)
         if turn.error is not None:
             parts.append(f"*{turn.error}*")
@@ -65,11 +70,22 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "role": turn.role.value,
         "text": turn.text,
         "reasoning": "\n\n".join(one.reasoning for one in turn.rounds if one.reasoning),
+        "tool_calls": [_call(use) for one in turn.rounds for use in one.calls],
         "model": turn.model,
         "answered_by": turn.answered_by,
         "state": turn.state.value,
         "error": turn.error,
         "attached": [file.name for file in turn.attachments],
+    }
+
+
+def _call(use: ToolUse) -> dict[str, Any]:
+    return {
+        "server": use.server,
+        "name": use.name,
+        "arguments": use.arguments,
+        "state": use.state.value,
+        "result": use.result,
     }
 
 

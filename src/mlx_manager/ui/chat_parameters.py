@@ -18,6 +18,10 @@ class ChatParameters(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     seed: int | None = None
     is_thinking: bool | None = None
+    tool_servers: tuple[str, ...] = ()
+    """Those whose tools are offered."""
+    allowed_tools: tuple[str, ...] = ()
+    """Server and tool as one text: those that may be called without asking."""
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""

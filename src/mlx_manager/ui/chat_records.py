@@ -11,7 +11,7 @@ from mlx_manager.ir import Role
 from mlx_manager.storage.conversations import ConversationHead, StoredConversation, StoredTurn
 from mlx_manager.ui.attachments import Attachment
 from mlx_manager.ui.chat_parameters import ChatParameters
-from mlx_manager.ui.conversation import Conversation, ReplyFigures, Round, Turn, TurnState
+from mlx_manager.ui.conversation import CallState, Conversation, ReplyFigures, Round, Turn, TurnState
 
 
 class _KeptFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ def _restore_turn(record: StoredTurn, files: Mapping[str, bytes]) -> Turn:
         role=kept.role,
         said=kept.said,
         attachments=tuple(Attachment(file.name, file.media_type, files[file.digest]) for file in kept.files),
-        rounds=list(kept.rounds),
+        rounds=_broken_off(kept.rounds) if is_broken_off else list(kept.rounds),
         model=kept.model,
         answered_by=kept.answered_by,
         fallback_reason=kept.fallback_reason,
@@ -117,3 +117,11 @@ def _restore_turn(record: StoredTurn, files: Mapping[str, bytes]) -> Turn:
         figures=kept.figures,
         chosen=record.chosen,
     )
+
+
+def _broken_off(rounds: Iterable[Round]) -> list[Round]:
+    kept = list(rounds)
+    for use in (use for one in kept for use in one.calls):
+        if use.state in (CallState.WRITTEN, CallState.ASKED, CallState.RUNNING):
+            use.state = CallState.FAILED
+    return kept

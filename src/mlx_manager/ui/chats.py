@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import defaultdict
-from contextlib import aclosing
 from weakref import WeakValueDictionary
 
-from mlx_manager.errors import MlxManagerError, NotFound
-from mlx_manager.gateway import FALLBACK_NOTE, Asker, Gateway
-from mlx_manager.ir import Caller, GenerationRequest, Origin, enter_origin
+from mlx_manager.errors import NotFound
+from mlx_manager.gateway import Gateway
+from mlx_manager.ir import Caller
 from mlx_manager.storage.conversations import ConversationHead, ConversationStore, FoundConversation
+from mlx_manager.tools import Toolbox
 from mlx_manager.ui.chat_keeper import ChatKeeper
-from mlx_manager.ui.chat_pen import Pen
 from mlx_manager.ui.chat_records import restore_conversation
+from mlx_manager.ui.chat_tools import Approvals, ToolRun
 from mlx_manager.ui.conversation import Conversation, Turn, TurnState
+from mlx_manager.ui.reply_writer import ReplyWriter
 
 MOST_LISTED = 200
 """Conversations that a list shows; a search finds the others."""
@@ -27,8 +27,10 @@ _KEEP_PERIOD_S = 2.0
 class Chats:
     """Nobody reaches the conversations of another account. Inside the event loop only."""
 
-    def __init__(self, gateway: Gateway, store: ConversationStore) -> None:
+    def __init__(self, gateway: Gateway, store: ConversationStore, toolbox: Toolbox) -> None:
         self._gateway = gateway
+        self._toolbox = toolbox
+        self.approvals = Approvals()
         self._store = store
         self._keeper = ChatKeeper(store, self._note_change)
         self._open: WeakValueDictionary[str, Conversation] = WeakValueDictionary()
@@ -79,13 +81,18 @@ class Chats:
     def answer(self, viewer: Caller, conversation: Conversation, reply: Turn) -> None:
         """Have `reply` written."""
         assert reply.parent is not None
-        request = GenerationRequest(
-            request_id=f"chat-{secrets.token_hex(12)}",
-            model=reply.model or "",
-            prompt=conversation.prompt_for(reply, conversation.parameters.thinking()),
-            sampling=conversation.parameters.sampling(),
-        )
-        task = asyncio.create_task(self._write(viewer, conversation, reply, request))
+        kept_s = time.monotonic()
+
+        def note_change() -> None:
+            nonlocal kept_s
+            reply.version += 1
+            if time.monotonic() - kept_s > _KEEP_PERIOD_S:
+                kept_s = time.monotonic()
+                self.keep(conversation, reply)
+
+        tools = ToolRun(self._toolbox, self.approvals, conversation, note_change)
+        writer = ReplyWriter(self._gateway, viewer, conversation, reply, tools, note_change)
+        task = asyncio.create_task(writer.write())
         self._running[reply] = task
         task.add_done_callback(lambda _: self._forget(conversation, reply))
         # what they follow chooses between them
@@ -118,32 +125,3 @@ class Chats:
             reply.version += 1
         conversation.changed_unix_s = time.time()
         self.keep(conversation, reply)
-
-    async def _write(self, viewer: Caller, conversation: Conversation, reply: Turn, request: GenerationRequest) -> None:
-        enter_origin(Origin(request_id=f"req_{secrets.token_hex(12)}", path="/chat", user=viewer.user_name))
-        asker = Asker(caller=viewer)
-        gateway = self._gateway.on_behalf_of(asker)
-        pen = Pen(reply)
-        kept_s = time.monotonic()
-        try:
-            async with aclosing(gateway.generate(request, http_request_id=request.request_id)) as events:
-                async for event in events:
-                    pen.take(event)
-                    if time.monotonic() - kept_s > _KEEP_PERIOD_S:
-                        kept_s = time.monotonic()
-                        self.keep(conversation, reply)
-            reply.state = TurnState.DONE
-        except MlxManagerError as error:
-            reply.state = TurnState.FAILED
-            reply.error = error.message
-        except asyncio.CancelledError:
-            reply.state = TurnState.STOPPED
-            raise
-        except Exception:
-            reply.state = TurnState.FAILED
-            reply.error = "Something went wrong inside the server; its log says more."
-            raise
-        finally:
-            reply.answered_by = next(iter(asker.answered_by), None)
-            reply.fallback_reason = asker.notes.get(FALLBACK_NOTE)
-            pen.finish()

@@ -12,13 +12,14 @@ from starlette.requests import HTTPConnection, Request
 
 from mlx_manager.auth import Credentials, Door, Keys, People
 from mlx_manager.errors import NotAuthenticated, Unavailable
-from mlx_manager.gateway import Gateway, Offer
+from mlx_manager.gateway import Gateway, Offer, ToolDesk
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.ir import Caller
 from mlx_manager.observability.alerts import Alert
 from mlx_manager.pool import ModelDirectory, ModelPool
 from mlx_manager.storage.conversations import ConversationStore
 from mlx_manager.storage.store import RecordedChange
+from mlx_manager.tools import Toolbox
 from mlx_manager.ui.chats import Chats
 from mlx_manager.ui.mount import ConsoleSite
 from mlx_manager.ui.pulse import Pulse
@@ -44,6 +45,8 @@ class Console:
     version: str
     home: Path
     conversations: ConversationStore
+    toolbox: Toolbox
+    tool_desk: ToolDesk
     find_offers: Callable[[Caller], Sequence[Offer]]
     """What somebody may ask for through routes."""
     find_alerts: Callable[[], Sequence[Alert]]
@@ -60,7 +63,7 @@ class Console:
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.models, self.pool)
-        self.chats = Chats(self.gateway, self.conversations)
+        self.chats = Chats(self.gateway, self.conversations, self.toolbox)
 
     async def close(self) -> None:
         """Stop what runs."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mlx_manager.ir import ChatPrompt, Message, Role, TextContent, Thinking
+from mlx_manager.ir import ChatPrompt, Message, Role, TextContent, Tool, ToolCall
 from mlx_manager.ui.attachments import Attachment
 from mlx_manager.ui.chat_parameters import ChatParameters
 
@@ -38,14 +38,72 @@ class ReplyFigures:
     num_completion_tokens: int | None = None
 
 
+class CallState(StrEnum):
+    """How far a tool call is."""
+
+    WRITTEN = "written"
+    """The model writes it, or has written it; nothing was done."""
+    ASKED = "asked"
+    """Somebody has to allow it."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """The tool, or its server, says so."""
+    REFUSED = "refused"
+
+
+@dataclass(eq=False)
+class ToolUse:
+    """One call of a tool in a reply, step by step."""
+
+    call_id: str
+    name: str
+    """As the model knows it."""
+    server: str = ""
+    """Whose tool it is; empty where there is no such tool."""
+    arguments: str = ""
+    """The text of a JSON object."""
+    state: CallState = CallState.WRITTEN
+    result: str = ""
+    """What the model is told."""
+    duration_s: float | None = None
+
+    @property
+    def told(self) -> str:
+        """What stands in the prompt for its result."""
+        return self.result or ("" if self.state is CallState.DONE else "This call was not made.")
+
+
 @dataclass(eq=False)
 class Round:
-    """What a model says at a time: what it thinks, and then its words."""
+    """What a model says at a time: what it thinks, its words, and the tools that it calls."""
 
     reasoning: str = ""
+    reasoning_signature: str = ""
     thinking_s: float | None = None
     """How long it thought, once it has ended."""
     text: str = ""
+    calls: list[ToolUse] = field(default_factory=list)
+
+    def messages(self, *, with_reasoning: bool) -> Iterator[Message]:
+        """For the prompt: what the model said, and what its calls gave."""
+        yield Message(
+            role=Role.ASSISTANT,
+            content=(TextContent(self.text),) if self.text else (),
+            reasoning=self.reasoning if with_reasoning else "",
+            reasoning_signature=self.reasoning_signature if with_reasoning else "",
+            tool_calls=tuple(
+                ToolCall(call_id=use.call_id, name=use.name, arguments=use.arguments or "{}") for use in self.calls
+            ),
+        )
+        for use in self.calls:
+            yield Message(
+                role=Role.TOOL,
+                content=(TextContent(use.told),),
+                name=use.name,
+                tool_call_id=use.call_id,
+                is_error=use.state is not CallState.DONE,
+            )
 
 
 @dataclass(eq=False)
@@ -85,8 +143,15 @@ class Turn:
         """The branches beside it, itself included."""
         return self.parent.children if self.parent is not None else [self]
 
-    def messages(self) -> Iterator[Message]:
-        """For the prompt. Files come before the words that are about them."""
+    def messages(self, *, with_tools: bool = False) -> Iterator[Message]:
+        """For the prompt. Files come before the words that are about them.
+
+        Calls and their results are in it `with_tools` only: some providers refuse them where no tools are offered.
+        """
+        if with_tools and any(one.calls for one in self.rounds):
+            for one in self.rounds:
+                yield from one.messages(with_reasoning=False)
+            return
         pieces = [attachment.as_content() for attachment in self.attachments]
         texts = [piece.text for piece in pieces if isinstance(piece, TextContent)]
         seen = [piece for piece in pieces if not isinstance(piece, TextContent)]
@@ -160,18 +225,21 @@ class Conversation:
         lines = title.strip() or beginning.strip()
         self.title = lines.split("\n")[0][:_MOST_TITLE_CHARS].strip() or UNNAMED
 
-    def prompt_for(self, reply: Turn, thinking: Thinking) -> ChatPrompt:
-        """Everything that was said before `reply`."""
+    def prompt_for(self, reply: Turn, tools: tuple[Tool, ...] = ()) -> ChatPrompt:
+        """Everything that was said before the last round of `reply`."""
         said: list[Turn] = []
         turn = reply.parent
         while turn is not None and turn.parent is not None:
             said.append(turn)
             turn = turn.parent
-        messages = [message for turn in reversed(said) for message in turn.messages()]
+        messages = [message for turn in reversed(said) for message in turn.messages(with_tools=bool(tools))]
+        for one in reply.rounds[:-1]:
+            # what it thought before a call belongs to the same answer
+            messages += one.messages(with_reasoning=True)
         system_prompt = self.parameters.system_prompt.strip()
         if system_prompt:
             messages.insert(0, Message(role=Role.SYSTEM, content=(TextContent(system_prompt),)))
-        return ChatPrompt(messages=tuple(messages), thinking=thinking)
+        return ChatPrompt(messages=tuple(messages), tools=tools, thinking=self.parameters.thinking())
 
     def _walk(self) -> Iterator[Turn]:
         turn = self.root

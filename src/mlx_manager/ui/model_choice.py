@@ -49,7 +49,8 @@ class ModelChoice:
     @property
     def name(self) -> str | None:
         """What was chosen."""
-        return self._select.value
+        value: str | None = self._select.value
+        return value
 
     @property
     def chosen(self) -> Choice | None:

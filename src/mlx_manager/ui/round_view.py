@@ -1,12 +1,16 @@
-"""One round of a reply on the page: what the model thinks, and its words."""
+"""One round of a reply on the page: what the model thinks, its words, and the tools that it calls."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 
 from nicegui import ui
 
-from mlx_manager.ui.conversation import Round
+from mlx_manager.ui.call_view import CallView
+from mlx_manager.ui.chat_tools import Decision
+from mlx_manager.ui.conversation import Round, ToolUse
+from mlx_manager.ui.elements import box
 from mlx_manager.ui.markdown import render_reply
 from mlx_manager.ui.words import render_duration
 
@@ -14,23 +18,27 @@ from mlx_manager.ui.words import render_duration
 class RoundView:
     """Made inside a reply; `update` draws what is new."""
 
-    def __init__(self, shown: Round) -> None:
+    def __init__(self, shown: Round, decide: Callable[[ToolUse, Decision], None]) -> None:
         self._round = shown
+        self._decide = decide
+        self._calls: list[CallView] = []
         self._drawn: tuple[int, int, bool] | None = None
         self._thinking = ui.expansion("Thinking", icon="psychology").props("dense").classes("thinking")
         with self._thinking:
             self._thoughts = ui.html("", sanitize=False).classes("thoughts")
         self._words = ui.html("", sanitize=False).classes("prose")
+        self._called = box("stack")
         self.update()
 
     @property
     def is_visible(self) -> bool:
         """Whether there is anything to see of it yet."""
-        return bool(self._round.text or self._round.reasoning)
+        return bool(self._round.text or self._round.reasoning or self._round.calls)
 
     def update(self) -> None:
         """Draw what is new."""
         shown = self._round
+        self._update_calls()
         state = (len(shown.text), len(shown.reasoning), shown.thinking_s is not None)
         if state == self._drawn:
             return
@@ -43,3 +51,14 @@ class RoundView:
             self._thinking.set_text(
                 f"Thought for {render_duration(thinking_s)}" if thinking_s is not None else "Thinking"
             )
+
+    def _update_calls(self) -> None:
+        calls = self._round.calls
+        if len(self._calls) > len(calls):
+            # what looked like a call was none
+            self._called.clear()
+            self._calls = []
+        with self._called:
+            self._calls += [CallView(use, self._decide) for use in calls[len(self._calls) :]]
+        for view in self._calls:
+            view.update()

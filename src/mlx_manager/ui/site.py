@@ -17,11 +17,12 @@ from starlette.types import ASGIApp
 from mlx_manager.ui.chat import chat_page
 from mlx_manager.ui.home import home_page
 from mlx_manager.ui.models import models_page
-from mlx_manager.ui.paths import CHAT, HOME, MODELS, POOL, PROFILE, REQUESTS, SYSTEM, USERS, PagePlace
+from mlx_manager.ui.paths import CHAT, HOME, MODELS, POOL, PROFILE, REQUESTS, SYSTEM, TOOLS, USERS, PagePlace
 from mlx_manager.ui.pool import pool_page
 from mlx_manager.ui.profile_page import profile_page
 from mlx_manager.ui.requests_page import requests_page
 from mlx_manager.ui.system import system_page
+from mlx_manager.ui.tools_page import tools_page
 from mlx_manager.ui.users import users_page
 
 _PAGES: tuple[tuple[PagePlace, Callable[..., object]], ...] = (
@@ -30,6 +31,7 @@ _PAGES: tuple[tuple[PagePlace, Callable[..., object]], ...] = (
     (MODELS, models_page),
     (POOL, pool_page),
     (REQUESTS, requests_page),
+    (TOOLS, tools_page),
     (USERS, users_page),
     (SYSTEM, system_page),
     (PROFILE, profile_page),

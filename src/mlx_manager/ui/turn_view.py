@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from nicegui import ui
 
 from mlx_manager.ir import Role
-from mlx_manager.ui.conversation import Turn, TurnState
+from mlx_manager.ui.chat_tools import Decision
+from mlx_manager.ui.conversation import ToolUse, Turn, TurnState
 from mlx_manager.ui.elements import badge, box, button, copy_button, dialog, note, set_words, text
 from mlx_manager.ui.round_view import RoundView
 from mlx_manager.ui.words import render_rate
@@ -26,6 +27,8 @@ class TurnActions:
     edit: Callable[[Turn, str], None]
     again: Callable[[Turn], None]
     choose: Callable[[Turn, int], None]
+    decide: Callable[[ToolUse, Decision], None]
+    """Whether a tool may be called."""
 
 
 class TurnView:
@@ -65,7 +68,7 @@ class TurnView:
             return
         self._version = turn.version
         with self._said:
-            self._rounds += [RoundView(one) for one in turn.rounds[len(self._rounds) :]]
+            self._rounds += [RoundView(one, self._actions.decide) for one in turn.rounds[len(self._rounds) :]]
         for view in self._rounds:
             view.update()
         has_begun = any(view.is_visible for view in self._rounds)
