@@ -209,6 +209,48 @@ def test_a_picture_is_not_sent_to_a_model_that_does_not_see(chat: Watched, scrip
     assert len(scripted.backend.requests) == num_before
 
 
+def test_files_come_by_paste_and_by_drop(chat: Watched, scripted: Served) -> None:
+    page = chat.page
+    with scripted.http() as admin:
+        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        # nobody knows what a route leads to: pictures go along
+        route = {"name": "eyes", "pattern": "eyes", "targets": [{"model": "kind"}]}
+        admin.post("/admin/routes", json=route).raise_for_status()
+        cookies = admin.cookies
+    page.reload()
+    page.wait_for_selector("[data-takes-files]")
+    make = """([name, kind, bytes]) => {
+        const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(bytes)], name, { type: kind }));
+        return files;
+    }"""
+    pasted = page.evaluate_handle(make, ["dot.png", "image/png", list(PICTURE)])
+    page.evaluate(
+        """(files) => document.querySelector(".composer textarea").dispatchEvent(
+            new ClipboardEvent("paste", { clipboardData: files, bubbles: true, cancelable: true }))""",
+        pasted,
+    )
+    expect(page.get_by_role("button", name="Remove dot.png")).to_be_visible()
+    dropped = page.evaluate_handle(make, ["notes.md", "text/markdown", list(b"# Notes")])
+    page.dispatch_event(".composer", "drop", {"dataTransfer": dropped})
+    expect(page.get_by_role("button", name="Remove notes.md")).to_be_visible()
+    binary = page.evaluate_handle(make, ["clip.mp4", "video/mp4", list(b"\0\0")])
+    page.dispatch_event(".composer", "drop", {"dataTransfer": binary})
+    expect(page.get_by_text("clip.mp4: videos and sound cannot go along")).to_be_visible()
+    ask(page, "What are they?", model="eyes")
+    expect(page.get_by_text("written")).to_be_visible()
+    message = scripted.last_request().prompt.messages[-1]  # type: ignore[union-attr]
+    assert [image.data for image in message.images] == [PICTURE]
+    assert "# Notes" in message.text
+    source = page.get_by_role("img", name="Attached: dot.png").get_attribute("src") or ""
+    with scripted.http() as admin, scripted.http() as nobody:
+        admin.cookies = cookies
+        admin.delete("/admin/routes/eyes").raise_for_status()
+        assert admin.get(source).content == PICTURE
+        assert admin.get(source[:-1] + "-").status_code == 404
+        assert nobody.get(source).status_code == 403
+
+
 def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served, browser: Browser) -> None:
     ask(chat.page, "A secret of mine")
     expect(chat.page.get_by_text("written")).to_be_visible()
@@ -243,7 +285,8 @@ def test_tools_are_called_when_they_are_allowed(
     page.get_by_role("button", name="Parameters").click()
     ask(page, "What is it together?", model="adder")
     questions = page.get_by_role("group", name="Allow this call?")
-    expect(questions).to_have_count(2)
+    # the SDK is loaded and the shop started
+    expect(questions).to_have_count(2, timeout=40_000)
     chat.shoot(f"chat-tool-question-{width}-{theme}")
     assert chat.violations() == []
     assert chat.overflow_px() <= 0
@@ -254,7 +297,8 @@ def test_tools_are_called_when_they_are_allowed(
         expect(page.get_by_text("They said: 4; The user refused this call.")).to_be_visible()
         return
     questions.get_by_role("button", name="Allow once").click()
-    expect(page.get_by_text("They said: 4; tea costs 4 euros")).to_be_visible()
+    expect(page.get_by_text("They said: 4; tea costs 4 euros")).to_be_in_viewport()
+    # both were asked about, and so are unfolded
     expect(page.locator(".tool-text", has_text="tea costs 4 euros")).to_be_visible()
     chat.shoot(f"chat-tool-results-{width}-{theme}")
     assert chat.violations() == []

@@ -47,7 +47,7 @@ def _power(base: Number, exponent: Number) -> Number:
     value = base**exponent
     if isinstance(value, complex):
         raise CannotCalculate("It takes a root of a negative number.")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _factorial(number: Number) -> Number:

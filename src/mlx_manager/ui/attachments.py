@@ -9,6 +9,8 @@ from functools import cached_property
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import Content, ImageContent, TextContent
 
+SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What a browser is given to show; of others only the name is shown."""
 _MOST_TEXT_BYTES = 512 * 1024
 _MOST_IMAGE_BYTES = 20 * 1024**2
 MOST_BYTES = _MOST_IMAGE_BYTES

@@ -1,9 +1,7 @@
-"""One tool call of a reply on the page: its arguments, what came of it, and the question whether it may be made."""
+"""One tool call of a reply that is being written: its arguments, what came of it, and whether it may be made."""
 
 from __future__ import annotations
 
-import html
-import json
 from collections.abc import Callable
 
 from nicegui import ui
@@ -11,18 +9,7 @@ from nicegui import ui
 from mlx_manager.ui.chat_tools import Decision
 from mlx_manager.ui.conversation import CallState, ToolUse
 from mlx_manager.ui.elements import box, button, set_words, text
-from mlx_manager.ui.words import render_duration
-
-_MOST_SHOWN_CHARS = 20_000
-_WORDS = {
-    CallState.WRITTEN: "being written",
-    CallState.ASKED: "waits for you",
-    CallState.RUNNING: "runs",
-    CallState.DONE: "done",
-    CallState.FAILED: "failed",
-    CallState.REFUSED: "not allowed",
-}
-_TONES = {CallState.ASKED: "warn", CallState.DONE: "good", CallState.FAILED: "bad", CallState.REFUSED: "bad"}
+from mlx_manager.ui.turn_html import CALL_TONES, describe_call, render_arguments, render_code
 
 
 class CallView:
@@ -51,6 +38,11 @@ class CallView:
         self._question.props('role="group" aria-label="Allow this call?"')
         self.update()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is not folded."""
+        return bool(self._panel.value)
+
     def update(self) -> None:
         """Draw what is new."""
         use = self._use
@@ -59,11 +51,10 @@ class CallView:
             return
         self._drawn = state
         set_words(self._server, f"of {use.server}" if use.server else "")
-        took = f" in {render_duration(use.duration_s)}" if use.duration_s is not None else ""
-        set_words(self._state, _WORDS[use.state] + took)
-        self._state.classes(replace=f"badge end {_TONES.get(use.state, '')}")
-        self._arguments.set_content(_code(_pretty(use.arguments)))
-        self._result.set_content(_code(use.result) if use.result else "")
+        set_words(self._state, describe_call(use))
+        self._state.classes(replace=f"badge end {CALL_TONES.get(use.state, '')}")
+        self._arguments.set_content(render_arguments(use.arguments))
+        self._result.set_content(render_code(use.result) if use.result else "")
         self._result_title.set_visibility(bool(use.result))
         set_words(self._asked, f"Let the model call {use.name} of {use.server} with these arguments?")
         self._question.set_visibility(use.state is CallState.ASKED)
@@ -72,15 +63,3 @@ class CallView:
 
     def _button(self, label: str, decision: Decision) -> None:
         button(label, lambda: self._decide(self._use, decision), look="main" if decision is Decision.ONCE else "")
-
-
-def _code(words: str) -> str:
-    shown = words if len(words) <= _MOST_SHOWN_CHARS else words[:_MOST_SHOWN_CHARS] + "\n… cut off here."
-    return f'<pre tabindex="0" class="tool-text">{html.escape(shown)}</pre>'
-
-
-def _pretty(arguments: str) -> str:
-    try:
-        return json.dumps(json.loads(arguments), ensure_ascii=False, indent=2)
-    except (ValueError, RecursionError):
-        return arguments

@@ -11,7 +11,7 @@ from mlx_manager.ui.attachments import Attachment
 from mlx_manager.ui.chat_export import export_json, export_markdown, file_name
 from mlx_manager.ui.chat_list import ChatList
 from mlx_manager.ui.chat_options import ChatOptions
-from mlx_manager.ui.chat_turns import ChatTurns
+from mlx_manager.ui.chat_turns import ChatTurns, TurnActions
 from mlx_manager.ui.composer import Composer
 from mlx_manager.ui.console import Console, console_of, viewer_of
 from mlx_manager.ui.conversation import Conversation, Turn, TurnState
@@ -19,7 +19,6 @@ from mlx_manager.ui.elements import ask, box, button, dialog, set_words, tell, t
 from mlx_manager.ui.frame import frame
 from mlx_manager.ui.model_choice import ModelChoice
 from mlx_manager.ui.paths import CHAT
-from mlx_manager.ui.turn_view import TurnActions
 
 
 async def chat_page(request: Request) -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from nicegui import ui
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nicegui import events, ui
 
 from mlx_manager.ui.conversation import Conversation, Turn
-from mlx_manager.ui.elements import box, button, empty_state
-from mlx_manager.ui.turn_view import TurnActions, TurnView
+from mlx_manager.ui.elements import box, button, dialog, empty_state
+from mlx_manager.ui.turn_view import Decide, TurnView
 
 _MOST_SHOWN = 60
 _NUM_BEFORE_TURNS = 2
 """Elements of the list that come before the first turn."""
 _WELCOME = "Replies are Markdown; pictures go to models that see. Conversations are kept, for your account alone."
+
+
+@dataclass(frozen=True)
+class TurnActions:
+    """What can be done with a turn."""
+
+    edit: Callable[[Turn, str], None]
+    again: Callable[[Turn], None]
+    choose: Callable[[Turn, int], None]
+    decide: Decide
 
 
 class ChatTurns:
@@ -26,6 +39,7 @@ class ChatTurns:
         with self._list:
             self._welcome = empty_state("forum", "Ask something", _WELCOME)
             self._earlier = button("Show earlier turns", self._show_earlier, icon="expand_less")
+        self._list.on("turn-do", self._act, js_handler="(event) => emit(event.detail)")
         ui.timer(0.4, lambda: ui.run_javascript(f"mlxManager.follow('{self._list.html_id}')"), once=True)
 
     def update(self, conversation: Conversation) -> None:
@@ -35,11 +49,11 @@ class ChatTurns:
         wanted = (conversation.id, conversation.shape, self._num_shown)
         if wanted != self._drawn:
             self._drawn = wanted
-            self._arrange(conversation.path())
+            self._arrange(conversation.id, conversation.path())
         for view in self._views.values():
             view.update()
 
-    def _arrange(self, path: list[Turn]) -> None:
+    def _arrange(self, conversation_id: str, path: list[Turn]) -> None:
         """Draw the path. Turns that stay are kept as they are drawn, so that what is open in them stays open."""
         shown = path[-self._num_shown :]
         kept = self._kept(shown)
@@ -52,7 +66,7 @@ class ChatTurns:
             for index, turn in enumerate(shown):
                 if turn in drawn:
                     continue
-                drawn[turn] = TurnView(turn, self._actions)
+                drawn[turn] = TurnView(turn, conversation_id, self._actions.decide)
                 if index < num_before:
                     drawn[turn].place.move(target_index=_NUM_BEFORE_TURNS + index)
         self._views = {turn: drawn[turn] for turn in shown}
@@ -72,3 +86,33 @@ class ChatTurns:
 
     def _show_earlier(self) -> None:
         self._num_shown += _MOST_SHOWN
+
+    def _act(self, event: events.GenericEventArguments) -> None:
+        """A button of a turn was pressed."""
+        said = event.args if isinstance(event.args, dict) else {}
+        turn = next((turn for turn in self._views if str(turn.number) == said.get("turn")), None)
+        if turn is None:
+            return
+        match said.get("action"):
+            case "edit":
+                self._ask_edit(turn)
+            case "again":
+                self._actions.again(turn)
+            case "before":
+                self._actions.choose(turn, -1)
+            case "after":
+                self._actions.choose(turn, 1)
+            case _:
+                pass
+
+    def _ask_edit(self, turn: Turn) -> None:
+        with self._list, dialog("Say it otherwise", is_wide=True) as opened:
+            words = ui.textarea("Message", value=turn.said).props("outlined autogrow")
+
+            def send() -> None:
+                opened.close()
+                self._actions.edit(turn, words.value or "")
+
+            with box("dialog-foot"):
+                button("Cancel", opened.close)
+                button("Send", send, look="main")

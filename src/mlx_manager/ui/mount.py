@@ -17,6 +17,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlx_manager.ui.chat_files import PATH as CHAT_FILES
+from mlx_manager.ui.chat_files import chat_file
 from mlx_manager.ui.login import login_page
 from mlx_manager.ui.paths import LOGIN, PLACES, REGISTER
 
@@ -66,6 +68,7 @@ def console_routes(allowed_hosts: Collection[str] | None) -> list[BaseRoute]:
     door = _Door(allowed_hosts)
     return [
         *(Route(place.path, door, methods=["GET"], include_in_schema=False) for place in PLACES),
+        Route(CHAT_FILES, chat_file, methods=["GET"], include_in_schema=False),
         Route(LOGIN, login_page, methods=["GET"], include_in_schema=False),
         Route(REGISTER, login_page, methods=["GET"], include_in_schema=False),
         Route("/_nicegui/{rest:path}", door, include_in_schema=False),

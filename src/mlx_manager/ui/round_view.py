@@ -1,9 +1,9 @@
-"""One round of a reply on the page: what the model thinks, its words, and the tools that it calls."""
+"""One round of a reply that is being written: what the model thinks, its words, and the tools that it calls."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from nicegui import ui
 
@@ -12,14 +12,15 @@ from mlx_manager.ui.chat_tools import Decision
 from mlx_manager.ui.conversation import Round, ToolUse
 from mlx_manager.ui.elements import box
 from mlx_manager.ui.markdown import render_reply
-from mlx_manager.ui.words import render_duration
+from mlx_manager.ui.turn_html import describe_thinking, panel_name
 
 
 class RoundView:
     """Made inside a reply; `update` draws what is new."""
 
-    def __init__(self, shown: Round, decide: Callable[[ToolUse, Decision], None]) -> None:
+    def __init__(self, shown: Round, number: int, decide: Callable[[ToolUse, Decision], None]) -> None:
         self._round = shown
+        self._number = number
         self._decide = decide
         self._calls: list[CallView] = []
         self._drawn: tuple[int, int, bool] | None = None
@@ -35,6 +36,14 @@ class RoundView:
         """Whether there is anything to see of it yet."""
         return bool(self._round.text or self._round.reasoning or self._round.calls)
 
+    def opened(self) -> Iterator[str]:
+        """The names of its panels that are not folded."""
+        if self._thinking.value:
+            yield panel_name(self._number)
+        for index, call in enumerate(self._calls):
+            if call.is_open:
+                yield panel_name(self._number, index)
+
     def update(self) -> None:
         """Draw what is new."""
         shown = self._round
@@ -47,10 +56,7 @@ class RoundView:
         self._thinking.set_visibility(bool(shown.reasoning))
         if shown.reasoning:
             self._thoughts.set_content(html.escape(shown.reasoning))
-            thinking_s = shown.thinking_s
-            self._thinking.set_text(
-                f"Thought for {render_duration(thinking_s)}" if thinking_s is not None else "Thinking"
-            )
+            self._thinking.set_text(describe_thinking(shown))
 
     def _update_calls(self) -> None:
         calls = self._round.calls

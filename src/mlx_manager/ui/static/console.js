@@ -59,12 +59,20 @@ window.mlxManager = {
     list.dataset.follows = "1";
     let isAtEnd = true;
     list.addEventListener("scroll", () => { isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 60; });
-    new MutationObserver(() => { if (isAtEnd) list.scrollTop = list.scrollHeight; })
+    const stay = () => { if (isAtEnd) list.scrollTop = list.scrollHeight; };
+    new MutationObserver(() => { stay(); requestAnimationFrame(stay); })
       .observe(list, { childList: true, subtree: true, characterData: true });
-    list.scrollTop = list.scrollHeight;
+    stay();
   },
 };
 document.addEventListener("click", (event) => {
   const button = event.target.closest && event.target.closest("[data-copy-code]");
   if (button) window.mlxManager.copy(button.closest(".code").querySelector("pre").textContent, button);
+  const copied = event.target.closest && event.target.closest("[data-copy-text]");
+  if (copied) window.mlxManager.copy(copied.dataset.copyText, copied);
+  const turn = event.target.closest && event.target.closest("[data-turn-do]");
+  if (turn) {
+    const detail = { action: turn.dataset.turnDo, turn: turn.dataset.turn };
+    turn.closest(".turns").dispatchEvent(new CustomEvent("turn-do", { detail }));
+  }
 });
