@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,17 @@ SECRET = "open sesame"
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server with two accounts."""
+    """A server."""
     settings = load_settings({}, {"home": str(tmp_path_factory.mktemp("tools")), "port": 0})
     with running(settings, Recorder({}), Shelf()) as started:
-        with started.http() as http:
-            http.post("/auth/register", json={"name": "ada", "password": "ada has a long one"}).raise_for_status()
-            http.post("/admin/users", json={"name": "eve", "password": "eve has a long one"}).raise_for_status()
         yield started
 
 
 @pytest.fixture(scope="module")
 def ada(served: Served) -> Iterator[httpx.Client]:
-    """An admin."""
-    with log_in(served, "ada") as http:
-        yield http
-
-
-@contextmanager
-def log_in(served: Served, name: str) -> Iterator[httpx.Client]:
+    """Its admin."""
     with served.http() as http:
-        http.post("/auth/login", json={"name": name, "password": f"{name} has a long one"}).raise_for_status()
+        http.post("/auth/register", json={"name": "ada", "password": "ada has a long one"}).raise_for_status()
         yield http
 
 
@@ -83,8 +73,11 @@ def test_what_is_wrong_is_named(ada: httpx.Client, body: dict[str, Any], param: 
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
-def test_only_admins_may(served: Served) -> None:
-    with log_in(served, "eve") as http:
+def test_only_admins_may(served: Served, ada: httpx.Client) -> None:
+    eve = {"name": "eve", "password": "eve has a long one"}
+    ada.post("/admin/users", json=eve).raise_for_status()
+    with served.http() as http:
+        http.post("/auth/login", json=eve).raise_for_status()
         for answer in (
             http.get("/admin/tool-servers"),
             http.post("/admin/tool-servers", json=SHOP),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -31,6 +32,7 @@ from tests.ui.browser import Watched
 from tests.ui.conftest import ADMIN, EVIL, PASSWORD, OpenPage
 from tests.ui.tool_models import CallingModels, calls
 
+FILM = b"\0\0\0\x18ftypmp42 and so on: the worker looks inside"
 SHOP = Path(__file__).parents[1] / "tools" / "shop_server.py"
 
 PICTURE = bytes.fromhex(
@@ -67,31 +69,47 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server whose models play back scripts, with an account."""
+    """A server whose models play back scripts."""
     settings = load_settings({}, {"home": str(tmp_path_factory.mktemp("scripted")), "port": 0})
     shelf = Shelf([shelved(name) for name in SCRIPTS], default_model="kind")
     with running(settings, CallingModels(SCRIPTS), shelf) as served:
-        with served.http() as http:
-            http.post("/auth/register", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
         yield served
 
 
-@pytest.fixture
-def chat(browser: Browser, scripted: Served) -> Iterator[Watched]:
-    """A new conversation on that server."""
+@pytest.fixture(scope="module")
+def admin(scripted: Served) -> Iterator[httpx.Client]:
+    """Its first account, logged in once: that takes a second."""
     with scripted.http() as http:
-        http.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
-        session = str(http.cookies[SESSION_COOKIE])
+        http.post("/auth/register", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        yield http
+
+
+@pytest.fixture
+def chat(browser: Browser, scripted: Served, admin: httpx.Client) -> Iterator[Watched]:
+    """A new conversation on that server."""
     url = f"http://127.0.0.1:{scripted.port}"
     context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(15_000)
-    context.add_cookies([{"name": SESSION_COOKIE, "value": session, "url": url}])
+    context.add_cookies([{"name": SESSION_COOKIE, "value": str(admin.cookies[SESSION_COOKIE]), "url": url}])
     watched = Watched(context.new_page(), url)
     watched.watch()
     watched.visit("/chat").get_by_role("button", name="New conversation").first.click()
     yield watched
     context.close()
     assert watched.complaints == []
+
+
+LOOKS: tuple[tuple[int, Literal["dark", "light"]], ...] = ((390, "dark"), (1440, "light"))
+
+
+def check_looks(chat: Watched, name: str) -> None:
+    """The page as it is, on a phone and on a desk, dark and light: it fits, axe finds nothing, a picture is kept."""
+    for width, theme in LOOKS:
+        chat.page.set_viewport_size({"width": width, "height": 844})
+        chat.page.emulate_media(color_scheme=theme)
+        assert chat.violations() == []
+        assert chat.overflow_px() <= 0
+        chat.shoot(f"chat-{name}-{width}-{theme}")
 
 
 def ask(page: Page, words: str, *, model: str = "kind") -> None:
@@ -182,7 +200,7 @@ def test_parameters_and_files_reach_the_model(chat: Watched, scripted: Served) -
     page.get_by_label("Temperature").fill("0.5")
     page.get_by_label("Longest answer, tokens").fill("77")
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Attach pictures or text files").click()
+        page.get_by_role("button", name="Attach pictures, videos or text files").click()
     evil_name = "<img src=x onerror=evil=1>.txt"
     chooser.value.set_files({"name": evil_name, "mimeType": "text/plain", "buffer": b"the file's words"})
     expect(page.get_by_role("button", name=f"Remove {evil_name}")).to_be_visible()
@@ -201,7 +219,7 @@ def test_a_picture_is_not_sent_to_a_model_that_does_not_see(chat: Watched, scrip
     page = chat.page
     num_before = len(scripted.backend.requests)
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Attach pictures or text files").click()
+        page.get_by_role("button", name="Attach pictures, videos or text files").click()
     chooser.value.set_files({"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE})
     expect(page.get_by_role("button", name="Remove dot.png")).to_be_visible()
     ask(page, "What is it?")
@@ -209,14 +227,11 @@ def test_a_picture_is_not_sent_to_a_model_that_does_not_see(chat: Watched, scrip
     assert len(scripted.backend.requests) == num_before
 
 
-def test_files_come_by_paste_and_by_drop(chat: Watched, scripted: Served) -> None:
+def test_files_come_by_paste_and_by_drop(chat: Watched, scripted: Served, admin: httpx.Client) -> None:
     page = chat.page
-    with scripted.http() as admin:
-        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
-        # nobody knows what a route leads to: pictures go along
-        route = {"name": "eyes", "pattern": "eyes", "targets": [{"model": "kind"}]}
-        admin.post("/admin/routes", json=route).raise_for_status()
-        cookies = admin.cookies
+    # nobody knows what a route leads to: pictures go along
+    route = {"name": "eyes", "pattern": "eyes", "targets": [{"model": "kind"}]}
+    admin.post("/admin/routes", json=route).raise_for_status()
     page.reload()
     page.wait_for_selector("[data-takes-files]")
     make = """([name, kind, bytes]) => {
@@ -234,28 +249,32 @@ def test_files_come_by_paste_and_by_drop(chat: Watched, scripted: Served) -> Non
     dropped = page.evaluate_handle(make, ["notes.md", "text/markdown", list(b"# Notes")])
     page.dispatch_event(".composer", "drop", {"dataTransfer": dropped})
     expect(page.get_by_role("button", name="Remove notes.md")).to_be_visible()
-    binary = page.evaluate_handle(make, ["clip.mp4", "video/mp4", list(b"\0\0")])
-    page.dispatch_event(".composer", "drop", {"dataTransfer": binary})
-    expect(page.get_by_text("clip.mp4: videos and sound cannot go along")).to_be_visible()
+    dropped = page.evaluate_handle(make, ["clip.mp4", "video/mp4", list(FILM)])
+    page.dispatch_event(".composer", "drop", {"dataTransfer": dropped})
+    expect(page.get_by_role("button", name="Remove clip.mp4")).to_be_visible()
+    for name, kind, said in (("a.mp3", "audio/mpeg", "sound cannot go along"), ("b.bin", "", "neither a picture")):
+        refused = page.evaluate_handle(make, [name, kind, [0, 255]])
+        page.dispatch_event(".composer", "drop", {"dataTransfer": refused})
+        expect(page.get_by_text(said)).to_be_visible()
     ask(page, "What are they?", model="eyes")
     expect(page.get_by_text("written")).to_be_visible()
     message = scripted.last_request().prompt.messages[-1]  # type: ignore[union-attr]
-    assert [image.data for image in message.images] == [PICTURE]
+    assert [each.data for each in message.visuals] == [PICTURE, FILM]
     assert "# Notes" in message.text
     source = page.get_by_role("img", name="Attached: dot.png").get_attribute("src") or ""
-    with scripted.http() as admin, scripted.http() as nobody:
-        admin.cookies = cookies
-        admin.delete("/admin/routes/eyes").raise_for_status()
-        assert admin.get(source).content == PICTURE
-        assert admin.get(source[:-1] + "-").status_code == 404
+    admin.delete("/admin/routes/eyes").raise_for_status()
+    assert admin.get(source).content == PICTURE
+    assert admin.get(source[:-1] + "-").status_code == 404
+    with scripted.http() as nobody:
         assert nobody.get(source).status_code == 403
 
 
-def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served, browser: Browser) -> None:
+def test_nobody_sees_the_conversations_of_others(
+    chat: Watched, scripted: Served, admin: httpx.Client, browser: Browser
+) -> None:
     ask(chat.page, "A secret of mine")
     expect(chat.page.get_by_text("written")).to_be_visible()
-    with scripted.http() as admin, scripted.http() as http:
-        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+    with scripted.http() as http:
         admin.post("/admin/users", json={"name": "eve", "password": "eve has a long one"}).raise_for_status()
         http.post("/auth/login", json={"name": "eve", "password": "eve has a long one"}).raise_for_status()
         cookie = str(http.cookies[SESSION_COOKIE])
@@ -268,17 +287,10 @@ def test_nobody_sees_the_conversations_of_others(chat: Watched, scripted: Served
     context.close()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])
-def test_tools_are_called_when_they_are_allowed(
-    chat: Watched, scripted: Served, width: int, theme: Literal["dark", "light"]
-) -> None:
+def test_tools_are_called_when_they_are_allowed(chat: Watched, admin: httpx.Client) -> None:
     page = chat.page
-    with scripted.http() as admin:
-        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
-        shop = {"name": "shop", "kind": "stdio", "command": [sys.executable, str(SHOP)]}
-        admin.post("/admin/tool-servers", json=shop)
-    page.set_viewport_size({"width": width, "height": 844})
-    page.emulate_media(color_scheme=theme)
+    shop = {"name": "shop", "kind": "stdio", "command": [sys.executable, str(SHOP)]}
+    admin.post("/admin/tool-servers", json=shop).raise_for_status()
     page.get_by_role("button", name="Parameters").click()
     page.get_by_role("checkbox", name="calculator").click()
     page.get_by_role("checkbox", name="shop").click()
@@ -287,84 +299,73 @@ def test_tools_are_called_when_they_are_allowed(
     questions = page.get_by_role("group", name="Allow this call?")
     # the SDK is loaded and the shop started
     expect(questions).to_have_count(2, timeout=40_000)
-    chat.shoot(f"chat-tool-question-{width}-{theme}")
-    assert chat.violations() == []
-    assert chat.overflow_px() <= 0
+    check_looks(chat, "tool-question")
     questions.first.get_by_role("button", name="Always in this conversation").click()
     expect(questions).to_have_count(1)
-    if width < 500:
-        questions.get_by_role("button", name="Refuse").click()
-        expect(page.get_by_text("They said: 4; The user refused this call.")).to_be_visible()
-        return
     questions.get_by_role("button", name="Allow once").click()
     expect(page.get_by_text("They said: 4; tea costs 4 euros")).to_be_in_viewport()
     # both were asked about, and so are unfolded
     expect(page.locator(".tool-text", has_text="tea costs 4 euros")).to_be_visible()
-    chat.shoot(f"chat-tool-results-{width}-{theme}")
-    assert chat.violations() == []
+    check_looks(chat, "tool-results")
+    page.get_by_role("button", name="Ask again").click()
+    questions.get_by_role("button", name="Refuse").click()
+    expect(page.get_by_text("They said: 4; The user refused this call.")).to_be_visible()
     page.reload()
-    expect(page.get_by_text("They said: 4; tea costs 4 euros")).to_be_visible()
+    expect(page.get_by_text("They said: 4; The user refused this call.")).to_be_visible()
     page.get_by_role("button", name="Parameters").click()
     expect(page.get_by_text("Without asking: calculator/calculate")).to_be_visible()
 
 
-def test_routes_and_what_providers_list_can_be_asked(chat: Watched, scripted: Served) -> None:
+def test_routes_and_what_providers_list_can_be_asked(chat: Watched, scripted: Served, admin: httpx.Client) -> None:
     page = chat.page
-    with scripted.http() as admin:
-        admin.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
-        # it stands in for a provider of its own
-        provider = {"name": "cloud", "kind": "openai-compatible", "base_url": scripted.base_url}
-        admin.post("/admin/providers", json=provider | {"allows_private_address": True}).raise_for_status()
-        admin.post("/admin/providers/cloud/models").raise_for_status()
-        cloud = {"provider": "cloud", "model": "*"}
-        routes = (
-            {"name": "all", "pattern": "cloud/", "pattern_kind": "prefix", "targets": [cloud]},
-            {"name": "best", "pattern": "best", "targets": [{"model": "gone"}, cloud | {"model": "kind"}]},
-            {"name": "theirs", "pattern": "theirs", "conditions": {"users": ["eve"]}, "targets": [{"model": "kind"}]},
-        )
-        for route in routes:
-            admin.post("/admin/routes", json=route).raise_for_status()
-        page.reload()
-        ask(page, "Hello", model="cloud/kind")
-        expect(page.get_by_text("by cloud/kind")).to_be_visible()
-        ask(page, "Hello", model="best")
-        expect(page.get_by_text("by cloud/kind instead of another (model_not_found)")).to_be_visible()
-        page.get_by_role("combobox", name="Model").fill("theirs")
-        expect(page.get_by_role("option")).to_have_count(0)
-        for route in routes:
-            admin.delete(f"/admin/routes/{route['name']}").raise_for_status()
+    # it stands in for a provider of its own
+    provider = {"name": "cloud", "kind": "openai-compatible", "base_url": scripted.base_url}
+    admin.post("/admin/providers", json=provider | {"allows_private_address": True}).raise_for_status()
+    admin.post("/admin/providers/cloud/models").raise_for_status()
+    cloud = {"provider": "cloud", "model": "*"}
+    routes = (
+        {"name": "all", "pattern": "cloud/", "pattern_kind": "prefix", "targets": [cloud]},
+        {"name": "best", "pattern": "best", "targets": [{"model": "gone"}, cloud | {"model": "kind"}]},
+        {"name": "theirs", "pattern": "theirs", "conditions": {"users": ["eve"]}, "targets": [{"model": "kind"}]},
+    )
+    for route in routes:
+        admin.post("/admin/routes", json=route).raise_for_status()
+    page.reload()
+    ask(page, "Hello", model="cloud/kind")
+    expect(page.get_by_text("by cloud/kind")).to_be_visible()
+    ask(page, "Hello", model="best")
+    expect(page.get_by_text("by cloud/kind instead of another (model_not_found)")).to_be_visible()
+    page.get_by_role("combobox", name="Model").fill("theirs")
+    expect(page.get_by_role("option")).to_have_count(0)
+    for route in routes:
+        admin.delete(f"/admin/routes/{route['name']}").raise_for_status()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1440, "light")])
-def test_conversations_are_searched_named_and_deleted(
-    chat: Watched, scripted: Served, width: int, theme: Literal["dark", "light"]
-) -> None:
+def test_conversations_are_searched_named_and_deleted(chat: Watched) -> None:
     page = chat.page
-    page.set_viewport_size({"width": width, "height": 844})
-    page.emulate_media(color_scheme=theme)
-    ask(page, f"Where do otters {width} sleep?")
+    ask(page, "Where do otters sleep?")
     expect(page.get_by_text("written")).to_be_visible()
     page.get_by_role("button", name="Name the conversation").click()
-    page.get_by_role("dialog").get_by_label("Name").fill(f"Rivers {EVIL} {width}")
+    page.get_by_role("dialog").get_by_label("Name").fill(f"Rivers {EVIL}")
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     page.get_by_role("button", name="New conversation").last.click()
     expect(page.get_by_text("Ask something")).to_be_visible()
-    if width < 500:
-        page.get_by_role("button", name="Conversations").click()
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.get_by_role("button", name="Conversations").click()
     entries = page.get_by_role("navigation", name="Conversations").get_by_role("listitem")
-    page.get_by_label("Search conversations").fill(f"OTTERS {width}")
+    page.get_by_label("Search conversations").fill("OTTERS sleep")
     expect(entries).to_have_count(1)
-    expect(entries.first).to_contain_text(f"Where do otters {width} sleep?")
-    chat.shoot(f"chat-search-{width}-{theme}")
+    expect(entries.first).to_contain_text("Where do otters sleep?")
     assert chat.violations() == []
     assert chat.overflow_px() <= 0
+    chat.shoot("chat-search-390-light")
     entries.first.get_by_role("button").click()
     expect(page.get_by_role("article", name="You")).to_contain_text("otters")
+    check_looks(chat, "found")
+    expect(entries).to_have_count(1)
     page.get_by_role("button", name="Delete the conversation").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete it").click()
     expect(page.get_by_text("Ask something")).to_be_visible()
-    if width < 500:
-        page.get_by_role("button", name="Conversations").click()
     expect(page.get_by_text("Nothing has these words.")).to_be_visible()
     assert page.evaluate("() => window.evil") is None
 

@@ -30,7 +30,7 @@ TABLE = "|a|b|c|\n|-|-|-|\n" + "|1|2|3|\n" * 5
 SCRIPT = (
     PromptReady(7),
     PartStart(0),
-    *(step for _ in range(150) for step in (PartDelta(0, "word **bold** "), Pause(0.01))),
+    *(step for _ in range(80) for step in (PartDelta(0, "word **bold** "), Pause(0.01))),
     PartEnd(0),
     ChoiceEnd(0, FinishReason.STOP),
     FINISHED,
@@ -47,18 +47,19 @@ WATCH = """() => {
 
 
 @pytest.fixture(scope="module")
-def long_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server whose only account has had a long conversation."""
+def long_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str]]:
+    """A server whose only account has had a long conversation, and the cookie of its session."""
     home = tmp_path_factory.mktemp("long")
     settings = load_settings({}, {"home": str(home), "port": 0})
     with running(settings, Recorder({"kind": SCRIPT}), Shelf([shelved("kind")], default_model="kind")) as served:
         with served.http() as http:
             http.post("/auth/register", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+            session = str(http.cookies[SESSION_COOKIE])
         # beside a browser there is an event loop in this thread
         writing = threading.Thread(target=lambda: asyncio.run(fill(home)))
         writing.start()
         writing.join()
-        yield served
+        yield served, session
 
 
 async def fill(home: Path) -> None:
@@ -72,11 +73,9 @@ async def fill(home: Path) -> None:
     await database.close()
 
 
-def test_a_conversation_of_200_turns_stays_fluid(browser: Browser, long_server: Served) -> None:
-    with long_server.http() as http:
-        http.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
-        session = str(http.cookies[SESSION_COOKIE])
-    url = f"http://127.0.0.1:{long_server.port}"
+def test_a_conversation_of_200_turns_stays_fluid(browser: Browser, long_server: tuple[Served, str]) -> None:
+    served, session = long_server
+    url = f"http://127.0.0.1:{served.port}"
     context = browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
     context.add_cookies([{"name": SESSION_COOKIE, "value": session, "url": url}])
     watched = Watched(context.new_page(), url)

@@ -54,7 +54,7 @@ async def toolbox() -> AsyncIterator[Toolbox]:
     """The servers that ship, and a shop in a process of its own that is started when it is needed."""
     made = Toolbox()
     command = (sys.executable, str(SHOP))
-    shop = ToolServer(id=1, name="shop", kind=ToolServerKind.STDIO, command=command, timeout_s=2.0)
+    shop = ToolServer(id=1, name="shop", kind=ToolServerKind.STDIO, command=command, timeout_s=1.0)
     made.update([shop], lambda _: None, lambda _: ToolServerSecret())
     yield made
     await made.close()

@@ -1,4 +1,4 @@
-"""Where a message is written: text, and pictures and text files by button, paste or drop."""
+"""Where a message is written: text, and pictures, videos and text files by button, paste or drop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ON_ENTER = "(event) => { if (!event.shiftKey && !event.isComposing) { event.pre
 
 
 class Composer:
-    """`send` gets words and files; `sees` says whether the chosen model takes pictures."""
+    """`send` gets words and files; `sees` says whether the chosen model takes pictures and videos."""
 
     def __init__(
         self,
@@ -37,8 +37,14 @@ class Composer:
                 js_handler=_ON_ENTER,
             )
             with box("row-line"):
-                uploader = ui.upload(on_upload=self._take, multiple=True, auto_upload=True).classes("hidden")
-                pick = button("", icon="attach_file", look="bare", name="Attach pictures or text files")
+                uploader = ui.upload(
+                    on_upload=self._take,
+                    on_rejected=self._refuse,
+                    max_file_size=MOST_BYTES,
+                    multiple=True,
+                    auto_upload=True,
+                ).classes("hidden")
+                pick = button("", icon="attach_file", look="bare", name="Attach pictures, videos or text files")
                 pick.on("click", js_handler=f"() => getElement({uploader.id}).$refs.qRef.pickFiles()")
                 self._busy = text("", "soft small")
                 self._stop = button("Stop", stop, icon="stop").classes("end")
@@ -61,8 +67,8 @@ class Composer:
         words = (self._words.value or "").strip()
         if not words and not self._files:
             return
-        if any(file.is_image for file in self._files) and not self._sees():
-            tell("This model does not see: choose one of the kind vision, or remove the pictures.", "negative")
+        if any(file.is_image or file.is_video for file in self._files) and not self._sees():
+            tell("This model does not see: choose one of the kind vision, or remove what is to be seen.", "negative")
             return
         if self._send(words, tuple(self._files)):
             self._words.set_value("")
@@ -72,20 +78,21 @@ class Composer:
     async def _take(self, event: events.UploadEventArguments) -> None:
         file = event.file
         self._uploader.reset()
-        if file.size() > MOST_BYTES:
-            tell(f"{file.name} is too large: no file may have more than {MOST_BYTES // 1024**2} MiB.", "negative")
-            return
         try:
             self._files.append(attach(file.name, file.content_type, await file.read()))
         except InvalidRequest as error:
             tell(error.message, "negative")
         self._draw_attached()
 
+    def _refuse(self) -> None:
+        tell(f"This file is too large: none may have more than {MOST_BYTES // 1024**2} MiB.", "negative")
+
     def _draw_attached(self) -> None:
         self._attached.clear()
         with self._attached:
             for file in self._files:
-                self._chip(file.name, "image" if file.is_image else "description", partial(self._files.remove, file))
+                icon = "image" if file.is_image else "movie" if file.is_video else "description"
+                self._chip(file.name, icon, partial(self._files.remove, file))
 
     def _chip(self, name: str, icon: str, remove: Callable[[], object]) -> None:
         def drop() -> None:
