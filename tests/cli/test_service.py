@@ -35,6 +35,7 @@ def test_install_status_and_uninstall(tmp_path: Path) -> None:
     assert f'ExecStart="{COMMAND}" "serve"' in lines
     assert f'Environment="MLX_MANAGER_HOME={tmp_path}/with \\"space\\" 100%%"' in lines
     assert "Restart=on-failure" in lines
+    assert "ExecReload=kill -HUP $MAINPID" in lines
     assert "Not installed" not in run(tmp_path, "status").stdout
     assert "Removed" in run(tmp_path, "uninstall").stdout
     assert not file.exists()

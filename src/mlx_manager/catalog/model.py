@@ -84,5 +84,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of waiting that lift a request by one priority."""
     template_timeout_s: float = 10.0
     """How long a chat template may compute for one conversation."""
+    hostfile: str | None = None
+    """Splits the model over the ranks that this file names; None: this process alone serves it."""
     state_folder: str | None = None
     """Where a worker keeps what it found out about a model between loads; None: nowhere. Set from the home folder."""

@@ -30,6 +30,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
     max_context: int | None = None
     shared_prefix_decode: str | None = None
     max_draft_tokens: int | None = None
+    hostfile: str | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -39,7 +40,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
 
     def load_options(self, base: LoadOptions) -> LoadOptions:
         """`base` with what this says about loading."""
-        names = ("dtype", "kv_budget_bytes", "max_context", "shared_prefix_decode", "max_draft_tokens")
+        names = ("dtype", "kv_budget_bytes", "max_context", "shared_prefix_decode", "max_draft_tokens", "hostfile")
         own = {name: getattr(self, name) for name in names}
         return msgspec.structs.replace(base, **{name: value for name, value in own.items() if value is not None})
 
@@ -116,6 +117,14 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
         "Most tokens guessed ahead of an answer from its own text; 0 guesses none.",
         whole(0, 64),
         "max_draft_tokens",
+        needs_load=True,
+    ),
+    ModelSetting(
+        "hostfile",
+        "text",
+        "Host file of the ring of machines that it is split over; see docs/scaling.md.",
+        text,
+        "hostfile",
         needs_load=True,
     ),
     ModelSetting("temperature", "number", "Where a request names none.", number(0.0, 2.0), "temperature"),

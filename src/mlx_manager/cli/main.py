@@ -15,6 +15,7 @@ from mlx_manager.catalog import SettingsError
 from mlx_manager.cli.bench import bench
 from mlx_manager.cli.doctor import doctor
 from mlx_manager.cli.fit import fit
+from mlx_manager.cli.follow import follow
 from mlx_manager.cli.import_gguf import import_model
 from mlx_manager.cli.key import key_commands
 from mlx_manager.cli.launch import AGENT_ARGUMENTS, launch
@@ -62,6 +63,7 @@ app.command()(doctor)
 app.command()(bench)
 app.command(name="update-check")(update_check)
 app.command()(menubar)
+app.command()(follow)
 app.add_typer(service_commands)
 app.add_typer(user_commands)
 app.add_typer(key_commands)

@@ -112,6 +112,7 @@ After=network.target
 
 [Service]
 ExecStart={command}
+ExecReload=kill -HUP $MAINPID
 Environment={_quoted(f"MLX_MANAGER_HOME={self._home}")}
 Restart=on-failure
 RestartSec=2

@@ -10,12 +10,12 @@ from typing import Protocol
 from mlx_manager.backends import Backend
 from mlx_manager.catalog import ProviderKind, Route, RouteTarget, TargetOrder, Timeouts
 from mlx_manager.errors import MlxManagerError, ModelNotFound, NotPermitted, Unavailable
-from mlx_manager.gateway.affinity import by_affinity
+from mlx_manager.gateway.affinity import beginning_of, by_affinity
 from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.patterns import REST, compile_pattern
 from mlx_manager.gateway.queues import Queues
 from mlx_manager.gateway.traits import Traits
-from mlx_manager.ir import Caller, Usage
+from mlx_manager.ir import Caller, Prompt, Usage
 
 QUEUE_WAIT = "queue_wait"
 HERE = "local"
@@ -72,8 +72,7 @@ class _Wanted:
     model: str
     rest: str
     """What `*` stands for."""
-    beginning: bytes
-    """Of its conversation, as a digest."""
+    prompt: Prompt | None
 
 
 class Router:
@@ -126,7 +125,7 @@ class Router:
                 steps.append(f"route {route.name}: passed over, {unmet}")
                 continue
             steps.append(f"route {route.name}: matches {model!r}")
-            return self._follow(route, _Wanted(model, rest, traits.beginning), asker, steps)
+            return self._follow(route, _Wanted(model, rest, traits.prompt), asker, steps)
         steps.append("no route matches: this machine answers, if it has the model")
         return Plan(self._here(model), None, tuple(steps))
 
@@ -146,8 +145,8 @@ class Router:
             if refusal is not None:
                 raise refusal
             raise Unavailable(f"No provider of the route {route.name} is on.")
-        if route.order is TargetOrder.CONVERSATION and wanted.beginning:
-            found = by_affinity(found, [target.label for target in found], wanted.beginning)
+        if route.order is TargetOrder.CONVERSATION and wanted.prompt is not None:
+            found = by_affinity(found, [target.label for target in found], beginning_of(wanted.prompt))
             steps.append(f"its conversation begins with {found[0].label}")
         kept = self._spill(route, found, steps)
         skipped_for = QUEUE_WAIT if len(kept) < len(found) else None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mlx_manager.catalog import RouteConditions
-from mlx_manager.gateway.affinity import beginning_of
-from mlx_manager.ir import Caller, ChatPrompt, GenerationRequest, estimate_tokens
+from mlx_manager.ir import Caller, ChatPrompt, GenerationRequest, Prompt, estimate_tokens
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,8 @@ class Traits:
     needs_tools: bool = False
     user: str | None = None
     key: str | None = None
-    beginning: bytes = b""
-    """What all turns of its conversation share, as a digest; empty where there is no conversation."""
+    prompt: Prompt | None = None
+    """None where there is no conversation."""
 
     def unmet(self, conditions: RouteConditions) -> str | None:
         """The first condition that does not hold, for people; None when all do."""
@@ -52,5 +51,5 @@ def traits_of(request: object, caller: Caller) -> Traits:
         needs_tools=chat is not None and bool(chat.tools),
         user=caller.user_name,
         key=caller.key_name,
-        beginning=beginning_of(prompt),
+        prompt=prompt,
     )

@@ -39,7 +39,7 @@ _FALLBACK_CONTEXT = 4096
 _PROBE_TEXT = "The quick brown fox jumps over 13 lazy dogs."
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedModel:
     """A text model ready to run."""
 
@@ -68,8 +68,10 @@ def is_cpu_backend() -> bool:
     return bool(mx.default_device() == mx.Device(mx.DeviceType.cpu))
 
 
-def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> LoadedModel:
-    """Load the model folder `entry.path`.
+def load_text_model(
+    entry: ModelEntry, options: LoadOptions, report: Report, *, split: Callable[[nn.Module], None] = lambda model: None
+) -> LoadedModel:
+    """Load the model folder `entry.path`. `split` may keep a part of the model, before its weights are read.
 
     Raises `ModelLoadFailed` with the reason when mlx-lm does not know the architecture or the folder is damaged.
     """
@@ -81,6 +83,7 @@ def load_text_model(entry: ModelEntry, options: LoadOptions, report: Report) -> 
             model, config = _read_model(path)
             reading = beside.submit(load_tokenizer, path, eos_token_ids=config.get("eos_token_id"))
             model, dtype = with_dtype(model, options.dtype)
+            split(model)
             evaluate(model, report)
             tokenizer = reading.result()
         except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:

@@ -27,6 +27,8 @@ from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
 from mlx_manager.models.sight_check import check_sight
 from mlx_manager.worker.embedding import load_embedding
+from mlx_manager.worker.leading import load_split_model
+from mlx_manager.worker.ranks import Ranks
 from mlx_manager.worker.served import ServedModel
 from mlx_manager.worker.serving import Serving
 from mlx_manager.worker.verdicts import StoredVerdict, VerdictStore, verdict_key
@@ -62,6 +64,8 @@ def load(
 
     `paged_runner` is another class only where a test plants a fault that the check has to find.
     """
+    if options.hostfile is not None and entry.kind is not ModelKind.TEXT:
+        raise ModelLoadFailed(f"{entry.name} is no text model, and only those are split: take its hostfile away.")
     if entry.kind in (ModelKind.EMBEDDING, ModelKind.RERANKER):
         return load_embedding(entry, options, report)
     started_s = time.monotonic()
@@ -106,11 +110,15 @@ def _load_model(entry: ModelEntry, options: LoadOptions, report: Report) -> Load
         from mlx_manager.models.vision import load_vision_model  # noqa: PLC0415  # mlx-vlm: seconds of imports
 
         return load_vision_model(entry, options, report)
+    if options.hostfile is not None:
+        return load_split_model(entry, options, Ranks.read(Path(options.hostfile)), report)
     return load_text_model(entry, options, report)
 
 
 def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, paged_runner: type[PagedRunner]) -> _Path:
     """The kept verdict's path; without one, the path that the check finds, and keep that."""
+    if options.hostfile is not None:
+        return _sequential(loaded, options, entry.name, "it is split over several ranks, which replay each call")
     store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
     key = verdict_key(Path(entry.path), loaded.dtype)
     verdict = store.get(key) if store else None
