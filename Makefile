@@ -13,7 +13,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-vision steady clients fuzz faults soak lock wheel-check clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady clients fuzz faults soak lock wheel-check clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -60,6 +60,13 @@ bench: install
 
 bench-own: install
 	$(BIN)/python -m benchmarks.own $(ARGS)
+
+# Beside LiteLLM's proxy, which gets an environment of its own: its dependencies do not go with ours.
+GATEWAY_BENCH := build/gateway-bench
+bench-gateway: install
+	@[ -x $(GATEWAY_BENCH)/bin/python ] || "$$(tools/find-python.sh)" -m venv $(GATEWAY_BENCH)
+	@$(GATEWAY_BENCH)/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/requirements-gateway.txt
+	$(BIN)/python -m benchmarks.gateway $(ARGS)
 
 bench-vision: install
 	$(BIN)/python -m benchmarks.vision $(ARGS)

@@ -100,7 +100,7 @@ def running(
 
     `folder` holds what the server writes and its log; `more` are further arguments. Raises `ServerBroken`.
     """
-    port = _free_port()
+    port = free_port()
     command = [part.format(programs=PROGRAMS, model=model, port=port) for part in rival.command] + list(more)
     log_path = folder / f"{rival.name}.log"
     with log_path.open("ab") as log:
@@ -139,7 +139,8 @@ def server_environment(folder: Path, openblas: Path | None) -> dict[str, str]:
     return environment
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on loopback that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
