@@ -67,6 +67,11 @@ def test_a_provider_and_its_routes_are_set_up_from_a_terminal(cloud: Cloud) -> N
     assert cloud.upstream.headers[-1]["x-team"] == "secret-team"
     assert cloud.upstream.headers[-1]["authorization"] == f"Bearer {KEY}"
     command(cloud, "route", "set", "first", "--no-conditions", "--queue-wait", "5", "--target", "mine/ok")
+    command(cloud, "route", "set", "first", "--order", "conversation")
+    catch_up(cloud)
+    changed = next(row for row in cloud.client.get("/admin/routes").json()["routes"] if row["name"] == "first")
+    assert (changed["conditions"]["needs_tools"], changed["order"]) == (None, "conversation")
+    assert (changed["spill"]["queue_wait_s"], changed["targets"]) == (5.0, [{"provider": "mine", "model": "ok"}])
     assert command(cloud, "route", "move", "second", "1") == "The order is now: second, first\n"
     assert command(cloud, "route", "list").splitlines()[1].split()[:3] == ["1", "second", "exact"]
     assert "(off)" in command(cloud, "route", "set", "second", "--off")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from mlx_manager.catalog import PatternKind, Route, RouteConditions, RouteTarget, Spill, load_settings
+from mlx_manager.catalog import PatternKind, Route, RouteConditions, RouteTarget, Spill, TargetOrder, load_settings
 from mlx_manager.cli.flags import with_settings
 from mlx_manager.cli.models import print_table
 from mlx_manager.errors import InvalidRequest
@@ -38,6 +38,10 @@ _Images = Annotated[
 _Tools = Annotated[
     Optional[bool],  # noqa: UP045
     typer.Option("--tools/--no-tools", help="Only requests with tools, or only those without."),
+]
+_Order = Annotated[
+    Optional[TargetOrder],  # noqa: UP045
+    typer.Option(metavar="listed|conversation", help="Targets as listed, or each conversation where it was before."),
 ]
 _User = Annotated[list[str], typer.Option(help="Only requests of this account.")]
 _Key = Annotated[list[str], typer.Option(help="Only requests with the API key of this name.")]
@@ -84,6 +88,7 @@ def add(  # noqa: PLR0913
     longer_than: _LongerThan = None,
     images: _Images = None,
     tools: _Tools = None,
+    order: _Order = None,
     user: _User = [],  # noqa: B006
     key: _Key = [],  # noqa: B006
     **flags: object,
@@ -102,6 +107,7 @@ def add(  # noqa: PLR0913
             longer_than_tokens=longer_than, has_images=images, needs_tools=tools, users=tuple(user), keys=tuple(key)
         ),
         spill=Spill(queue_wait_s=queue_wait, when_too_long=bool(when_too_long)),
+        order=order or TargetOrder.LISTED,
     )
 
     async def work(accounts: Accounts) -> None:
@@ -130,6 +136,7 @@ def set_route(  # noqa: PLR0913
     longer_than: _LongerThan = None,
     images: _Images = None,
     tools: _Tools = None,
+    order: _Order = None,
     user: _User = [],  # noqa: B006
     key: _Key = [],  # noqa: B006
     no_conditions: Annotated[bool, typer.Option("--no-conditions", help="Forget its conditions first.")] = False,
@@ -141,7 +148,13 @@ def set_route(  # noqa: PLR0913
 
     from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
 
-    plain = _given(pattern=pattern, pattern_kind=kind, is_on=is_on, targets=tuple(map(_read_target, target)) or None)
+    plain = _given(
+        pattern=pattern,
+        pattern_kind=kind,
+        is_on=is_on,
+        targets=tuple(map(_read_target, target)) or None,
+        order=order,
+    )
     conditions = _given(
         longer_than_tokens=longer_than,
         has_images=images,
