@@ -181,7 +181,7 @@ def test_nobody_waits_for_a_provider_that_ends_late(cloud: Cloud) -> None:
     cloud.lead("lingers")
     answer = cloud.ask()
     assert text_of(answer) == CLOUD_TEXT
-    assert answer.elapsed.total_seconds() < 0.8
+    assert answer.elapsed.total_seconds() < 0.4
 
 
 def test_a_provider_is_asked_again_before_its_first_byte(cloud: Cloud) -> None:

@@ -145,7 +145,7 @@ async def _stream(upstream: Upstream, model: str, frames: list[bytes]) -> AsyncI
                 continue
             if model == "lingers" and index == len(frames) - 1:
                 yield frame
-                await asyncio.sleep(1)
+                await asyncio.sleep(3)
                 break
             if model == "slow":
                 await asyncio.sleep(0.2)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from mlx_manager.backends.openai import listed_models
 from mlx_manager.backends.prices import cost_usd
-from mlx_manager.backends.upstream import Upstream, drain
+from mlx_manager.backends.upstream import Upstream
 from mlx_manager.catalog import Provider, ProviderSecret
 from mlx_manager.errors import UnsupportedParameter
 from mlx_manager.ir import (
@@ -54,15 +54,9 @@ class AnthropicBackend:
         """Answer `request` as `Backend` says."""
         body = render_request(request, provider=self.name)
         decoder = MessageDecoder()
-        async with aclosing(self._upstream.stream(MESSAGES_PATH, body)) as messages:
-            async for data in messages:
-                for event in decoder.decode(data):
-                    yield event
-                if decoder.is_done:
-                    await drain(messages)
-                    break
-        for event in decoder.end():
-            yield event
+        async with aclosing(self._upstream.events(MESSAGES_PATH, body, decoder)) as events:
+            async for event in events:
+                yield event
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """Not in this dialect."""

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from mlx_manager.backends.prices import cost_usd
-from mlx_manager.backends.upstream import Upstream, drain
+from mlx_manager.backends.upstream import Upstream
 from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
 from mlx_manager.errors import ProviderFailed, UnsupportedParameter
 from mlx_manager.ir import (
@@ -56,15 +56,9 @@ class OpenAIBackend:
         is_extended = self.kind is ProviderKind.COMPATIBLE
         path, body = render_request(request, is_extended=is_extended, provider=self.name)
         decoder = ChunkDecoder(num_choices=request.num_choices, num_prompt_tokens=estimate_tokens(request.prompt))
-        async with aclosing(self._upstream.stream(path, body)) as messages:
-            async for data in messages:
-                for event in decoder.decode(data):
-                    yield event
-                if decoder.is_done:
-                    await drain(messages)
-                    break
-        for event in decoder.end():
-            yield event
+        async with aclosing(self._upstream.events(path, body, decoder)) as events:
+            async for event in events:
+                yield event
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """The vectors of `request`; nobody ranks documents in this dialect."""

@@ -6,10 +6,10 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import httpcore
 import httpx
@@ -17,6 +17,7 @@ import msgspec
 
 from mlx_manager import __version__
 from mlx_manager.backends.addresses import GuardedNetwork
+from mlx_manager.backends.connections import MOST_IN_POOL, Connections
 from mlx_manager.catalog import Provider
 from mlx_manager.errors import (
     InvalidRequest,
@@ -26,15 +27,33 @@ from mlx_manager.errors import (
     ProviderFailed,
     TargetTimeout,
 )
+from mlx_manager.ir import Event
 
-_MOST_CONNECTIONS, _KEPT_CONNECTIONS, _KEPT_S = 1_000, 200, 60.0
+_MOST_CONNECTIONS, _KEPT_S = 1_000, 60.0
 _WORTH_WAITING_S = 5.0
 """Longer than this nobody waits for a provider that is busy: another target may answer meanwhile."""
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 4.0
-_END_S = 0.05
+_END_S = 2.0
 _MOST_MESSAGE_BYTES = 4 * 1024 * 1024
 _MOST_ERROR_BYTES = 64 * 1024
 _RETRIED = (500, 502, 503, 504, 529)
+
+
+class Decoder(Protocol):
+    """Makes events of a provider's messages."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last message that counts was among them."""
+        ...
+
+    def decode(self, data: bytes) -> Iterable[Event]:
+        """The events of one message. Raises `ProviderFailed`."""
+        ...
+
+    def end(self) -> Iterable[Event]:
+        """What is left to say. Raises `ProviderFailed` for an answer that broke off."""
+        ...
 
 
 class Upstream:
@@ -54,9 +73,13 @@ class Upstream:
         self._transport = _GuardedTransport(allows_private=provider.allows_private_address)
         self._urls: dict[str, httpx.URL] = {}
         """By path, of which there are a few."""
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Close all connections."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
         await self._transport.aclose()
 
     async def get(self, path: str) -> Any:
@@ -70,6 +93,23 @@ class Upstream:
         async with self._sent("POST", path, body) as response:
             answer = await response.aread()
         return _parse(answer, self.provider.name)
+
+    async def events(self, path: str, body: dict[str, Any], decoder: Decoder) -> AsyncGenerator[Event, None]:
+        """What `decoder` makes of the stream that answers `body`. Raises as `post` does."""
+        messages = self.stream(path, body)
+        try:
+            async for data in messages:
+                for event in decoder.decode(data):
+                    yield event
+                if decoder.is_done:
+                    break
+        finally:
+            if decoder.is_done:
+                self._read_on(messages)
+            else:
+                await messages.aclose()
+        for event in decoder.end():
+            yield event
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         """The data of each message of the stream that answers `body`. Raises as `post` does."""
@@ -122,6 +162,12 @@ class Upstream:
                 await response.aclose()
             await asyncio.sleep(wait_s)
 
+    def _read_on(self, messages: AsyncGenerator[bytes, None]) -> None:
+        """Nothing follows that counts, but a connection whose answer is not read to its end cannot be used again."""
+        task = asyncio.create_task(_read_to_end(messages))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
     def _url(self, path: str) -> httpx.URL:
         url = self._urls.get(path)
         if url is None:
@@ -147,13 +193,12 @@ class Upstream:
         raise ProviderFailed(f"{name} failed ({status}): {said}")
 
 
-async def drain(messages: AsyncGenerator[bytes, None]) -> None:
-    """Read what follows the last message that counts: nothing, but a connection whose answer is not read to its end
-    cannot be used again. Nobody waits long for that, and what goes wrong then is no error."""
+async def _read_to_end(messages: AsyncGenerator[bytes, None]) -> None:
     with suppress(TimeoutError, MlxManagerError):
         async with asyncio.timeout(_END_S):
             async for _ in messages:
                 pass
+    await messages.aclose()
 
 
 class _GuardedTransport(httpx.AsyncHTTPTransport):
@@ -163,15 +208,21 @@ class _GuardedTransport(httpx.AsyncHTTPTransport):
         # reads the authorities once, not once per connection
         context = ssl.create_default_context()
         super().__init__(verify=context, http2=True)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=_MOST_CONNECTIONS,
-            max_keepalive_connections=_KEPT_CONNECTIONS,
-            keepalive_expiry=_KEPT_S,
-            http1=True,
-            http2=True,
-            network_backend=GuardedNetwork(allows_private=allows_private),
-        )
+        network = GuardedNetwork(allows_private=allows_private)
+
+        def make_pool() -> httpcore.AsyncConnectionPool:
+            return httpcore.AsyncConnectionPool(
+                ssl_context=context,
+                max_connections=MOST_IN_POOL,
+                max_keepalive_connections=MOST_IN_POOL,
+                keepalive_expiry=_KEPT_S,
+                http1=True,
+                http2=True,
+                network_backend=network,
+            )
+
+        # asked like one pool
+        self._pool = Connections(make_pool, most_pools=_MOST_CONNECTIONS // MOST_IN_POOL)  # type: ignore[assignment]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send one request. An address that is refused is the operator's to mend, whoever asks."""
