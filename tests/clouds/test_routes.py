@@ -79,6 +79,8 @@ def test_conditions_are_told_from_the_request(cloud: Cloud) -> None:
 
 
 def test_a_conversation_comes_back_to_its_target(cloud: Cloud) -> None:
+    patient = {"connect_s": 20, "first_token_s": 20, "between_tokens_s": 20, "total_s": 60}
+    cloud.client.patch("/admin/providers/up", json={"timeouts": patient})
     cloud.route("nodes", [{"provider": "up", "model": name} for name in ("a", "b", "c")], order="conversation")
 
     def asked(number: int, num_turns: int) -> str:
@@ -87,12 +89,12 @@ def test_a_conversation_comes_back_to_its_target(cloud: Cloud) -> None:
         assert cloud.ask(messages=said + turns).status_code == 200
         return str(cloud.upstream.bodies[-1]["model"])
 
-    first = [asked(number, 0) for number in range(24)]
-    assert [asked(number, 2) for number in range(24)] == first
+    first = [asked(number, 0) for number in range(12)]
+    assert [asked(number, 2) for number in range(12)] == first
     assert set(first) == {"a", "b", "c"}
     # a target that goes moves only the conversations that it had
     cloud.client.patch("/admin/routes/nodes", json={"targets": [{"provider": "up", "model": name} for name in "ac"]})
-    left = [asked(number, 1) for number in range(24)]
+    left = [asked(number, 1) for number in range(12)]
     assert [now for now, then in zip(left, first, strict=True) if then != "b"] == [
         name for name in first if name != "b"
     ]
