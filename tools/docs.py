@@ -20,7 +20,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from mlx_manager.app import create_app
 from mlx_manager.catalog import MODEL_SETTINGS
-from mlx_manager.catalog.settings import SETTINGS, load_settings
+from mlx_manager.catalog.settings import SETTINGS, Setting, load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.models.families import FAMILIES
 from mlx_manager.protocols.anthropic import COUNT_TOKENS_PARAMETERS, MESSAGES_PARAMETERS
@@ -66,14 +66,21 @@ def commands() -> str:
 
 def settings_table() -> str:
     """The table that settings are read through."""
-    rows = ["| setting | type | default | variable | what it does |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| setting | type | default | variable | what it does | a change in the console holds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in SETTINGS:
         kind = ", ".join(row.choices) if row.choices else row.type
         default = (
             "–" if row.default in (None, ()) else str(row.default).lower() if row.type == "flag" else str(row.default)
         )
-        rows.append(f"| `{row.name}` | {kind} | {default} | `{row.env}` | {row.help} |")
+        rows.append(f"| `{row.name}` | {kind} | {default} | `{row.env}` | {row.help} | {_holds(row)} |")
     return _ENVIRONMENT_ORDER + "\n\n" + "\n".join(rows)
+
+
+def _holds(row: Setting) -> str:
+    return row.takes_effect.value if row.is_changeable else "–"
 
 
 def model_settings_table() -> str:

@@ -49,13 +49,13 @@ def test_a_hangup_has_the_settings_read_again(tiny_home: Path) -> None:
             base = server.wait_for(ADDRESS)[1]
             server.wait_for(r"tiny is ready after")
             config.write_text(
-                'model_ttl = 0.2\nmax_body = "2MiB"\ncloud_budget = 5\ndrain_timeout = 9\nmax_context = 64\n'
+                'model_ttl = 0.2\npreload = ["tiny"]\ncloud_budget = 5\ndrain_timeout = 9\nmax_context = 64\n'
                 '[models.tiny]\naliases = ["quick"]\n'
             )
             server.process.send_signal(signal.SIGHUP)
             # flags win as before
             server.wait_for(r"were read again\. Changed: cloud_budget, model_ttl\n")
-            server.wait_for(r"after a restart only: max_body\n")
+            server.wait_for(r"after a restart only: preload\n")
             assert httpx.get(f"{base}/admin/models/quick").json()["id"] == "tiny"
             assert httpx.get(f"{base}/admin/settings").json()["cloud_budget"] == 5
             server.wait_for(r"'tiny' is unloaded \(ttl\)")

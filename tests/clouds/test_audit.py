@@ -56,3 +56,25 @@ def test_who_answered_and_what_it_cost_are_columns(cloud: Cloud) -> None:
     assert (line["cost_usd"], line["route"], line["target_kind"]) == (str(answered["cost_usd"]), "lead", "openai")
     refused = cloud.client.get("/admin/requests", params={"dialect": "klingon"})
     assert refused.json()["error"]["param"] == "dialect"
+
+
+def test_words_and_outcomes_find_requests(cloud: Cloud) -> None:
+    since = time.time()
+    cloud.lead("ok")
+    assert cloud.ask().status_code == 200
+    assert cloud.ask("100%_of\\it").status_code == 404
+    deadline_s = time.monotonic() + 10
+    while len(found(cloud, since=since)) < 2:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    for words, models in {
+        "LEAD up": ["gpt"],
+        "0%_of\\i": ["100%_of\\it"],
+        "0%of": [],
+        "model_not_found 127.0.0.1": ["100%_of\\it"],
+        "gpt model_not_found": [],
+    }.items():
+        assert [record["model"] for record in found(cloud, since=since, words=words)] == models, words
+    assert [record["model"] for record in found(cloud, since=since, outcome="answered")] == ["gpt"]
+    assert [record["model"] for record in found(cloud, since=since, outcome="failed")] == ["100%_of\\it"]
+    assert found(cloud, since=since, outcome="left") == []

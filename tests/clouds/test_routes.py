@@ -241,13 +241,14 @@ def test_the_models_of_a_provider(cloud: Cloud) -> None:
 
 def test_settings_that_change_live(cloud: Cloud) -> None:
     said = cloud.client.get("/admin/settings").json()
-    assert said == {
+    asked = {
         "use_cloud": True,
         "cloud_budget": None,
         "memory_budget": "75%",
         "eviction": "lru",
         "drain_timeout": 30.0,
     }
+    assert {name: said[name] for name in asked} == asked
     changed = cloud.client.patch("/admin/settings", json={"cloud_budget": 5})
     assert changed.json() == said | {"cloud_budget": 5}
     wrong = ({"port": 1}, {"nonsense": 1}, {"cloud_budget": -1}, {"use_cloud": "perhaps"})
@@ -270,3 +271,13 @@ def test_a_model_that_nobody_has_is_not_found_near_those_that_are(cloud: Cloud) 
     missing = cloud.ask("gpt-4")
     assert missing.status_code == 404
     assert "gpt-4o" in missing.json()["error"]["message"]
+
+
+def test_a_kept_key_does_not_go_to_another_host(cloud: Cloud) -> None:
+    elsewhere = {"base_url": f"http://localhost:{cloud.upstream.port}/v1"}
+    refused = cloud.client.patch("/admin/providers/up", json=elsewhere)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "key")
+    assert cloud.client.patch("/admin/providers/up", json=elsewhere | {"key": KEY}).status_code == 200
+    assert cloud.ask().status_code == 404
+    cloud.lead("ok")
+    assert cloud.ask().status_code == 200

@@ -89,7 +89,7 @@ async def test_everything_is_there_again_after_a_restart(database_url: str | Non
     await reset(database_url)
     store = await Store.open(database_url, tmp_path)
     before = await fill(store)
-    await store.override("use_cloud", False, actor="test")
+    await store.override({"use_cloud": False}, actor="test")
     await store.close()
     again = await Store.open(database_url, tmp_path)
     current = again.current
@@ -267,7 +267,7 @@ async def test_a_read_only_database_is_read_and_says_that_it_takes_nothing(tmp_p
     reader = await Store.open(f"sqlite:///file:{tmp_path}/{SQLITE_FILE}?mode=ro&uri=true", tmp_path)
     assert [user.name for user in reader.current.users] == ["ada"]
     with pytest.raises(StorageUnavailable, match="read-only"):
-        await reader.override("use_cloud", True, actor="test")
+        await reader.override({"use_cloud": True}, actor="test")
     await reader.close()
     await store.close()
 

@@ -19,11 +19,18 @@ def test_a_model_is_loaded_and_unloaded(open_page: OpenPage, admin_client: httpx
     page.get_by_role("button", name="Load", exact=True).click()
     tile = page.get_by_role("article", name=EMBEDDING)
     expect(tile.get_by_text("ready", exact=True)).to_be_visible(timeout=60_000)
+    tile.get_by_role("combobox", name=f"Priority of requests to {EMBEDDING}").click()
+    page.get_by_role("option", name="Low priority").click()
+    expect(page.get_by_text("that name no priority are low now")).to_be_visible()
+    tile.get_by_role("button", name="Restart").click()
+    page.get_by_role("dialog", name=f"Restart {EMBEDDING}?").get_by_role("button", name="Restart").click()
+    expect(tile.get_by_text("loading", exact=True)).to_be_visible()
+    expect(tile.get_by_text("ready", exact=True)).to_be_visible(timeout=60_000)
     tile.get_by_role("button", name="Unload").click()
     dialog = page.get_by_role("dialog", name=f"Unload {EMBEDDING}?")
     dialog.get_by_role("button", name="Unload").click()
     expect(tile).to_have_count(0)
-    expect(page.get_by_role("cell", name="unloaded by hand")).to_be_visible()
+    expect(page.get_by_role("cell", name="unloaded by hand")).to_have_count(2)
     states = {model["id"]: model["state"] for model in admin_client.get("/admin/models").json()["models"]}
     assert states[EMBEDDING] == "cold"
 
@@ -55,3 +62,25 @@ def test_a_model_is_pinned(open_page: OpenPage, console_server: ServerProcess) -
     expect(tile.get_by_text("pinned")).to_be_visible()
     tile.get_by_role("button", name="Unpin").click()
     expect(tile.get_by_text("pinned")).to_be_hidden()
+
+
+def test_the_batch_is_seen_while_it_runs(open_page: OpenPage, console_server: ServerProcess) -> None:
+    page = open_page(width=390).visit("/pool")
+    tile = page.get_by_role("article", name=console_server.model)
+    batch = tile.get_by_role("list").filter(has_text="generated").first
+    long = [{"role": "user", "content": "Count from one to a thousand. " * 20}]
+    asked = {
+        "model": console_server.model,
+        "messages": long,
+        "max_tokens": 400,
+        "temperature": 0,
+        "stream": True,
+        "n": 2,
+    }
+    with console_server.http() as http, http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        assert answer.status_code == 200
+        rows = batch.get_by_role("listitem")
+        expect(rows).to_have_count(2)
+        expect(rows.first).to_contain_text("of 400 generated")
+        answer.close()
+    expect(batch).to_be_hidden()

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from mlx_manager.api.state import AuditDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.ir import RequestRecord
-from mlx_manager.storage.audit import AuditedRequest, AuditLog, AuditQuery
+from mlx_manager.storage.audit import AuditedRequest, AuditLog, AuditQuery, Outcome
 
 router = APIRouter(prefix="/admin", tags=["audit"], dependencies=[Depends(admit_admin)])
 _KEEPALIVE_S = 5.0
@@ -50,6 +50,8 @@ async def _query(  # noqa: PLR0913 - one per filter
     error_code: str | None = None,
     request_id: str | None = None,
     failed: bool | None = None,
+    outcome: Outcome | None = None,
+    words: Annotated[str | None, Query(max_length=200)] = None,
     since: float | None = None,
     until: float | None = None,
 ) -> AuditQuery:
@@ -71,6 +73,8 @@ async def _query(  # noqa: PLR0913 - one per filter
         error_code=error_code,
         request_id=request_id,
         is_failed=failed,
+        outcome=outcome,
+        words=words,
         since_unix_s=since,
         until_unix_s=until,
     )

@@ -12,15 +12,12 @@ from mlx_manager.api.body import read_json_body, read_struct
 from mlx_manager.api.state import DeskDep, HttpOptionsDep, LiveSettingsDep, PlainGatewayDep
 from mlx_manager.api.who import AccessDep, AdminDep
 from mlx_manager.catalog import (
-    LIVE_SETTINGS,
     PatternKind,
     Route,
     RouteConditions,
     RouteTarget,
-    SettingsError,
     Spill,
     TargetOrder,
-    parse_setting,
 )
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.gateway import Asker, Traits
@@ -143,14 +140,12 @@ async def remove_route(name: str, desk: DeskDep, admin: AdminDep) -> Response:
 
 @router.get("/settings")
 async def show_settings(live: LiveSettingsDep, _: AdminDep) -> Response:
-    """The settings that can be changed while the server runs, as they hold now."""
-    return Response(msgspec.json.encode(live()), media_type="application/json")
+    """The settings that can be changed while the server runs, as they were said last."""
+    return Response(msgspec.json.encode(live.values()), media_type="application/json")
 
 
 @router.patch("/settings")
-async def change_settings(
-    request: Request, access: AccessDep, live: LiveSettingsDep, http: HttpOptionsDep, admin: AdminDep
-) -> Response:
+async def change_settings(request: Request, live: LiveSettingsDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
     """Change settings by name; null goes back to what the server was started with."""
     try:
         values = json.loads(await read_json_body(request, http.max_body_bytes))
@@ -158,23 +153,8 @@ async def change_settings(
         raise InvalidRequest(f"The body is not JSON: {error}.") from None
     if not isinstance(values, dict):
         raise InvalidRequest('The body has to be an object of settings: {"use_cloud": false}.')
-    for name, value in values.items():
-        _check_setting(name, value)
-    for name, value in values.items():
-        await access.store.override(name, value, actor=admin.label)
-    return Response(msgspec.json.encode(live()), media_type="application/json")
-
-
-def _check_setting(name: str, value: object) -> None:
-    if name not in LIVE_SETTINGS:
-        raise InvalidRequest(
-            f"{name!r} cannot be changed while the server runs. These can: {', '.join(LIVE_SETTINGS)}.", param=name
-        )
-    try:
-        if value is not None:
-            parse_setting(name, value)
-    except SettingsError as error:
-        raise InvalidRequest(str(error), param=name) from None
+    await live.change(values, actor=admin.label)
+    return Response(msgspec.json.encode(live.values()), media_type="application/json")
 
 
 def _answer(body: msgspec.Struct, status: int = 200) -> Response:

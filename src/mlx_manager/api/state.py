@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict, cast
+from typing import Annotated, TypedDict, cast
 
 from fastapi import Depends, Request
 
 from mlx_manager.api.who import Access, CallerDep, answer_headers_of
 from mlx_manager.errors import Unavailable
-from mlx_manager.gateway import Asker, BackgroundWork, Gateway, OwnResponses, ResponseStore, ToolDesk
+from mlx_manager.gateway import Asker, BackgroundWork, Gateway, LiveSettings, OwnResponses, ResponseStore, ToolDesk
 from mlx_manager.gateway.desk import Desk
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.observability.alerts import AlertWatch
@@ -56,9 +56,9 @@ class ApiState(TypedDict):
     access: Access
     desk: Desk
     tool_desk: ToolDesk
-    live_settings: Callable[[], Mapping[str, Any]]
+    live_settings: LiveSettings
+    http: Callable[[], HttpOptions]
     """As they hold now."""
-    http: HttpOptions
     started_s: float
     """On the monotonic clock."""
 
@@ -86,8 +86,8 @@ async def _tool_desk(request: Request) -> ToolDesk:
     return cast(ToolDesk, request.state.tool_desk)
 
 
-async def _live_settings(request: Request) -> Callable[[], Mapping[str, Any]]:
-    return cast("Callable[[], Mapping[str, Any]]", request.state.live_settings)
+async def _live_settings(request: Request) -> LiveSettings:
+    return cast(LiveSettings, request.state.live_settings)
 
 
 async def _models(request: Request) -> ModelDirectory:
@@ -133,7 +133,7 @@ async def _alerts(request: Request) -> AlertWatch:
 
 
 async def _http_options(request: Request) -> HttpOptions:
-    return cast(HttpOptions, request.state.http)
+    return cast("Callable[[], HttpOptions]", request.state.http)()
 
 
 async def _uptime_s(request: Request) -> float:
@@ -151,7 +151,7 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 PlainGatewayDep = Annotated[Gateway, Depends(_plain_gateway)]
 DeskDep = Annotated[Desk, Depends(_desk)]
 ToolDeskDep = Annotated[ToolDesk, Depends(_tool_desk)]
-LiveSettingsDep = Annotated[Callable[[], Mapping[str, Any]], Depends(_live_settings)]
+LiveSettingsDep = Annotated[LiveSettings, Depends(_live_settings)]
 ModelsDep = Annotated[ModelDirectory, Depends(_models)]
 PoolDep = Annotated[ModelPool, Depends(_pool)]
 HubDep = Annotated[HubDesk, Depends(_hub)]

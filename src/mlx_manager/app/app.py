@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -38,15 +37,24 @@ from mlx_manager.api import (
 )
 from mlx_manager.api.who import SESSION_COOKIE
 from mlx_manager.app.access import is_loopback, open_access
-from mlx_manager.app.limits import follow_limits
-from mlx_manager.app.observing import alert_limits, open_tracer, watch_alerts
+from mlx_manager.app.following import Followers
+from mlx_manager.app.observing import open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.app.reload import Reload, on_hangup
 from mlx_manager.app.routing import open_routing
 from mlx_manager.app.tooling import open_tooling
 from mlx_manager.catalog import PrefixIsolation
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import BackgroundWork, Gateway, MemoryResponses, PromptLimits, find_offers, log_record
+from mlx_manager.gateway import (
+    BackgroundWork,
+    Gateway,
+    LiveSettings,
+    MemoryResponses,
+    PromptLimits,
+    find_offers,
+    log_record,
+)
+from mlx_manager.observability.log_tail import LogTail
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.storage.audit import AuditQuery
@@ -123,15 +131,17 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
         async with (
+            LogTail().listening() as log,
             open_access(settings) as opened,
-            open_tracer(settings) as tracer,
-            parts(settings) as built,
-            watch_alerts(settings, built.models, built.pool) as alerts,
-            open_routing(settings, opened, built.backends, built.models) as routing,
+            nullcontext(LiveSettings(settings, opened.access.store)) as live,
+            open_tracer(live.current) as tracer,
+            parts(live.current) as built,
+            watch_alerts(live.current, built.models, built.pool) as alerts,
+            open_routing(live, opened, built.backends, built.models) as routing,
             open_tooling(opened) as tooling,
         ):
             pool = built.pool
-            apply_limits = None if pool is None else follow_limits(pool, opened.access.store, routing.live)
+            spans = SpanReader(settings.home / "state")
             recent = RecentRequests()
             if settings.console:
                 last_hour = AuditQuery(since_unix_s=time.time() - RECENT_WINDOW_S)
@@ -145,8 +155,8 @@ def _lifespan(
                 tracer=tracer,
                 make_room=opened.audit.wait_for_room,
                 budgets=routing.budgets,
-                limits=PromptLimits(settings.max_messages, settings.max_tools),
-                isolation=PrefixIsolation(settings.prefix_isolation),
+                limits=PromptLimits(live.current.max_messages, live.current.max_tools),
+                isolation=PrefixIsolation(live.current.prefix_isolation),
             )
             console = Console(
                 gateway=gateway,
@@ -156,8 +166,14 @@ def _lifespan(
                 door=opened.access.door,
                 people=opened.access.people,
                 keys=opened.access.keys,
+                desk=routing.desk,
+                find_configuration=lambda: opened.access.store.current,
+                live_settings=live,
                 session_cookie=SESSION_COOKIE,
                 recent=recent,
+                audit=opened.audit,
+                log=log,
+                spans=spans,
                 version=__version__,
                 home=settings.home,
                 conversations=ConversationStore(opened.access.store.database),
@@ -169,17 +185,11 @@ def _lifespan(
                 find_api_paths=lambda: app.openapi()["paths"],
             )
             background = BackgroundWork()
-
-            def follow(changed: Settings) -> None:
-                logging.getLogger().setLevel(changed.log_level.upper())
-                built.follow(changed)
-                routing.live.settings = changed
-                if apply_limits is not None:
-                    apply_limits()
-                alerts.limits = alert_limits(changed)
-                opened.audit.max_rows, opened.audit.max_age_s = changed.audit_max_rows, changed.audit_max_age_h * 3600
-
-            hangups = nullcontext() if reread is None else on_hangup(Reload(settings, reread, follow))
+            followers = Followers(built, opened.audit, alerts, tracer)
+            if live.current is not settings:
+                followers.follow(live.current)
+            live.subscribe(followers.follow)
+            hangups = nullcontext() if reread is None else on_hangup(Reload(live, reread))
             state = AppState(
                 console=console,
                 gateway=gateway,
@@ -191,13 +201,15 @@ def _lifespan(
                 metrics=metrics,
                 audit=opened.audit,
                 alerts=alerts,
-                spans=SpanReader(settings.home / "state"),
+                spans=spans,
                 access=opened.access,
                 desk=routing.desk,
                 tool_desk=tooling.desk,
-                live_settings=routing.live,
-                http=HttpOptions(
-                    version=__version__, max_body_bytes=settings.max_body_bytes, keepalive_s=settings.keepalive_s
+                live_settings=live,
+                http=lambda: HttpOptions(
+                    version=__version__,
+                    max_body_bytes=live.current.max_body_bytes,
+                    keepalive_s=live.current.keepalive_s,
                 ),
                 started_s=time.monotonic(),
             )

@@ -17,7 +17,7 @@ from mlx_manager.hub import Inventory
 from mlx_manager.hub.access import default_access
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.hub.downloads import Downloads
-from mlx_manager.pool import EvictionPolicy, ModelDirectory, ModelPool, PoolOptions, runs_on_linux_cpu
+from mlx_manager.pool import EvictionPolicy, ModelDirectory, ModelPool, PoolLimits, PoolOptions, runs_on_linux_cpu
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,12 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     )
 
     def follow(changed: Settings) -> None:
-        pool.reconfigure(_load_options(changed), _pool_options(changed))
+        wanted = _pool_options(changed)
+        pool.reconfigure(_load_options(changed), wanted)
+        limits = PoolLimits(
+            memory_budget=wanted.memory_budget, policy=wanted.policy, drain_timeout_s=wanted.drain_timeout_s
+        )
+        pool.set_limits(limits)
 
     await pool.start()
     await downloads.start()

@@ -1,42 +1,19 @@
-"""How routes and providers reach the gateway: the providers' clients, the live settings, the month's budget."""
+"""How routes and providers reach the gateway: the providers' clients, the routes, the month's budget."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from mlx_manager.app.access import Opened
 from mlx_manager.backends import Backend
 from mlx_manager.backends.clouds import Clouds
-from mlx_manager.catalog.settings import Settings
 from mlx_manager.errors import MlxManagerError, NotPermitted
-from mlx_manager.gateway import Budgets, Desk, Router
+from mlx_manager.gateway import Budgets, Desk, LiveSettings, Router
 from mlx_manager.ir import Caller
 from mlx_manager.pool import ModelDirectory
 from mlx_manager.storage.configuration import Configuration
-
-
-@dataclass
-class LiveSettings:
-    """The settings that can be changed while the server runs: what was changed wins over what it was started with."""
-
-    settings: Settings
-    """Replaced when they are read again."""
-    opened: Opened
-
-    def __call__(self) -> Mapping[str, Any]:
-        """All of them, by name."""
-        said = self.opened.access.store.current.overrides
-        given = {
-            "use_cloud": self.settings.use_cloud,
-            "cloud_budget": self.settings.cloud_budget_usd,
-            "memory_budget": self.settings.memory_budget.num_bytes or str(self.settings.memory_budget),
-            "eviction": self.settings.eviction,
-            "drain_timeout": self.settings.drain_timeout_s,
-        }
-        return {name: said.get(name, value) for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -46,22 +23,20 @@ class Routing:
     router: Router
     budgets: Budgets
     desk: Desk
-    live: LiveSettings
 
 
 @asynccontextmanager
 async def open_routing(
-    settings: Settings, opened: Opened, local: Sequence[Backend], models: ModelDirectory
+    live: LiveSettings, opened: Opened, local: Sequence[Backend], models: ModelDirectory
 ) -> AsyncIterator[Routing]:
     """Build the clients of all providers, and follow every change of providers and routes."""
     store = opened.access.store
-    live = LiveSettings(settings, opened)
-    budgets = Budgets(opened.ledger, lambda: live()["cloud_budget"])
+    budgets = Budgets(opened.ledger, lambda: live.current.cloud_budget_usd)
     desk = Desk(store)
     clouds = Clouds()
 
     def refusal(caller: Caller) -> MlxManagerError | None:
-        if not live()["use_cloud"]:
+        if not live.current.use_cloud:
             return NotPermitted("No provider may be asked: use_cloud is off.", param="model")
         return budgets.refusal(caller)
 
@@ -73,7 +48,7 @@ async def open_routing(
         local,
         find_remote=clouds.find,
         cloud_refusal=refusal,
-        local_timeout_s=lambda: live.settings.local_timeout_s,
+        local_timeout_s=lambda: live.current.local_timeout_s,
         names=names,
     )
 
@@ -84,6 +59,6 @@ async def open_routing(
     follow(store.current)
     store.subscribe(follow)
     try:
-        yield Routing(router, budgets, desk, live)
+        yield Routing(router, budgets, desk)
     finally:
         await clouds.close()

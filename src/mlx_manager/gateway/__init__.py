@@ -7,6 +7,7 @@ from mlx_manager.gateway.budget import Budgets
 from mlx_manager.gateway.desk import Desk
 from mlx_manager.gateway.gateway import Gateway
 from mlx_manager.gateway.limits import PromptLimits
+from mlx_manager.gateway.live_settings import LiveSettings
 from mlx_manager.gateway.merge import merge
 from mlx_manager.gateway.offers import Offer, find_offers
 from mlx_manager.gateway.responses import MemoryResponses, OwnResponses, ResponseStore
@@ -23,6 +24,7 @@ __all__ = [
     "Budgets",
     "Desk",
     "Gateway",
+    "LiveSettings",
     "MemoryResponses",
     "Offer",
     "OwnResponses",

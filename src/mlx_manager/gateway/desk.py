@@ -68,14 +68,8 @@ class Desk:
         self, name: str, values: Mapping[str, Any], *, key: str | msgspec.UnsetType | None, actor: str
     ) -> Provider:
         """Change fields by name; `headers` and `key` replace what is kept of them. Raises as `add_provider` does."""
-        old = self.provider(name)
-        secret = self.secret(self._store.current.sealed.get(name))
-        if "headers" in values:
-            secret = msgspec.structs.replace(secret, headers=dict(values["headers"]))
-        if key is not msgspec.UNSET:
-            secret = msgspec.structs.replace(secret, key=key)
-        fields = {field: value for field, value in values.items() if field != "headers"}
-        provider = await _checked_provider(msgspec.structs.replace(old, **fields), secret)
+        provider, secret = self._changed(name, values, key)
+        provider = await _checked_provider(provider, secret)
         async with self._store.changing(_change(actor, "provider.change", provider)) as session:
             await stored_providers.change(session, provider, self._seal(secret))
         return provider
@@ -95,13 +89,25 @@ class Desk:
 
     async def fetch_models(self, name: str, *, actor: str) -> Provider:
         """Ask the provider for its models, and keep the list. Raises `ProviderFailed`."""
-        provider = self.provider(name)
-        backend = build_backend(provider, self.secret(self._store.current.sealed.get(name)))
+        models = await self.try_change(name, {}, key=msgspec.UNSET)
+        return await self.change_provider(name, {"models": models}, key=msgspec.UNSET, actor=actor)
+
+    async def try_provider(self, provider: Provider, secret: ProviderSecret) -> tuple[str, ...]:
+        """The models of a provider that need not be kept: whether it can be reached, and takes the key.
+
+        Raises as `add_provider` does, and `ProviderFailed`.
+        """
+        backend = build_backend(await _checked_provider(provider, secret), secret)
         try:
-            models = await backend.models()
+            return tuple(await backend.models())
         finally:
             await backend.close()
-        return await self.change_provider(name, {"models": tuple(models)}, key=msgspec.UNSET, actor=actor)
+
+    async def try_change(
+        self, name: str, values: Mapping[str, Any], *, key: str | msgspec.UnsetType | None
+    ) -> tuple[str, ...]:
+        """`try_provider` of what `change_provider` would make of a provider."""
+        return await self.try_provider(*self._changed(name, values, key))
 
     async def add_route(self, route: Route, *, actor: str) -> Route:
         """Behind all others where no position is said (0). Raises `InvalidRequest` and `Conflict`."""
@@ -139,6 +145,27 @@ class Desk:
         self.route(name)
         async with self._store.changing(Change(actor=actor, action="route.delete", subject=name)) as session:
             await stored_routes.remove(session, name)
+
+    def _changed(
+        self, name: str, values: Mapping[str, Any], key: str | msgspec.UnsetType | None
+    ) -> tuple[Provider, ProviderSecret]:
+        """What a provider and its secret would become. Raises `NotFound`, and `InvalidRequest` for a key on its way."""
+        old = self.provider(name)
+        kept = self.secret(self._store.current.sealed.get(name))
+        keeps_key = key is msgspec.UNSET and kept.key is not None
+        keeps_headers = "headers" not in values and bool(kept.headers)
+        base_url = values.get("base_url", old.base_url) or DEFAULT_BASE_URLS.get(old.kind, "")
+        if (keeps_key or keeps_headers) and _host_of(base_url) != _host_of(old.base_url):
+            # else whoever may change the address could have sent to them what is never shown
+            raise InvalidRequest(
+                "The key and the headers were given for another host: give them again with the new address.",
+                param="key" if keeps_key else "headers",
+            )
+        secret = ProviderSecret(
+            key=kept.key if key is msgspec.UNSET else key, headers=dict(values.get("headers", kept.headers))
+        )
+        fields = {field: value for field, value in values.items() if field != "headers"}
+        return msgspec.structs.replace(old, **fields), secret
 
     def _seal(self, secret: ProviderSecret) -> str | None:
         return None if secret == ProviderSecret() else self._store.secrets.seal(msgspec.json.encode(secret))
@@ -187,6 +214,11 @@ async def _checked_provider(provider: Provider, secret: ProviderSecret) -> Provi
         has_key=secret.key is not None,
         header_names=tuple(sorted(secret.headers)),
     )
+
+
+def _host_of(base_url: str) -> str:
+    parsed = urllib.parse.urlsplit(base_url)
+    return f"{parsed.scheme}://{parsed.netloc.lower()}"
 
 
 def _check_name(name: str) -> None:

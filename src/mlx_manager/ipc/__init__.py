@@ -3,6 +3,7 @@
 from mlx_manager.ipc.channel import GatewayChannel, WorkerChannel
 from mlx_manager.ipc.messages import (
     Abort,
+    BatchRow,
     Embed,
     Embedded,
     EngineStats,
@@ -30,6 +31,7 @@ from mlx_manager.ipc.messages import (
 
 __all__ = [
     "Abort",
+    "BatchRow",
     "Embed",
     "Embedded",
     "EngineStats",

@@ -17,6 +17,7 @@ from mlx_manager.ir import (
     EmbeddingRequest,
     Event,
     GenerationRequest,
+    Priority,
     RerankRequest,
     TokenizeRequest,
     Tokens,
@@ -174,11 +175,30 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int = 0
 
 
+class BatchRow(msgspec.Struct, frozen=True, array_like=True):
+    """One sequence that runs in the batch, or waits to."""
+
+    request_id: str
+    choice: int
+    is_running: bool
+    priority: Priority
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    """Of the prompt, found in the prefix cache."""
+    num_computed_tokens: int
+    """Of the prompt, the cached ones among them."""
+    num_generated_tokens: int
+    num_most_tokens: int
+    """That it may generate."""
+
+
 class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
     """All that one engine step produced, for every request in it; also sent, empty, when the books change otherwise."""
 
     deltas: tuple[RequestEvents, ...]
     stats: EngineStats
+    rows: tuple[BatchRow, ...] | None = None
+    """The batch, for who watches; None in most steps: it is told about twice in a second."""
 
 
 class Trimmed(msgspec.Struct, frozen=True, tag="trimmed"):

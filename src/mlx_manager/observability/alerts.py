@@ -82,6 +82,7 @@ class AlertWatch:
         """(when, whether the server failed, time to the first token) of requests."""
         self._deaths: deque[tuple[float, int]] = deque(maxlen=_MAX_SAMPLES)
         self._task: asyncio.Task[None] | None = None
+        self._retired: deque[asyncio.Task[None]] = deque(maxlen=_NUM_KEPT)
 
     def open(self) -> None:
         """Begin to look."""
@@ -94,6 +95,17 @@ class AlertWatch:
             await asyncio.wait((self._task,))
         if self._webhook is not None:
             await self._webhook.close()
+        await asyncio.gather(*self._retired)
+
+    def follow(self, limits: AlertLimits, *, webhook_url: str | None, period_s: float) -> None:
+        """From now on these hold. What fires by other limits is looked at anew; another webhook sends what it has."""
+        self.limits = limits
+        self._period_s = period_s
+        old = self._webhook
+        if webhook_url != (old.url if old is not None else None):
+            self._webhook = Webhook(webhook_url) if webhook_url is not None else None
+            if old is not None:
+                self._retired.append(asyncio.create_task(old.close()))
 
     def count(self, record: RequestRecord) -> None:
         """A request has ended."""

@@ -77,6 +77,10 @@ class SpanWriter:
             self._file.replace(broken)
             self._connection = self._open()
 
+    def bound(self, *, max_bytes: int, max_age_s: float) -> None:
+        """Keep so much from now on."""
+        self._max_bytes, self._max_age_s = max_bytes, max_age_s
+
     def write(self, spans: Sequence[Span], records: Sequence[RequestRecord]) -> None:
         """Add them, in one transaction, and delete what is too old or too much."""
         with self._connection as transaction:

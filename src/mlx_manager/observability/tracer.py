@@ -56,6 +56,10 @@ class Tracer:
         """Begin to write."""
         self._thread.start()
 
+    def follow(self, *, max_bytes: int, max_age_s: float, with_content: bool) -> None:
+        """Keep so much, of this, from now on."""
+        self._max_bytes, self._max_age_s, self.with_content = max_bytes, max_age_s, with_content
+
     def put(self, trace: RequestTrace | HttpTrace) -> None:
         """Keep this one. Called from the event loop."""
         if len(self._waiting) >= _MAX_WAITING:
@@ -98,6 +102,7 @@ class Tracer:
             try:
                 if self._store is None:
                     self._store = SpanWriter(self._folder, max_bytes=self._max_bytes, max_age_s=self._max_age_s)
+                self._store.bound(max_bytes=self._max_bytes, max_age_s=self._max_age_s)
                 self._store.write(spans, records)
                 return
             except (sqlite3.Error, OSError) as error:

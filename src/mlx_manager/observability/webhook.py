@@ -19,7 +19,7 @@ class Webhook:
     """Lives in one event loop. A message is given up after six attempts, over about a minute."""
 
     def __init__(self, url: str, *, backoff_s: float = 2.0) -> None:
-        self._url = url
+        self.url = url
         self._backoff_s = backoff_s
         self._waiting: deque[bytes] = deque(maxlen=_MAX_WAITING)
         self._task: asyncio.Task[None] | None = None
@@ -47,7 +47,7 @@ class Webhook:
             if attempt:
                 await asyncio.sleep(self._backoff_s * 2 ** (attempt - 1))
             try:
-                answer = await client.post(self._url, content=body, headers={"content-type": "application/json"})
+                answer = await client.post(self.url, content=body, headers={"content-type": "application/json"})
             except httpx.HTTPError as error:
                 reason = type(error).__name__
             else:

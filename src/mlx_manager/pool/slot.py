@@ -231,6 +231,7 @@ class ModelSlot:
             fraction=self._progress.fraction if is_loading else 0.0,
             report=self._report if worker else None,
             stats=worker.stats if worker else None,
+            rows=worker.rows if worker else (),
             worker_pid=self._worker.pid if self._worker is not None and self._worker.is_usable else None,
             num_worker_deaths=self._faults.total(),
             num_by_fault=dict(self._faults),

@@ -8,7 +8,7 @@ import msgspec
 
 from mlx_manager.catalog import ModelEntry, ModelOverrides
 from mlx_manager.errors import ErrorInfo
-from mlx_manager.ipc import EngineStats, ServingReport
+from mlx_manager.ipc import BatchRow, EngineStats, ServingReport
 
 
 class ModelState(StrEnum):
@@ -43,6 +43,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """While loading: 0 to 1."""
     report: ServingReport | None = None
     stats: EngineStats | None = None
+    rows: tuple[BatchRow, ...] = ()
+    """The sequences that run, then those that wait, about half a second ago."""
     worker_pid: int | None = None
     num_worker_deaths: int = 0
     """Workers that ended unasked, for whichever fault."""

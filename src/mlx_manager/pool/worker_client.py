@@ -15,6 +15,7 @@ from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ErrorInfo, MlxManagerError, ModelLoadFailed, ShuttingDown, WorkerDied
 from mlx_manager.ipc import (
     Abort,
+    BatchRow,
     Embed,
     Embedded,
     EngineStats,
@@ -75,6 +76,8 @@ class WorkerClient:
         loop = asyncio.get_running_loop()
         self.stats: EngineStats | None = None
         """The engine's books after its last step; None before the load."""
+        self.rows: tuple[BatchRow, ...] = ()
+        """Its batch, as it told last."""
         self.hello: Hello | None = None
         self._hello_arrived: asyncio.Future[Hello | ErrorInfo] = loop.create_future()
         self._load_ended: asyncio.Future[ServingReport | ErrorInfo] = loop.create_future()
@@ -271,8 +274,8 @@ class WorkerClient:
 
     def _dispatch(self, message: FromWorker) -> None:
         match message:
-            case StepDone(deltas, stats):
-                self.stats = stats
+            case StepDone(deltas, stats, rows):
+                self._note(stats, rows)
                 for delta in deltas:
                     self._pass_on(delta)
             case RequestFailed(request_id, error):
@@ -295,6 +298,13 @@ class WorkerClient:
             case LoadFailed(error):
                 _settle(self._load_ended, error)
         self._owes_since_s = time.monotonic() if self._is_busy() else None
+
+    def _note(self, stats: EngineStats, rows: tuple[BatchRow, ...] | None) -> None:
+        self.stats = stats
+        if rows is not None:
+            self.rows = rows
+        elif not stats.num_running and not stats.num_waiting:
+            self.rows = ()
 
     def _pass_on(self, delta: RequestEvents) -> None:
         queue = self._in_flight.get(delta.request_id)

@@ -11,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from enum import StrEnum
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert
+from sqlalchemy import case, func, insert, or_
 from sqlmodel import col, delete, select
 
 from mlx_manager.errors import StorageUnavailable
@@ -30,6 +31,19 @@ _MAX_WAITING = 5_000
 _TRIM_PERIOD_S = 60.0
 _MAX_UNREAD = 1_000
 _EXPORT_PAGE = 500
+_CLIENT_CLOSED = 499
+_SEARCHED = (
+    "model",
+    "user",
+    "key",
+    "path",
+    "target",
+    "target_model",
+    "route",
+    "client_address",
+    "request_id",
+    "error_code",
+)
 
 
 class AuditedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +51,27 @@ class AuditedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     id: int
     record: RequestRecord
+
+
+class Outcome(StrEnum):
+    """What became of a request."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    LEFT = "left"
+    """Its client had gone."""
+
+
+class AuditSums(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the rows that match, together."""
+
+    num_requests: int = 0
+    num_failed: int = 0
+    """Without those whose client had gone."""
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_completion_tokens: int = 0
+    cost_usd: float = 0.0
 
 
 class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +93,10 @@ class AuditQuery(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     request_id: str | None = None
     is_failed: bool | None = None
+    """Whether its status is 400 or more."""
+    outcome: Outcome | None = None
+    words: str | None = None
+    """Each of them stands somewhere in what the request named, who asked, who answered, or its id or error."""
     is_fallback: bool | None = None
     """Whether another backend than the first was asked."""
     since_unix_s: float | None = None
@@ -80,6 +119,8 @@ class AuditLog:
         self._wake = asyncio.Event()
         self._is_closing = False
         self._trimmed_s = 0.0
+        self.num_written = 0
+        """Rows written so far: whoever shows the audit need not look while it stays the same. Written here only."""
         self._writer: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -123,6 +164,23 @@ class AuditLog:
         async with self._database.reading() as session:
             rows = (await session.exec(wanted)).all()
         return [AuditedRequest(id=row.id or 0, record=_record_of(row)) for row in rows]
+
+    async def sum(self, query: AuditQuery) -> AuditSums:
+        """Everything that matches, summed up."""
+        failed = (col(RequestRow.status) >= 400) & (col(RequestRow.status) != _CLIENT_CLOSED)
+        sums: Any = [
+            func.count(),
+            func.sum(case((failed, 1), else_=0)),
+            func.sum(RequestRow.num_prompt_tokens),
+            func.sum(RequestRow.num_cached_tokens),
+            func.sum(RequestRow.num_completion_tokens),
+            func.sum(RequestRow.cost_usd),
+        ]
+        # more columns than the overloads of `select` count
+        wanted: Any = select(*sums).where(*_conditions(query))
+        async with self._database.reading() as session:
+            row = (await session.exec(wanted)).one()
+        return AuditSums(**{name: value or 0 for name, value in zip(AuditSums.__struct_fields__, row, strict=True)})
 
     async def all(self, query: AuditQuery) -> AsyncGenerator[AuditedRequest, None]:
         """Every row that matches, the last first, read page by page."""
@@ -178,6 +236,7 @@ class AuditLog:
         # only now: what was not committed stays in its place
         for _ in batch:
             self._waiting.popleft()
+        self.num_written += len(batch)
         if len(self._waiting) < _MAX_WAITING:
             self._has_room.set()
 
@@ -208,6 +267,16 @@ def _conditions(query: AuditQuery) -> list[Any]:
     if query.is_fallback is not None:
         reason = col(RequestRow.fallback_reason)
         found.append(reason.is_not(None) if query.is_fallback else reason.is_(None))
+    closed = col(RequestRow.status) == _CLIENT_CLOSED
+    match query.outcome:
+        case Outcome.ANSWERED:
+            found.append(col(RequestRow.status) < 400)
+        case Outcome.FAILED:
+            found.append((col(RequestRow.status) >= 400) & ~closed)
+        case Outcome.LEFT:
+            found.append(closed)
+    for word in (query.words or "").split():
+        found.append(or_(*(col(getattr(RequestRow, name)).icontains(word, autoescape=True) for name in _SEARCHED)))
     if query.is_failed is not None:
         found.append(col(RequestRow.status) >= 400 if query.is_failed else col(RequestRow.status) < 400)
     if query.since_unix_s is not None:

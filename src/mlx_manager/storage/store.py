@@ -118,18 +118,20 @@ class Store:
             rows = (await session.exec(wanted)).all()
         return [msgspec.convert(row.model_dump(), RecordedChange) for row in rows]
 
-    async def override(self, name: str, value: Any, *, actor: str) -> None:
-        """Keep a changed setting; None forgets it."""
-        change = Change(actor=actor, action="setting.change", subject=name, detail={"value": value})
+    async def override(self, values: Mapping[str, Any], *, actor: str, told: Mapping[str, Any] | None = None) -> None:
+        """Keep changed settings, all or none; None forgets one. The audit has `told`, where not all is to be told."""
+        detail = dict(values if told is None else told)
+        change = Change(actor=actor, action="setting.change", subject=", ".join(values), detail=detail)
         async with self.changing(change) as session:
-            row = await session.get(OverrideRow, name)
-            if value is None:
-                if row is not None:
-                    await session.delete(row)
-            elif row is None:
-                session.add(OverrideRow(name=name, value=value))
-            else:
-                row.value = value
+            for name, value in values.items():
+                row = await session.get(OverrideRow, name)
+                if value is None:
+                    if row is not None:
+                        await session.delete(row)
+                elif row is None:
+                    session.add(OverrideRow(name=name, value=value))
+                else:
+                    row.value = value
 
     async def rotate_secrets(self, *, actor: str) -> int:
         """Encrypt everything anew with a new key and forget the old one; how much there was. Sessions end.

@@ -12,15 +12,20 @@ from starlette.requests import HTTPConnection, Request
 
 from mlx_manager.auth import Credentials, Door, Keys, People
 from mlx_manager.errors import NotAuthenticated, Unavailable
-from mlx_manager.gateway import Gateway, Offer, ToolDesk
+from mlx_manager.gateway import Desk, Gateway, LiveSettings, Offer, ToolDesk
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.ir import Caller
 from mlx_manager.observability.alerts import Alert
+from mlx_manager.observability.log_tail import LogTail
+from mlx_manager.observability.span_store import SpanReader
 from mlx_manager.pool import ModelDirectory, ModelPool
+from mlx_manager.storage.audit import AuditLog
+from mlx_manager.storage.configuration import Configuration
 from mlx_manager.storage.conversations import ConversationStore
 from mlx_manager.storage.store import RecordedChange
 from mlx_manager.tools import Toolbox
 from mlx_manager.ui.chats import Chats
+from mlx_manager.ui.found_requests import FoundRequests
 from mlx_manager.ui.mount import ConsoleSite
 from mlx_manager.ui.pulse import Pulse
 from mlx_manager.ui.recent import RecentRequests
@@ -39,9 +44,17 @@ class Console:
     door: Door
     people: People
     keys: Keys
+    desk: Desk
+    """Where providers and routes are changed."""
+    find_configuration: Callable[[], Configuration]
+    """All that is configured in the database, as it holds now."""
+    live_settings: LiveSettings
     session_cookie: str
     """The name of the cookie that a session is in."""
     recent: RecentRequests
+    audit: AuditLog
+    log: LogTail
+    spans: SpanReader
     version: str
     home: Path
     conversations: ConversationStore
@@ -59,10 +72,12 @@ class Console:
     """On the monotonic clock."""
     site: ConsoleSite = field(default_factory=ConsoleSite)
     pulse: Pulse = field(init=False)
+    requests: FoundRequests = field(init=False)
     chats: Chats = field(init=False)
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.models, self.pool)
+        self.requests = FoundRequests(self.audit)
         self.chats = Chats(self.gateway, self.conversations, self.toolbox)
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,8 +25,9 @@ _STAMP = int(max(file.stat().st_mtime for file in _STATIC.iterdir()))
 
 
 @contextmanager
-def frame(console: Console, request: Request, place: PagePlace, *, classes: str = "") -> Iterator[None]:
+def frame(console: Console, request: Request, place: PagePlace, *, classes: str = "") -> Iterator[ThemeChoice]:
     """Everything around a page; what the context holds is the page."""
+    theme = ThemeChoice(request)
     ui.add_head_html(
         f'<link rel="stylesheet" href="/_console/console.css?v={_STAMP}">'
         f'<script src="/_console/console.js?v={_STAMP}"></script>'
@@ -38,12 +39,12 @@ def frame(console: Console, request: Request, place: PagePlace, *, classes: str 
         _brand()
         with box("live-state grow", "div"):
             _live_state(console)
-        _theme_button(request)
+        _theme_button(theme)
         _log_out_button(request)
     _leave_when_over(console, request, place)
     with box(f"stack-lg {classes}").props('data-page tabindex="-1"') as page:
         ui.skip_link("Skip to the page", target=page)
-        yield
+        yield theme
 
 
 def _navigation(console: Console, viewer: Caller, here: PagePlace) -> None:
@@ -83,22 +84,40 @@ def _live_state(console: Console) -> None:
     ui.timer(2.0, update)
 
 
-def _theme_button(request: Request) -> None:
-    """Goes round light, dark, and whatever the system says; a cookie remembers it."""
+class ThemeChoice:
+    """Light, dark, or whatever the system says; a cookie remembers it."""
+
+    def __init__(self, request: Request) -> None:
+        chosen = request.cookies.get(THEME_COOKIE, "auto")
+        self.name = chosen if chosen in _THEMES else "auto"
+        self._dark = ui.dark_mode(_THEMES[self.name])
+        self._listeners: list[Callable[[str], object]] = []
+
+    def choose(self, name: str) -> None:
+        """Show the pages that way from now on."""
+        if name != self.name:
+            self.name = name
+            self._dark.set_value(_THEMES[name])
+            ui.run_javascript(f"mlxManager.remember('{THEME_COOKIE}', '{name}')")
+            for listener in self._listeners:
+                listener(name)
+
+    def on_change(self, listener: Callable[[str], object]) -> None:
+        """Call `listener` with each theme that is chosen."""
+        self._listeners.append(listener)
+
+
+def _theme_button(theme: ThemeChoice) -> None:
+    """Goes round the themes."""
     names = list(_THEMES)
-    chosen = request.cookies.get(THEME_COOKIE, "auto")
-    state = {"name": chosen if chosen in _THEMES else "auto"}
-    dark = ui.dark_mode(_THEMES[state["name"]])
-    toggle = button("", icon=_ICONS[state["name"]], look="bare", name=f"Theme: {state['name']}")
+    toggle = button("", icon=_ICONS[theme.name], look="bare", name=f"Theme: {theme.name}")
+    toggle.on_click(lambda: theme.choose(names[(names.index(theme.name) + 1) % len(names)]))
 
-    def change() -> None:
-        state["name"] = names[(names.index(state["name"]) + 1) % len(names)]
-        dark.set_value(_THEMES[state["name"]])
-        toggle.props(f"icon={_ICONS[state['name']]}")
-        toggle.props["aria-label"] = f"Theme: {state['name']}"
-        ui.run_javascript(f"mlxManager.remember('{THEME_COOKIE}', '{state['name']}')")
+    def show(name: str) -> None:
+        toggle.props(f"icon={_ICONS[name]}")
+        toggle.props["aria-label"] = f"Theme: {name}"
 
-    toggle.on_click(change)
+    theme.on_change(show)
 
 
 def _pending_count(console: Console) -> None:

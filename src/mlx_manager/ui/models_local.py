@@ -55,7 +55,7 @@ class LocalView:
             search = ui.input(
                 placeholder="Search the models on this machine", on_change=lambda e: self._set("words", e.value)
             )
-            search.props('outlined dense clearable debounce=150 aria-label="Search the models on this machine"')
+            search.props('outlined dense clearable debounce=100 aria-label="Search the models on this machine"')
             with search.add_slot("prepend"):
                 ui.icon("search")
             with box("row-line"):

@@ -6,6 +6,7 @@ from nicegui import ui
 
 from mlx_manager.ipc import EngineStats, ServingReport
 from mlx_manager.pool import ModelState, ModelStatus
+from mlx_manager.ui.batch_view import BatchView
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import ask, badge, box, button, complaining, facts, note, set_words, tell, text
 from mlx_manager.ui.model_profile import profile_dialog
@@ -40,6 +41,7 @@ class PoolTile:
             with box("stack") as self._kv:
                 self._kv_bar = ui.html("", sanitize=False)
                 self._kv_words = text("", "soft small num", "p")
+            self._batch = BatchView()
             self._actions()
 
     def delete(self) -> None:
@@ -60,6 +62,7 @@ class PoolTile:
         self._kv.set_visibility(status.stats is not None and status.stats.num_blocks_total > 0)
         if status.stats is not None:
             self._show_blocks(status.stats, status.report)
+        self._batch.update(status.rows)
         is_failed = status.state is ModelState.FAILED
         self._again.set_visibility(is_failed)
         self._unload.set_visibility(not is_failed)

@@ -17,10 +17,27 @@ from starlette.types import ASGIApp
 from mlx_manager.ui.chat import chat_page
 from mlx_manager.ui.home import home_page
 from mlx_manager.ui.models import models_page
-from mlx_manager.ui.paths import CHAT, HOME, MODELS, POOL, PROFILE, REQUESTS, SYSTEM, TOOLS, USERS, PagePlace
+from mlx_manager.ui.paths import (
+    CHAT,
+    HOME,
+    MODELS,
+    POOL,
+    PROFILE,
+    PROVIDERS,
+    REQUESTS,
+    ROUTES,
+    SETTINGS,
+    SYSTEM,
+    TOOLS,
+    USERS,
+    PagePlace,
+)
 from mlx_manager.ui.pool import pool_page
 from mlx_manager.ui.profile_page import profile_page
+from mlx_manager.ui.providers import providers_page
 from mlx_manager.ui.requests_page import requests_page
+from mlx_manager.ui.routes import routes_page
+from mlx_manager.ui.settings_page import settings_page
 from mlx_manager.ui.system import system_page
 from mlx_manager.ui.tools_page import tools_page
 from mlx_manager.ui.users import users_page
@@ -30,8 +47,11 @@ _PAGES: tuple[tuple[PagePlace, Callable[..., object]], ...] = (
     (CHAT, chat_page),
     (MODELS, models_page),
     (POOL, pool_page),
+    (PROVIDERS, providers_page),
+    (ROUTES, routes_page),
     (REQUESTS, requests_page),
     (TOOLS, tools_page),
+    (SETTINGS, settings_page),
     (USERS, users_page),
     (SYSTEM, system_page),
     (PROFILE, profile_page),

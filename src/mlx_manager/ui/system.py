@@ -1,4 +1,4 @@
-"""System: the server itself, its alerts, what its models complain about, and what was changed by whom."""
+"""System: the server itself, its alerts, what its models complain about, its log, and what was changed by whom."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from starlette.requests import Request
 from mlx_manager.observability.alerts import Alert
 from mlx_manager.storage.store import RecordedChange
 from mlx_manager.ui.console import Console, console_of
+from mlx_manager.ui.doctor_view import DoctorView
 from mlx_manager.ui.elements import box, empty_state, facts, note, text
 from mlx_manager.ui.frame import frame
+from mlx_manager.ui.log_view import LogView
 from mlx_manager.ui.paths import SYSTEM
 from mlx_manager.ui.words import render_age, render_duration, render_size
 
@@ -36,6 +38,11 @@ async def system_page(request: Request) -> None:
                 text("Alerts", tag="h2")
                 update_alerts = _alerts(console)
         with box("panel"):
+            DoctorView(console)
+        with box("panel"):
+            text("Log", tag="h2")
+            log = LogView(console.log)
+        with box("panel"):
             text("Changes", tag="h2")
             text("What was configured, and by whom; the last first.", "soft small", "p")
             update_changes = _ChangeList(console).update
@@ -43,6 +50,7 @@ async def system_page(request: Request) -> None:
     def update() -> None:
         update_facts()
         update_alerts()
+        log.update()
 
     update()
     await update_changes()

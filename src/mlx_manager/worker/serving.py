@@ -49,6 +49,7 @@ from mlx_manager.models.videos import VideoLimits
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading, ThinkingBudget
 from mlx_manager.worker.gaze import Gaze, SeenRequest, visuals_of
+from mlx_manager.worker.rows import RowReports
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
@@ -88,6 +89,7 @@ class Serving:
         self.publish: Callable[[FromWorker], None] = _drop
         """Sends what a step brings, as it comes. Set by the worker's main thread before the first request."""
         engine.on_admitted = self._begin
+        self._rows = RowReports(engine.scheduler)
         self._finish_times_s: deque[float] = deque(maxlen=64)
 
     @property
@@ -156,7 +158,7 @@ class Serving:
                 del self._answers[event.request_id]
                 self._finish_times_s.append(time.monotonic())
         reports = tuple(RequestEvents(request_id, tuple(events)) for request_id, events in deltas.items() if events)
-        self.publish(StepDone(reports, self.stats()))
+        self.publish(StepDone(reports, self.stats(), self._rows.due()))
 
     def trim(self) -> None:
         """Give up the prefix cache, the memory of the KV arena, and what is kept of images."""
