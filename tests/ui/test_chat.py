@@ -229,9 +229,11 @@ def test_a_picture_is_not_sent_to_a_model_that_does_not_see(chat: Watched, scrip
 
 def test_files_come_by_paste_and_by_drop(chat: Watched, scripted: Served, admin: httpx.Client) -> None:
     page = chat.page
-    # nobody knows what a route leads to: pictures go along
-    route = {"name": "eyes", "pattern": "eyes", "targets": [{"model": "kind"}]}
-    admin.post("/admin/routes", json=route).raise_for_status()
+    # nobody knows what a provider's model takes: pictures go along
+    cloud = {"name": "far", "kind": "openai-compatible", "base_url": scripted.base_url, "allows_private_address": True}
+    admin.post("/admin/providers", json=cloud).raise_for_status()
+    target = {"provider": "far", "model": "kind"}
+    admin.post("/admin/routes", json={"name": "eyes", "pattern": "eyes", "targets": [target]}).raise_for_status()
     page.reload()
     page.wait_for_selector("[data-takes-files]")
     make = """([name, kind, bytes]) => {

@@ -25,6 +25,9 @@ class Offer:
 
     name: str
     asked: tuple[str, ...]
+    """A backend and its model as one label."""
+    models: tuple[str, ...]
+    """As they are called where they are."""
     is_remote: bool
     """Whether a provider may be asked."""
 
@@ -40,7 +43,8 @@ def find_offers(gateway: Gateway, configured: Callable[[], Configuration], calle
         plan = _plan(bound, caller, name)
         if plan is not None:
             is_remote = any(target.remote is not None for target in plan.targets)
-            offers.append(Offer(name, tuple(target.label for target in plan.targets), is_remote))
+            labels = tuple(target.label for target in plan.targets)
+            offers.append(Offer(name, labels, tuple(target.model for target in plan.targets), is_remote))
     return offers
 
 

@@ -129,8 +129,10 @@ class ConversationStore:
             for turn in changed.turns:
                 fields = msgspec.structs.asdict(turn) | {"words": _searched(turn.words)}
                 await session.merge(TurnRow(conversation_id=head.id, **fields))
+            kept = select(AttachmentRow.digest).where(AttachmentRow.conversation_id == head.id)
+            known = set((await session.exec(kept)).all()) if changed.files else set()
             for digest, content in changed.files.items():
-                if await session.get(AttachmentRow, (head.id, digest)) is None:
+                if digest not in known:
                     session.add(AttachmentRow(conversation_id=head.id, digest=digest, content=content))
 
     async def remove(self, user_id: int, conversation_id: str) -> None:

@@ -46,6 +46,7 @@ class ChatTurns:
         """Show what is new of `conversation`."""
         if self._drawn is not None and self._drawn[0] != conversation.id:
             self._num_shown = _MOST_SHOWN
+            ui.run_javascript(f"mlxManager.goToEnd('{self._list.html_id}')")
         wanted = (conversation.id, conversation.shape, self._num_shown)
         if wanted != self._drawn:
             self._drawn = wanted

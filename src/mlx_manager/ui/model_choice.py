@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nicegui import ui
 
 from mlx_manager.catalog import ModelKind
+from mlx_manager.gateway import Offer
 from mlx_manager.ir import Caller
 from mlx_manager.pool import ModelState, ModelStatus
 from mlx_manager.ui.console import Console
@@ -18,7 +20,7 @@ _OFFERS_PERIOD_S = 5.0
 
 @dataclass(frozen=True)
 class Choice:
-    """One name that can be asked for. `status` is that of the model of this machine, where one alone answers."""
+    """One name that can be asked for. `status` is that of this machine's model that answers first; else None."""
 
     label: str
     status: ModelStatus | None = None
@@ -41,7 +43,7 @@ class ModelChoice:
         self._console = console
         self._viewer = viewer
         self._choices: dict[str, Choice] = {}
-        self._routed: dict[str, Choice] = {}
+        self._offers: Sequence[Offer] = ()
         self._routed_s = float("-inf")
         self._select = ui.select({}, with_input=True).classes("chat-model")
         self._select.props('outlined dense options-dense aria-label="Model"')
@@ -75,10 +77,7 @@ class ModelChoice:
     def _find(self) -> dict[str, Choice]:
         if time.monotonic() - self._routed_s > _OFFERS_PERIOD_S:
             self._routed_s = time.monotonic()
-            self._routed = {
-                offer.name: Choice(f"{offer.name} → {', '.join(offer.asked)}")
-                for offer in self._console.find_offers(self._viewer)
-            }
+            self._offers = self._console.find_offers(self._viewer)
         found: dict[str, Choice] = {}
         for status in self._console.pulse.look().models:
             if status.entry.kind not in _KINDS:
@@ -88,5 +87,9 @@ class ModelChoice:
             found[name] = Choice(name + cold, status)
             for alias in status.overrides.aliases:
                 found.setdefault(alias, Choice(f"{alias} → {name}{cold}", status))
+        routed = {}
+        for offer in self._offers:
+            known = found.get(offer.models[0]) if not offer.is_remote else None
+            routed[offer.name] = Choice(f"{offer.name} → {', '.join(offer.asked)}", known.status if known else None)
         # a route is looked at before the models of this machine are
-        return found | self._routed
+        return found | routed

@@ -52,6 +52,12 @@ window.mlxManager = {
       if (event.dataTransfer.files.length) add(event.dataTransfer.files);
     });
   },
+  goToEnd(id) {
+    const list = document.getElementById(id);
+    const go = () => { list.scrollTop = list.scrollHeight; };
+    // what is to be seen arrives with the next messages
+    for (const wait_ms of [0, 100, 300]) setTimeout(go, wait_ms);
+  },
   // a list that grows at its end stays there, unless somebody has scrolled up
   follow(id) {
     const list = document.getElementById(id);
