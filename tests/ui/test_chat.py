@@ -107,6 +107,8 @@ def check_looks(chat: Watched, name: str) -> None:
     for width, theme in LOOKS:
         chat.page.set_viewport_size({"width": width, "height": 844})
         chat.page.emulate_media(color_scheme=theme)
+        # the navigation comes or goes
+        chat.page.wait_for_timeout(250)
         assert chat.violations() == []
         assert chat.overflow_px() <= 0
         chat.shoot(f"chat-{name}-{width}-{theme}")

@@ -15,7 +15,7 @@ class Pen:
     def __init__(self, reply: Turn) -> None:
         self._reply = reply
         self._kind = PartKind.TEXT
-        self._began_s = time.monotonic()
+        self._began_s: float | None = None
         self._first_s: float | None = None
         self._first_of_round_s: float | None = None
         self._thinking_from_s: float | None = None
@@ -28,6 +28,11 @@ class Pen:
         self._reply.rounds.append(Round())
         self._first_of_round_s = None
         self._reply.version += 1
+
+    def note_asked(self) -> None:
+        """The model is asked now: tools are ready by then."""
+        if self._began_s is None:
+            self._began_s = time.monotonic()
 
     def take(self, event: object) -> None:
         """Write down what `event` says."""
@@ -53,8 +58,9 @@ class Pen:
         self._end_thinking()
         usage = self._finished.usage if self._finished else None
         is_measured = usage is not None and self._writing_s > 0.01
+        first_s, began_s = self._first_s, self._began_s
         self._reply.figures = ReplyFigures(
-            ttft_s=self._first_s - self._began_s if self._first_s is not None else None,
+            ttft_s=first_s - began_s if first_s is not None and began_s is not None else None,
             tokens_per_s=self._num_completion_tokens / self._writing_s if is_measured else None,
             num_prompt_tokens=usage.num_prompt_tokens if usage else None,
             num_cached_tokens=usage.num_cached_tokens if usage else None,

@@ -29,7 +29,7 @@ class Composer:
         self._files: list[Attachment] = []
         with box("composer") as zone:
             self._attached = box("row-line")
-            self._words = ui.textarea(placeholder="Write a message. Enter sends it, Shift+Enter begins a new line.")
+            self._words = ui.textarea(placeholder="Enter sends, Shift+Enter begins a line")
             self._words.props('outlined autogrow dense aria-label="Message" input-style="max-height: 34vh"')
             self._words.on(
                 "keydown.enter",

@@ -73,6 +73,7 @@ class ReplyWriter:
             prompt=prompt,
             sampling=self.conversation.parameters.sampling(),
         )
+        pen.note_asked()
         async with aclosing(gateway.generate(request, http_request_id=request.request_id)) as events:
             async for event in events:
                 pen.take(event)
