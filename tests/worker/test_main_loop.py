@@ -75,6 +75,12 @@ class OneStep:
         self.has_work = self.is_stepping = False
         self.publish(StepDone((), self.stats()))
 
+    def tidy(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
     def trim(self) -> None:
         assert not self.has_work
         self.num_trims += 1

@@ -80,6 +80,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     faster), on, off."""
     max_draft_tokens: int = 0
     """Most tokens guessed ahead of a sequence from its own text; 0 guesses none."""
+    disk_cache_bytes: int = 0
+    """Most that all models together keep of their prefix caches on disk; 0: nothing."""
     priority_ageing_s: float = 5.0
     """Seconds of waiting that lift a request by one priority."""
     template_timeout_s: float = 10.0

@@ -12,10 +12,13 @@ this class keeps one across a write.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
+from mlx_manager.engine.block_store import StoredBlock
 from mlx_manager.engine.blocks import BLOCK_SIZE
 
 _INITIAL_BLOCKS = 64
@@ -102,6 +105,24 @@ class Arena:
         mx.eval(*picked)
         for array, blocks in zip(arrays, picked, strict=True):
             array[targets] = blocks
+
+    def read(self, blocks: Sequence[int]) -> list[StoredBlock]:
+        """What is in whole blocks, on the host. Waits for what was written to them."""
+        if not blocks:
+            return []
+        picked = [array[mx.array(list(blocks))].view(mx.uint8) for array in self.arrays()]
+        mx.eval(*picked)
+        hosts = [np.array(array) for array in picked]
+        return [tuple(host[index].tobytes() for host in hosts) for index in range(len(blocks))]
+
+    def load(self, blocks: Mapping[int, StoredBlock]) -> None:
+        """Fill whole blocks with what `read` gave."""
+        targets = mx.array(list(blocks))
+        for index, array in enumerate(self.arrays()):
+            heads, slots, dim = array.shape[1:]
+            content = np.frombuffer(b"".join(block[index] for block in blocks.values()), dtype=np.uint8)
+            content = content.reshape(len(blocks), heads, slots, dim * array.dtype.size)
+            array[targets] = mx.array(content).view(array.dtype)
 
     def scrub(self, blocks: tuple[int, ...]) -> None:
         """Zero whole blocks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlx_manager.engine.block_store import StoredBlock
 from mlx_manager.engine.sequence import SamplingParams
 
 
@@ -85,6 +86,10 @@ class Batch:
     """Checkpoints that can go, after `restores`."""
     num_blocks: int
     """The arena has to hold blocks 0 to this - 1."""
+    spills: tuple[tuple[int, bytes], ...] = ()
+    """(block, key): to be read before anything is written, and kept on disk."""
+    loads: tuple[tuple[int, StoredBlock], ...] = ()
+    """(block, its contents from disk): to be written after `scrubs` and before `copies`; the last of a block counts."""
 
     @property
     def num_tokens(self) -> int:

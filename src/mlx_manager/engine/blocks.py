@@ -10,7 +10,7 @@ A block is in exactly one state:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 BLOCK_SIZE = 32
 """Tokens per block."""
@@ -54,6 +54,11 @@ class BlockPool:
     def num_cached(self) -> int:
         """Blocks kept for their contents alone."""
         return len(self._cached)
+
+    @property
+    def cached(self) -> Iterable[int]:
+        """The blocks kept for their contents alone, oldest first."""
+        return self._cached
 
     @property
     def num_used(self) -> int:

@@ -17,6 +17,7 @@ from enum import Enum
 from mlx_manager.engine.batch import Batch, Chosen, Sample
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.checkpoints import CheckpointBook
+from mlx_manager.engine.disk_cache import DiskCache
 from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.grammar import Constraint, GrammarMasks
 from mlx_manager.engine.pacing import StepPacer
@@ -162,8 +163,10 @@ class Engine:
         config: EngineConfig,
         clock: Callable[[], float] = time.monotonic,
         new_drafter: Callable[[list[int], int], Drafter] = Drafter,
+        disk_cache: DiskCache | None = None,
     ) -> None:
         self._runner = runner
+        self._disk_cache = disk_cache
         self._clock = clock
         self._pacer = StepPacer(config.max_step_tokens)
         self.scheduler = Scheduler(
@@ -174,8 +177,9 @@ class Engine:
             has_prefix_cache=config.has_prefix_cache,
             checkpoints=None if config.num_checkpoints is None else CheckpointBook(config.num_checkpoints),
             window=None if config.window is None else Window(config.window, config.max_step_tokens),
-            on_admit=self._tell_admitted,
+            store=disk_cache,
         )
+        self.scheduler.on_admit = self._tell_admitted
         self.on_admitted: Callable[[str, PrefixReport], None] = lambda request_id, report: None
         """Told each request once, inside a step and before its forward pass: work on it begins. Set by the owner."""
         self.counters = EngineCounters()
@@ -284,6 +288,18 @@ class Engine:
         self.scheduler.trim()
         self._runner.trim()
 
+    def spill(self, num_most: int) -> bool:
+        """Keep up to `num_most` cached blocks on disk that are not there yet. False: there is nothing (more) to do."""
+        blocks = self.scheduler.unspilled(num_most)
+        if self._disk_cache is not None and blocks:
+            self._disk_cache.spill(blocks)
+        return bool(blocks)
+
+    def flush(self) -> None:
+        """Wait until what was given to the disk is written."""
+        if self._disk_cache is not None:
+            self._disk_cache.flush()
+
     def step(
         self,
         take_in: Callable[[], object] | None = None,
@@ -339,7 +355,9 @@ class Engine:
     def _build(self, previous: Launched | None) -> Launched | None:
         """Schedule the next step and build it; None when there is nothing to do. `previous` has not been read yet."""
         batch = self.scheduler.schedule()
-        if not (batch.segments or batch.scrubs or batch.ended):
+        if self._disk_cache is not None and batch.spills:
+            self._disk_cache.spill(batch.spills)
+        if not (batch.segments or batch.scrubs or batch.ended or batch.loads):
             return None
         return self._runner.build(batch, previous, self.grammars.begin(batch.samples))
 

@@ -50,6 +50,11 @@ class StepPacer:
         return min(room, max(int(extra_s / self._prefill_token_s), _MIN_CHUNK_TOKENS))
 
     @property
+    def prefill_token_s(self) -> float | None:
+        """Seconds that a prefill token costs, as far as learned."""
+        return self._prefill_token_s
+
+    @property
     def costs(self) -> StepCosts | None:
         """What has been learned so far; None before a step of decode rows alone was seen.
 

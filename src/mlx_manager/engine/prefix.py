@@ -106,6 +106,11 @@ class PrefixIndex:
         if not siblings:
             del self._children[entry.parent]
 
+    def full_key(self, block: int) -> bytes | None:
+        """The key of `block`, if it is full and findable."""
+        entry = self._entry_by_block.get(block)
+        return entry.key if entry is not None and len(entry.token_ids) == BLOCK_SIZE else None
+
     def find(self, key: bytes) -> int | None:
         """The full block with this key, if there is one."""
         return self._block_by_key.get(key)

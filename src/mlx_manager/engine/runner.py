@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
+from mlx_manager.engine.block_store import StoredBlock
 from mlx_manager.engine.grammar import PendingMasks
 from mlx_manager.engine.plan import PassPlan
 from mlx_manager.engine.probe import ModelCaches
@@ -122,6 +124,10 @@ class PagedRunner:
             samples = choose(logits, batch.samples, batch.segments, previous_tokens, allowed)
         return Launched(batch, samples, [*self._arena.arrays(), *self._states.arrays()])
 
+    def read_blocks(self, blocks: Sequence[int]) -> list[StoredBlock]:
+        """What is in blocks of the arena, on the host."""
+        return self._arena.read(blocks)
+
     def logits(self, batch: Batch) -> mx.array:
         """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
         logits = self._run(batch, tuple((index, 0) for index in range(len(batch.segments))), None)
@@ -148,6 +154,8 @@ class PagedRunner:
         self._arena.reserve(batch.num_blocks)
         if batch.scrubs:
             self._arena.scrub(batch.scrubs)
+        if batch.loads:
+            self._arena.load(dict(batch.loads))
         if batch.copies:
             self._arena.copy(batch.copies)
         for seq_id in batch.ended:

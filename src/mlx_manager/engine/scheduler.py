@@ -10,10 +10,12 @@ only; its sequence has `num_sampling` above 0 and its `source_row` says where.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
+from mlx_manager.engine.block_store import BlockStore, StoredBlock
 from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, OutOfBlocks, num_blocks_for
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
@@ -38,6 +40,7 @@ class _Step:
     restores: list[tuple[int, int]] = field(default_factory=list)
     saved_keys: set[bytes] = field(default_factory=set)
     """Prefix keys of `saves`: copies are made after the step, so nothing in it can go on from these."""
+    loads: list[tuple[int, StoredBlock]] = field(default_factory=list)
     written: set[int] = field(default_factory=set)
     """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
 
@@ -46,7 +49,7 @@ class Scheduler:
     """Owns every sequence, the block pool and the prefix index. `pacer` bounds the prefill of each step.
 
     With `has_prefix_cache` false nothing is shared or kept (for runners that keep their caches elsewhere).
-    `on_admit` is told each sequence when it is admitted for the first time, and what the prefix cache had of it.
+    Blocks that had to go are handed to the `store` (`Batch.spills`), and found there again.
     """
 
     def __init__(
@@ -59,17 +62,24 @@ class Scheduler:
         has_prefix_cache: bool = True,
         checkpoints: CheckpointBook | None = None,
         window: Window | None = None,
-        on_admit: Callable[[Sequence, PrefixReport], None] = lambda seq, report: None,
+        store: BlockStore | None = None,
     ) -> None:
         self.prefix = PrefixIndex()
-        self.blocks = BlockPool(num_blocks, on_evict=self.prefix.forget)
+        self.blocks = BlockPool(num_blocks, on_evict=self._forget_block)
+        is_plain = has_prefix_cache and checkpoints is None and window is None
+        self._store = store if is_plain else None
+        """Blocks that are kept outside the arena, of models whose layers all keep every token and nothing else."""
+        self._spills: list[tuple[int, bytes]] = []
         self.waiting = WaitingQueue(ageing_s)
         self.running: list[Sequence] = []
         self.num_preemptions = 0
+        self.num_restored_tokens = 0
+        """Prompt tokens whose blocks came from the store."""
         self._pacer = pacer
         self._max_batch_size = max_batch_size
         self._has_prefix_cache = has_prefix_cache
-        self.on_admit = on_admit
+        self.on_admit: Callable[[Sequence, PrefixReport], None] = lambda seq, report: None
+        """Told each sequence when it is admitted for the first time, and what the prefix cache had of it."""
         self._memory = PrefixMemory()
         self._checkpoints = checkpoints
         """Where the model has recurrent layers; None where it has none."""
@@ -118,7 +128,17 @@ class Scheduler:
             restores=tuple(step.restores),
             dropped=self._checkpoints.take_dropped() if self._checkpoints is not None else (),
             num_blocks=self.blocks.num_touched,
+            spills=self._take_spills(),
+            loads=tuple(step.loads),
         )
+
+    def unspilled(self, num_most: int) -> list[tuple[int, bytes]]:
+        """Up to `num_most` (block, key) of cached blocks that the store does not have, oldest first."""
+        if self._store is None:
+            return []
+        keyed = ((block, self.prefix.full_key(block)) for block in self.blocks.cached)
+        missing = ((block, key) for block, key in keyed if key is not None and key not in self._store)
+        return list(itertools.islice(missing, num_most))
 
     def commit_token(self, seq: Sequence, token_id: int) -> None:
         """Tell the sequence the token that a step chose for it; its now full blocks become findable."""
@@ -163,6 +183,7 @@ class Scheduler:
     def distrust(self) -> None:
         """Forget every cached block, and zero whatever no sequence holds: somebody left values that are not finite."""
         self.blocks.forget_cached()
+        self._spills.clear()
         self._scrubs.extend(self.blocks.recycled())
 
     def trim(self) -> None:
@@ -170,6 +191,7 @@ class Scheduler:
         if self.has_work:
             raise ValueError("sequences run or wait, or their end has not been told")
         self.blocks.reset()
+        self._spills.clear()
         self._unproven.clear()
         if self._checkpoints is not None:
             self._checkpoints.forget_all()
@@ -332,8 +354,9 @@ class Scheduler:
         if hits and self._checkpoints is not None:
             step.restores.append((seq.seq_id, self._checkpoints.use(seq.block_keys[len(hits) - 1])))
         seq.block_table, seq.num_holes = hits, num_holes
-        seq.num_entered_blocks = len(hits)
-        seq.num_computed_tokens = len(hits) * BLOCK_SIZE
+        self._restore_blocks(seq, step)
+        seq.num_entered_blocks = len(seq.block_table)
+        seq.num_computed_tokens = len(seq.block_table) * BLOCK_SIZE
         self._copy_partial_hit(seq, step)
         if not seq.has_started:
             seq.num_cached_tokens = seq.num_computed_tokens
@@ -341,9 +364,45 @@ class Scheduler:
             self._tell_admitted(seq)
         seq.status = Status.RUNNING
         self.running.append(seq)
-        for key in seq.block_keys[len(hits) : (seq.num_tokens - 1) // BLOCK_SIZE]:
+        for key in seq.block_keys[seq.num_entered_blocks : (seq.num_tokens - 1) // BLOCK_SIZE]:
             self._computing.setdefault(key, seq.seq_id)
         return True
+
+    def _restore_blocks(self, seq: Sequence, step: _Step) -> None:
+        """Go on with the blocks behind those that were found, as long as the store has them and that is faster."""
+        if self._store is None or not self._is_store_worth_it(self._store):
+            return
+        for index in range(len(seq.block_table), (seq.num_tokens - 1) // BLOCK_SIZE):
+            key = seq.block_keys[index]
+            block = self.prefix.find(key)
+            if block is not None:
+                self.blocks.acquire(block)
+            else:
+                content = self._store.fetch(key) if key in self._store else None
+                if content is None:
+                    break
+                block = self._allocate()
+                parent = seq.block_keys[index - 1] if index else ROOT_KEY
+                self.prefix.enter(block, parent, seq.prefix_ids_of_block(index))
+                step.loads.append((block, content))
+                self.num_restored_tokens += BLOCK_SIZE
+            seq.block_table.append(block)
+        seq.num_found_blocks = len(seq.block_table)
+
+    def _is_store_worth_it(self, store: BlockStore) -> bool:
+        """Whether fetching a block takes less than computing it; yes as long as either is not known."""
+        token_s = self._pacer.prefill_token_s
+        return store.fetch_s is None or token_s is None or store.fetch_s < BLOCK_SIZE * token_s
+
+    def _forget_block(self, block: int) -> None:
+        key = self.prefix.full_key(block)
+        if self._store is not None and key is not None and key not in self._store:
+            self._spills.append((block, key))
+        self.prefix.forget(block)
+
+    def _take_spills(self) -> tuple[tuple[int, bytes], ...]:
+        spills, self._spills = tuple(self._spills), []
+        return spills
 
     def _tell_admitted(self, seq: Sequence) -> None:
         prompt = seq.prefix_ids[: seq.num_prompt_tokens]

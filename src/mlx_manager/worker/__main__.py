@@ -47,6 +47,9 @@ from mlx_manager.worker.served import ServedModel
 
 _log = logging.getLogger("mlx_manager.worker")
 
+_TIDY_PAUSE_S = 0.2
+"""Nothing came for so long: time to do what could wait."""
+
 Loader = Callable[[ModelEntry, LoadOptions, Report], tuple[ServedModel, ServingReport]]
 
 
@@ -85,18 +88,27 @@ class WorkerMain:
 
     def _serve(self, serving: ServedModel) -> None:
         serving.publish = self._channel.send
-        while not self._is_told_to_stop:
-            # Waits only when there is nothing to do; otherwise takes what has arrived and goes on.
-            is_waiting = not serving.has_work and not self._is_told_to_trim
-            num_aborts = self._take_in(serving, None if is_waiting else 0.0)
+        is_tidy = False
+        while True:
+            num_aborts = self._take_in(serving, self._patience_s(serving, is_tidy=is_tidy))
             if self._is_told_to_stop:
-                return
+                break
             if serving.has_work:
+                is_tidy = False
                 serving.step(lambda: self._take_in(serving))
             elif self._is_told_to_trim:
                 self._trim(serving)
             elif num_aborts:
                 self._channel.send(StepDone((), serving.stats()))
+            elif not is_tidy:
+                is_tidy = not serving.tidy()
+        serving.close()
+
+    def _patience_s(self, serving: ServedModel, *, is_tidy: bool) -> float | None:
+        """How long to wait for a command: not at all with something to do, for ever (None) with nothing."""
+        if serving.has_work or self._is_told_to_trim:
+            return 0.0
+        return None if is_tidy else _TIDY_PAUSE_S
 
     def _take_in(self, serving: ServedModel, timeout_s: float | None = 0.0) -> int:
         """Take every command that has arrived, waiting for a first one if there is time; how many were aborts."""

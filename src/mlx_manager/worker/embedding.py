@@ -126,6 +126,13 @@ class EmbeddingServing(Generic[_Request]):
                 self.publish(failure)
         self.publish(StepDone((), self.stats()))
 
+    def tidy(self) -> bool:
+        """Nothing waits."""
+        return False
+
+    def close(self) -> None:
+        """Nothing is on its way."""
+
     def trim(self) -> None:
         """Nothing is kept from one request for the next."""
 

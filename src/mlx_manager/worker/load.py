@@ -14,6 +14,7 @@ from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
+from mlx_manager.engine.disk_cache import DiskCache, cache_name
 from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
 from mlx_manager.engine.probe import probe_caches
@@ -85,6 +86,7 @@ def load(
             window=path.window,
             max_draft_tokens=options.max_draft_tokens if path.name == "paged" else 0,
         ),
+        disk_cache=_open_disk_cache(path, options, entry, loaded.dtype),
     )
     serving = Serving(loaded, engine, options)
     if loaded.style.warning:
@@ -102,6 +104,22 @@ def load(
         family=loaded.style.family.name,
         warning=loaded.style.warning,
     )
+
+
+def _open_disk_cache(path: _Path, options: LoadOptions, entry: ModelEntry, dtype: str) -> DiskCache | None:
+    """Where the prefix cache goes on on disk; None where it does not, or nothing can be written."""
+    is_plain = path.num_checkpoints is None and path.window is None and path.bytes_per_token > 0
+    if not (options.disk_cache_bytes and options.state_folder and is_plain and isinstance(path.runner, PagedRunner)):
+        return None
+    runner = path.runner
+    name = cache_name(verdict_key(Path(entry.path), dtype), runner.attention.arena.layers)
+    try:
+        return DiskCache(
+            Path(options.state_folder) / "prefix-cache", name, options.disk_cache_bytes, runner.read_blocks
+        )
+    except OSError as error:
+        _log.warning("the prefix cache is not kept on disk: %s", error)
+        return None
 
 
 def _load_model(entry: ModelEntry, options: LoadOptions, report: Report) -> LoadedModel:

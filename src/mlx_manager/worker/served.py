@@ -38,6 +38,14 @@ class ServedModel(Protocol):
         """Do a bounded piece of work and publish what it brought. `take_in` takes in what arrives meanwhile."""
         ...
 
+    def tidy(self) -> bool:
+        """Do a bounded piece of what can wait until there is nothing else to do. False: none is left."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is on its way to the disk. Nothing is called after it."""
+        ...
+
     def trim(self) -> None:
         """Give up what is kept for requests to come. Only while there is no work."""
         ...

@@ -54,6 +54,8 @@ from mlx_manager.worker.rows import RowReports
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
 _COMPILE_WAIT_S = 0.005
+_NUM_TIDIED_BLOCKS = 8
+_MOST_CLOSING_S = 2.0
 
 
 class Serving:
@@ -159,6 +161,17 @@ class Serving:
                 self._finish_times_s.append(time.monotonic())
         reports = tuple(RequestEvents(request_id, tuple(events)) for request_id, events in deltas.items() if events)
         self.publish(StepDone(reports, self.stats(), self._rows.due()))
+
+    def tidy(self) -> bool:
+        """Keep some more cached blocks on disk, where that is set; False: all are there."""
+        return not self._engine.has_work and self._engine.spill(_NUM_TIDIED_BLOCKS)
+
+    def close(self) -> None:
+        """Keep what is cached on disk, as far as a few seconds reach."""
+        end_s = time.monotonic() + _MOST_CLOSING_S
+        while time.monotonic() < end_s and self.tidy():
+            self._engine.flush()
+        self._engine.flush()
 
     def trim(self) -> None:
         """Give up the prefix cache, the memory of the KV arena, and what is kept of images."""

@@ -133,4 +133,15 @@ ENGINE: tuple[Setting, ...] = (
         is_load=True,
         takes_effect=Effect.NEXT_LOAD,
     ),
+    Setting(
+        "disk_cache",
+        "bytes",
+        "0",
+        "bytes",
+        "Most disk for prefixes that survive a restart, in the home folder; 0 keeps none.",
+        size_bytes(0),
+        "disk_cache_bytes",
+        is_load=True,
+        takes_effect=Effect.NEXT_LOAD,
+    ),
 )
