@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.cli.server_process import COMMAND, environment
+from tests.cli.server_process import COMMAND, environment, run
 from tests.e2e.server_process import PATIENCE_S, ServerProcess, serving, wait_until
 from tests.faults.test_sharded import free_ports
 
@@ -61,6 +61,18 @@ def following(folder: Path, hostfile: Path, home: Path) -> Iterator[psutil.Proce
         for child in children:
             if child.is_running():
                 child.kill()
+
+
+def test_a_follower_that_cannot_be_one_says_so(tiny_folder: Path, tmp_path: Path) -> None:
+    hostfile = tmp_path / "hosts.json"
+    for hosts, rank, said in (
+        ([["127.0.0.1:5"], ["127.0.0.1:7"]], "5", "There is no rank 5"),
+        ([["127.0.0.1:5"]], "1", "names 1 ranks"),
+        ({"a": 1}, "1", "cannot be read"),
+    ):
+        hostfile.write_text(json.dumps(hosts))
+        ended = run(tmp_path, "follow", str(tiny_folder), "--hostfile", str(hostfile), "--rank", rank)
+        assert (ended.returncode, said in ended.stderr + ended.stdout) == (1, True), ended
 
 
 def test_a_model_split_over_two_ranks(tiny_folder: Path, tmp_path: Path) -> None:

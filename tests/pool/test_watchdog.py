@@ -69,8 +69,10 @@ async def test_a_worker_that_hangs_is_found_although_its_clients_go(tmp_path: Pa
         assert status_of(pool).num_by_fault == {WorkerFault.HUNG: 1}
 
 
-async def test_a_worker_that_is_idle_or_slow_is_left_alone(tmp_path: Path) -> None:
-    async with counting_pool(tmp_path, hang_timeout_s=0.7, load_timeout_s=0.0) as pool:
+async def test_a_worker_that_is_idle_or_slow_or_a_small_one_s_is_left_alone(tmp_path: Path) -> None:
+    # thrice the plan, and less than a GiB above it
+    taking: dict[str, Any] = {"measure": lambda pid: 3 * MODEL_BYTES, "check_period_s": 0.02}
+    async with counting_pool(tmp_path, hang_timeout_s=0.7, load_timeout_s=0.0, **taking) as pool:
         assert await answer(pool, "a", "3 0.4") == "a-0 a-1 a-2 "
         await asyncio.sleep(0.9)
         assert await answer(pool, "b", "1 0") == "b-0 "
@@ -88,7 +90,7 @@ async def test_a_load_that_hangs_is_ended(tmp_path: Path) -> None:
 async def test_a_worker_that_leaks_is_replaced_once_it_has_answered(tmp_path: Path) -> None:
     measured: dict[int, int] = {}
     options: dict[str, Any] = {"measure": lambda pid: measured.get(pid, 0), "check_period_s": 0.02, "backoff_s": 0.05}
-    async with counting_pool(tmp_path, leak_limit=MemoryAmount(share=0.5), **options) as pool:
+    async with counting_pool(tmp_path, leak_limit=MemoryAmount(num_bytes=MODEL_BYTES // 2), **options) as pool:
         await answer(pool, "a", "1 0")
         leaking = status_of(pool).worker_pid
         assert leaking is not None

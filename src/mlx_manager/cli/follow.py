@@ -15,13 +15,18 @@ from mlx_manager.catalog import load_settings
 from mlx_manager.cli.flags import with_settings
 
 _PAUSE_S = 1.0
+_MISUSED = 2
+"""What the follower ends with where another try would end the same way."""
 
 
 @with_settings("home", "scan_folders")
 def follow(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or a folder: the same as at rank 0.")],
     hostfile: Annotated[
-        Path, typer.Option(metavar="FILE", help="The host file of the ring; the same on all machines.")
+        Path,
+        typer.Option(
+            metavar="FILE", exists=True, dir_okay=False, help="The host file of the ring; the same on all machines."
+        ),
     ],
     rank: Annotated[int, typer.Option(min=1, help="Which of the hosts this is, counted from 0; 0 is the server.")],
     **flags: object,
@@ -37,11 +42,13 @@ def follow(
     try:
         while True:
             # a process can join the ring once: each session of the server has one of its own
-            subprocess.run(
+            ended = subprocess.run(
                 [*command, "--hostfile", str(hostfile), "--rank", str(rank)],
                 env=worker_environment(os.environ),
                 check=False,
             )
+            if ended.returncode == _MISUSED:
+                raise typer.Exit(1)
             time.sleep(_PAUSE_S)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

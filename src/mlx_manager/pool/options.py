@@ -39,7 +39,7 @@ class PoolOptions(PoolLimits):
     load_timeout_s: float = 1800.0
     """The same for one that loads."""
     leak_limit: MemoryAmount = field(default_factory=lambda: MemoryAmount(share=1.0))
-    """Beyond its plan and so much more a worker is ended; a share is one of the plan; 0: never."""
+    """Beyond its plan and so much more a worker is ended; a share is one of the plan, at least a GiB; 0: never."""
     check_period_s: float = 2.0
     predict: Predictor = predict_here
     measure: Callable[[int], int] = measure_process

@@ -28,6 +28,9 @@ from mlx_manager.pool.worker_process import DEFAULT_COMMAND, WorkerLaunch
 
 logger = logging.getLogger(__name__)
 
+_LEAST_LEAK_BYTES = 1024**3
+"""Of a small model, a share says little: one busy step can take as much as all that it was planned to."""
+
 
 class ModelPool:
     """Worker processes by model name. Make it, `start` and `close` it inside one running event loop.
@@ -277,7 +280,10 @@ class ModelPool:
             await self._room.evict(slot, EvictionReason.ADMIN)
 
     def _replace_if_leaking(self, slot: ModelSlot) -> None:
-        limit_bytes = self._shared.leak_limit.of(slot.reservation.planned_bytes)
+        limit = self._shared.leak_limit
+        limit_bytes = limit.of(slot.reservation.planned_bytes)
+        if limit.share:
+            limit_bytes = max(limit_bytes, _LEAST_LEAK_BYTES)
         if 0 < limit_bytes < slot.reservation.unplanned_bytes and not slot.is_draining:
             slot.is_draining = True
             self._spawn(self._replace_leaking(slot))

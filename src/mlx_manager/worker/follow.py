@@ -25,6 +25,7 @@ from mlx_manager.worker.leading import shard
 from mlx_manager.worker.ranks import Begin, Call, Drop, Fork, Ranks, receive
 
 _log = logging.getLogger("mlx_manager.worker")
+_MISUSED = 2
 
 
 class Follower:
@@ -70,7 +71,12 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         ranks = Ranks.read(arguments.hostfile)
-        with socket.create_server(ranks.control_address(arguments.rank)) as listener:
+        own_address = ranks.control_address(arguments.rank)
+    except MlxManagerError as error:
+        _log.error("%s", error.message)
+        return _MISUSED
+    try:
+        with socket.create_server(own_address) as listener:
             connection, address = listener.accept()
         _log.info("rank 0 is at %s", address[0])
         with connection:

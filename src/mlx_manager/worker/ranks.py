@@ -78,7 +78,9 @@ class Ranks:
         return Ranks(file, addresses)
 
     def control_address(self, rank: int) -> tuple[str, int]:
-        """Where the follower `rank` listens to rank 0."""
+        """Where the follower `rank` listens to rank 0. Raises `ModelLoadFailed` where there is no such rank."""
+        if rank >= len(self.addresses):
+            raise ModelLoadFailed(f"There is no rank {rank}: {self.file} names {len(self.addresses)}, counted from 0.")
         host, port = self.addresses[rank]
         return host, port + 1
 

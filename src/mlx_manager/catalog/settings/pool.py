@@ -98,7 +98,7 @@ POOL: tuple[Setting, ...] = (
         "size or share",
         "100%",
         "bytes",
-        "A worker that takes so much more memory than planned is replaced; a share is one of its plan; 0 is never.",
+        "Beyond its plan and this a worker is replaced; a share is one of the plan and at least 1GiB; 0 is never.",
         memory_amount,
         "leak_limit",
     ),
