@@ -10,7 +10,7 @@ from mlx import nn
 
 from mlx_manager.models.loading import is_cpu_backend, with_dtype
 
-ROWS, COLUMNS = 80_000, 512
+ROWS, COLUMNS = 20_000, 512
 
 
 class Pair(nn.Module):
@@ -46,5 +46,5 @@ def test_large_matrices_are_dequantized_within_little_more_than_they_take() -> N
         assert mx.array_equal(getattr(plain, name).weight[-50:], part)
     assert mx.array_equal(plain.head.bias, bias)
     plain_bytes = plain.embedding.weight.nbytes + plain.head.weight.nbytes
-    # in one piece each, it would be another 300 MB
+    # in one piece each, it would be almost as much again
     assert mx.get_peak_memory() - held_bytes < 1.4 * plain_bytes

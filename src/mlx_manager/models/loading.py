@@ -32,7 +32,7 @@ Report = Callable[[str, float], None]
 _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 _MAX_MEMORY_SHARE = 0.7
 """Weights may be dequantized when they then take at most this part of the memory that is available."""
-_PIECE_BYTES = 32 * 1024**2
+_PIECE_BYTES = 8 * 1024**2
 """Of a large matrix that is dequantized piece by piece: MLX's CPU backend takes several times of what comes out."""
 _FALLBACK_CONTEXT = 4096
 """Context of a model whose config names none."""
