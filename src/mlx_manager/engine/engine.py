@@ -202,6 +202,11 @@ class Engine:
         return self.scheduler.has_work or self._in_flight is not None
 
     @property
+    def is_prefilling(self) -> bool:
+        """Whether a prompt waits for a step, or for its next one."""
+        return bool(self.scheduler.waiting) or any(seq.is_prefilling for seq in self.scheduler.running)
+
+    @property
     def can_draft(self) -> bool:
         """Whether tokens are guessed ahead."""
         return self._max_draft_tokens > 0

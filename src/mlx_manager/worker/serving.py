@@ -56,6 +56,8 @@ _NUM_MOST_SEEDS = 2**63
 _COMPILE_WAIT_S = 0.005
 _NUM_TIDIED_BLOCKS = 8
 _MOST_CLOSING_S = 2.0
+_MOST_PUT_OFF = 8
+"""Steps for which images wait for prompts that are being computed."""
 
 
 class Serving:
@@ -90,6 +92,8 @@ class Serving:
         """When requests came whose prompts are not prepared yet."""
         self.publish: Callable[[FromWorker], None] = _drop
         """Sends what a step brings, as it comes. Set by the worker's main thread before the first request."""
+        self._num_put_off = 0
+        """Steps in a row before which no image was seen because of prompts."""
         engine.on_admitted = self._begin
         self._rows = RowReports(engine.scheduler)
         self._finish_times_s: deque[float] = deque(maxlen=64)
@@ -234,9 +238,18 @@ class Serving:
         )
 
     def _take_seen(self) -> list[RequestFailed]:
-        """Go on with the requests that show images or videos."""
-        failures = []
-        for seen in self._gaze.step(is_idle=not self._engine.has_work) if self._gaze else ():
+        """Go on with the requests that show images or videos.
+
+        Prompts come first, for a few steps: cut into chunks, they would wait for an image at each of them.
+        """
+        failures: list[RequestFailed] = []
+        if not self._gaze:
+            return failures
+        if self._engine.is_prefilling and self._num_put_off < _MOST_PUT_OFF:
+            self._num_put_off += 1
+            return failures
+        self._num_put_off = 0
+        for seen in self._gaze.step(is_idle=not self._engine.has_work):
             if isinstance(seen, RequestFailed):
                 self._received_s.pop(seen.request_id, None)
                 failures.append(seen)
