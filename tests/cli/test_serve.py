@@ -50,14 +50,16 @@ def test_a_hangup_has_the_settings_read_again(tiny_home: Path) -> None:
             server.wait_for(r"tiny is ready after")
             config.write_text(
                 'model_ttl = 0.2\npreload = ["tiny"]\ncloud_budget = 5\ndrain_timeout = 9\nmax_context = 64\n'
+                'memory_budget = "3GiB"\neviction = "lfu"\n'
                 '[models.tiny]\naliases = ["quick"]\n'
             )
             server.process.send_signal(signal.SIGHUP)
             # flags win as before
-            server.wait_for(r"were read again\. Changed: cloud_budget, model_ttl\n")
+            server.wait_for(r"were read again\. Changed: cloud_budget, memory_budget, eviction, model_ttl\n")
             server.wait_for(r"after a restart only: preload\n")
             assert httpx.get(f"{base}/admin/models/quick").json()["id"] == "tiny"
             assert httpx.get(f"{base}/admin/settings").json()["cloud_budget"] == 5
+            assert httpx.get(f"{base}/admin/stats").json()["pool"]["budget_bytes"] == 3 * 1024**3
             server.wait_for(r"'tiny' is unloaded \(ttl\)")
             config.write_text("model_ttl = never\n")
             server.process.send_signal(signal.SIGHUP)

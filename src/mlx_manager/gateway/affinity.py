@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from mlx_manager.ir import ChatPrompt, Prompt, Role, TextPrompt
+from mlx_manager.ir import ChatPrompt, ImageContent, Prompt, Role, TextPrompt, VideoContent
 
 _MAX_CHARACTERS = 256
 _MAX_TOKENS = 64
@@ -42,10 +42,18 @@ def _pieces(prompt: Prompt) -> Iterable[bytes]:
         for message in prompt.messages:
             yield message.role.value.encode()
             yield message.text.encode("utf-8", "surrogatepass")
-            yield from (hashlib.blake2b(image.data or image.url.encode()).digest() for image in message.images)
+            yield from (_digest(visual) for visual in message.visuals)
             if message.role is Role.USER:
                 return
     elif isinstance(prompt, TextPrompt):
         yield prompt.text[:_MAX_CHARACTERS].encode("utf-8", "surrogatepass")
     else:
         yield str(prompt.token_ids[:_MAX_TOKENS]).encode()
+
+
+def _digest(visual: ImageContent | VideoContent) -> bytes:
+    frames = visual.frames if isinstance(visual, VideoContent) else ()
+    digest = hashlib.blake2b(visual.data or visual.url.encode())
+    for frame in frames:
+        digest.update(_digest(frame))
+    return digest.digest()
