@@ -41,7 +41,7 @@ async def test_keys_move_into_a_keychain_and_back(tmp_path: Path, monkeypatch: p
         assert reader.is_in_keychain
         assert reader.unseal(sealed) == b"sk-1"
         assert reader.verify(token) is not None, "nobody has to log in again"
-    assert await store.rotate_secrets(actor="test") == 1
+    assert await store.rotate_secrets(actor="test") == 2
     rotated = store.current.sealed["cloud"]
     assert rotated is not None
     assert running.unseal(rotated) == b"sk-1"

@@ -261,7 +261,7 @@ def test_files_come_by_paste_and_by_drop(chat: Watched, scripted: Served, admin:
         page.dispatch_event(".composer", "drop", {"dataTransfer": refused})
         expect(page.get_by_text(said)).to_be_visible()
     ask(page, "What are they?", model="eyes")
-    expect(page.get_by_text("written")).to_be_visible()
+    expect(page.get_by_text("by far/kind")).to_be_visible()
     message = scripted.last_request().prompt.messages[-1]  # type: ignore[union-attr]
     assert [each.data for each in message.visuals] == [PICTURE, FILM]
     assert "# Notes" in message.text

@@ -24,11 +24,12 @@ def test_a_tool_server_is_added_tried_and_deleted(open_page: OpenPage) -> None:
     form.get_by_label("Name", exact=True).fill("shop")
     form.get_by_label("Command").fill("/no/such/program --at-all")
     form.get_by_role("button", name="Try it").click()
-    expect(form.get_by_text("shop cannot be used: [Errno 2] No such file")).to_be_visible()
+    # the SDK is loaded first
+    expect(form.get_by_text("shop cannot be used: [Errno 2] No such file")).to_be_visible(timeout=40_000)
     form.get_by_label("Command").fill(shlex.join([sys.executable, str(SHOP)]))
     form.get_by_label("Environment").fill("SHOP_SECRET=open sesame")
     form.get_by_role("button", name="Try it").click()
-    expect(form.get_by_text("Its tools: find_price, wait, leave, environment.")).to_be_visible()
+    expect(form.get_by_text("Its tools: find_price, wait, leave, environment.")).to_be_visible(timeout=20_000)
     # with a dialog open, axe takes the page's background for that of every button
     assert [found for found in watched.violations() if not found.startswith("color-contrast")] == []
     assert watched.overflow_px() <= 0
