@@ -74,6 +74,36 @@ def shifting(tmp_path: Path) -> tuple[Path, Path]:
     return library, shift
 
 
+def test_a_limit_per_minute_lasts_a_minute_whatever_the_clock_says(
+    tiny_folder: Path, tmp_path: Path, shifting: tuple[Path, Path]
+) -> None:
+    library, shift = shifting
+    shift.write_bytes(struct.pack("q", 3 * DAY_S))
+    environment = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(shift)}
+    with (
+        serving(tiny_folder, tmp_path / "home", "--kv-budget", "64MiB", environment=environment) as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE_S) as admin,
+    ):
+        admin.post("/auth/register", json={"name": "ada", "password": "correct horse"}).raise_for_status()
+        minted = (
+            admin.post("/auth/keys", json={"name": "ci", "limits": {"requests_per_minute": 2}})
+            .raise_for_status()
+            .json()
+        )
+
+        def ask() -> httpx.Response:
+            body = {"model": server.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+            headers = {"authorization": f"Bearer {minted['secret']}"}
+            return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=PATIENCE_S)
+
+        assert [ask().status_code for _ in range(3)] == [200, 200, 429]
+        with shift.open("r+b") as file:
+            file.write(struct.pack("q", 0))
+        refused = ask()
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) <= 60
+
+
 def test_a_clock_that_jumps(tiny_folder: Path, tmp_path: Path, shifting: tuple[Path, Path]) -> None:
     library, shift = shifting
     preloaded = " ".join(filter(None, (str(library), str(find_openblas() or ""))))

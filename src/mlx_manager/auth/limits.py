@@ -38,9 +38,12 @@ class Allowance:
 
 
 class KeyMeter:
-    """Lets the requests of keys through, or not."""
+    """Lets the requests of keys through, or not.
 
-    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.time) -> None:
+    Minutes go by `clock`, which never jumps; days are those of UTC.
+    """
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._clock = clock
         self._minutes: dict[int, deque[float]] = {}
@@ -66,7 +69,7 @@ class KeyMeter:
         limit = key.limits.tokens_per_day
         if limit is None:
             return None
-        return limit, limit - self._ledger.today(key.id).num_tokens, _DAY_S - self._clock() % _DAY_S
+        return limit, limit - self._ledger.today(key.id).num_tokens, _DAY_S - time.time() % _DAY_S
 
     def _requests(self, key: ApiKey) -> tuple[int, int, float] | None:
         """The limit, what is left of it, and when the oldest request of the last minute counts no more."""
