@@ -69,7 +69,7 @@ class _ChatView:
     def update(self) -> None:
         """Show what is new; nothing is sent when nothing is."""
         self._turns.update(self._conversation)
-        self._composer.show_running(self._running() is not None)
+        self._composer.show_running(self._turns.is_running)
         set_words(self._title, self._conversation.title or "New conversation")
         problem = self._conversation.save_error
         set_words(self._unsaved, f"Not saved, and tried again until it is: {problem}" if problem else "")

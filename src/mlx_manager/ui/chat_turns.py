@@ -33,6 +33,8 @@ class ChatTurns:
     def __init__(self, actions: TurnActions) -> None:
         self._actions = actions
         self._views: dict[Turn, TurnView] = {}
+        self._live: list[TurnView] = []
+        """Those that change: a long conversation costs no more than a short one while nobody writes."""
         self._drawn: tuple[str, int, int] | None = None
         self._num_shown = _MOST_SHOWN
         self._list = box("turns").props('role="log" aria-label="Conversation" tabindex="0"')
@@ -41,6 +43,11 @@ class ChatTurns:
             self._earlier = button("Show earlier turns", self._show_earlier, icon="expand_less")
         self._list.on("turn-do", self._act, js_handler="(event) => emit(event.detail)")
         ui.timer(0.4, lambda: ui.run_javascript(f"mlxManager.follow('{self._list.html_id}')"), once=True)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a reply that is shown is being written."""
+        return bool(self._live)
 
     def update(self, conversation: Conversation) -> None:
         """Show what is new of `conversation`."""
@@ -51,8 +58,9 @@ class ChatTurns:
         if wanted != self._drawn:
             self._drawn = wanted
             self._arrange(conversation.id, conversation.path())
-        for view in self._views.values():
+        for view in self._live:
             view.update()
+        self._live = [view for view in self._live if view.is_live]
 
     def _arrange(self, conversation_id: str, path: list[Turn]) -> None:
         """Draw the path. Turns that stay are kept as they are drawn, so that what is open in them stays open."""
@@ -71,6 +79,7 @@ class ChatTurns:
                 if index < num_before:
                     drawn[turn].place.move(target_index=_NUM_BEFORE_TURNS + index)
         self._views = {turn: drawn[turn] for turn in shown}
+        self._live = [view for view in self._views.values() if view.is_live]
         self._earlier.set_visibility(len(path) > len(shown))
         self._welcome.set_visibility(not shown)
 

@@ -26,19 +26,23 @@ class TurnView:
         self._conversation_id = conversation_id
         self._decide = decide
         self._live: _LiveReply | None = None
-        self._is_running = turn.state is TurnState.RUNNING
         self.num_branches = len(turn.siblings)
         """As drawn."""
         is_reply = turn.role is Role.ASSISTANT
         label = f"Reply of {turn.model}" if is_reply else "You"
         self.place: ui.element
-        if self._is_running:
+        if turn.state is TurnState.RUNNING:
             self.place = box("turn reply", "article")
             with self.place:
                 self._live = _LiveReply(turn, decide)
         else:
             self.place = self._still()
         self.place.props["aria-label"] = label
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there may be something new to draw."""
+        return self._live is not None
 
     def update(self) -> None:
         """Draw what is new. A turn that has ended is drawn once more, and then no longer."""
