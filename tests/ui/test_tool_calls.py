@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from mlx_manager.catalog import ToolServer, ToolServerKind, ToolServerSecret
 from mlx_manager.ir import ChatPrompt, Role
 from mlx_manager.storage.database import Database
 from mlx_manager.tools import Toolbox
+from mlx_manager.ui.chat_export import export_json, export_markdown
 from mlx_manager.ui.chat_parameters import ChatParameters
 from mlx_manager.ui.chat_tools import Decision
 from mlx_manager.ui.chats import Chats
@@ -172,6 +174,8 @@ async def test_calls_are_kept_and_told_in_the_next_turn(
     again = await after.open(ADA, conversation.id)
     (use,) = again.path()[1].rounds[0].calls
     assert (use.server, use.state, use.result) == ("calculator", CallState.DONE, "4")
+    assert b'*Called calculate of calculator* with\n\n```\n{"expression"' in export_markdown(again)
+    assert json.loads(export_json(again))["turns"][1]["tool_calls"][0]["result"] == "4"
     reply = ask(after, again, again.say("Thanks"))
     await until(lambda: reply.state is TurnState.DONE)
     roles = [each.role for each in models.requests[-1].prompt.messages]  # type: ignore[union-attr]

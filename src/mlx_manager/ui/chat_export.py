@@ -20,11 +20,7 @@ def export_markdown(conversation: Conversation) -> bytes:
     for turn in conversation.path():
         parts.append(f"## {'You' if turn.role is Role.USER else turn.model}")
         parts += [f"*Attached: {file.name}*" for file in turn.attachments]
-        parts += [
-            f"*Called {use.name} of {use.server}* with\n\n```json\n{use.arguments}\n```\n\n```\n{use.result}\n```"
-            for one in turn.rounds
-            for use in one.calls
-        ]
+        parts += [_markdown_of(use) for one in turn.rounds for use in one.calls]
         parts.append(turn.text)
         if turn.error is not None:
             parts.append(f"*{turn.error}*")
@@ -77,6 +73,17 @@ def _turn(turn: Turn) -> dict[str, Any]:
         "error": turn.error,
         "attached": [file.name for file in turn.attachments],
     }
+
+
+def _markdown_of(use: ToolUse) -> str:
+    return f"*Called {use.name} of {use.server}* with\n\n{_fenced(use.arguments)}\n\n{_fenced(use.result)}"
+
+
+def _fenced(text: str) -> str:
+    """A code block that ends where we end it, whatever is in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
 
 
 def _call(use: ToolUse) -> dict[str, Any]:

@@ -25,7 +25,10 @@ _KEEP_PERIOD_S = 2.0
 
 
 class Chats:
-    """Nobody reaches the conversations of another account. Inside the event loop only."""
+    """Nobody reaches the conversations of another account. Inside the event loop only.
+
+    What is read is read to its end, also for a page that is closed meanwhile: its connection goes back as it was.
+    """
 
     def __init__(self, gateway: Gateway, store: ConversationStore, toolbox: Toolbox) -> None:
         self._gateway = gateway
@@ -43,11 +46,15 @@ class Chats:
 
     async def heads(self, viewer: Caller) -> list[ConversationHead]:
         """The conversations of one account, the one that was changed last first. Raises `StorageUnavailable`."""
-        return [] if viewer.user_id is None else await self._store.heads(viewer.user_id, limit=MOST_LISTED)
+        if viewer.user_id is None:
+            return []
+        return await asyncio.shield(self._store.heads(viewer.user_id, limit=MOST_LISTED))
 
     async def search(self, viewer: Caller, words: str) -> list[FoundConversation]:
         """Those with all of `words` in their title or one of their turns. Raises `StorageUnavailable`."""
-        return [] if viewer.user_id is None else await self._store.search(viewer.user_id, words, limit=MOST_LISTED)
+        if viewer.user_id is None:
+            return []
+        return await asyncio.shield(self._store.search(viewer.user_id, words, limit=MOST_LISTED))
 
     def begin(self, viewer: Caller) -> Conversation:
         """A new one. It is kept from the first message on."""
@@ -61,7 +68,7 @@ class Chats:
             raise NotFound("There is no such conversation.")
         known = self._open.get(conversation_id)
         if known is None:
-            stored = await self._store.read(viewer.user_id, conversation_id)
+            stored = await asyncio.shield(self._store.read(viewer.user_id, conversation_id))
             known = self._open.setdefault(conversation_id, restore_conversation(viewer.user_id, stored))
         if known.user_id != viewer.user_id or known.is_removed:
             raise NotFound("There is no such conversation: it may have been deleted.")
