@@ -2,9 +2,9 @@
 
     python -m benchmarks.console_pace [--tries 5]
 
-The real app over a backend that is never asked, in this process, and a real Chromium (`CHROMIUM` names another). Of
-each step two figures, over some tries: from the input until what it asks for is shown, the pause after typing included,
-and the longest interaction by the browser's own measure (Event Timing: delay, work, next paint).
+The real app in this process, none of whose models is loaded, and a real Chromium (`CHROMIUM` names another). Of each
+step two figures, over some tries: from the input until what it asks for is shown, the pause after typing included, and
+the longest interaction by the browser's own measure (Event Timing: delay, work, next paint).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,11 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, sync_playwright
 
+from benchmarks.folders import import_starter
 from mlx_manager.api.who import SESSION_COOKIE
-from mlx_manager.app import Parts, build_server, create_app
-from mlx_manager.backends.scripted import ScriptedBackend
-from mlx_manager.catalog import ModelEntry
+from mlx_manager.app import build_server, create_app
 from mlx_manager.catalog.settings import Settings, load_settings
 from mlx_manager.ir import RequestRecord
-from mlx_manager.pool import ModelState, ModelStatus
 from mlx_manager.storage.audit import AuditLog
 from mlx_manager.storage.store import Store
 
@@ -44,33 +42,13 @@ _WATCH = """() => { window.slowest = 0; new PerformanceObserver((list) => { for 
     .observe({ type: "event", durationThreshold: 16, buffered: true }); }"""
 
 
-class ManyModels:
-    """A directory of models that need not be there."""
-
-    default_model: str | None = None
-
-    def __init__(self) -> None:
-        entries = [
-            ModelEntry(
-                name=f"org/model-{number:03d}-{'instruct' if number % 3 else 'base'}",
-                path="nowhere",
-                created_unix_s=1_700_000_000 + number,
-                size_bytes=number * 10**8,
-                architecture=("llama", "qwen3", "gemma3_text", "mistral")[number % 4],
-                quantization=("4-bit", "8-bit", "bf16")[number % 3],
-                max_context=8192,
-            )
-            for number in range(NUM_MODELS)
-        ]
-        self._statuses = [ModelStatus(entry=entry, state=ModelState.COLD) for entry in entries]
-
-    def statuses(self) -> list[ModelStatus]:
-        """All of them."""
-        return list(self._statuses)
-
-    def progress(self, name: str) -> str | None:
-        """Nothing is ever loaded."""
-        return None
+def make_models(home: Path) -> None:
+    """Five hundred models, the starter under as many names: hard links take no room."""
+    starter = import_starter(home)
+    models = home / "home" / "models"
+    for number in range(NUM_MODELS - 1):
+        folder = models / f"model-{number:03d}-{'instruct' if number % 3 else 'base'}"
+        shutil.copytree(starter, folder, copy_function=os.link)
 
 
 @dataclass
@@ -130,11 +108,7 @@ async def fill_audit(home: Path) -> None:
 def serving(settings: Settings) -> Iterator[str]:
     """The app on loopback until the context ends: its address."""
 
-    @asynccontextmanager
-    async def parts(_: Settings) -> AsyncIterator[Parts]:
-        yield Parts(backends=(ScriptedBackend({}),), models=ManyModels())
-
-    server = build_server(create_app(settings, parts=parts), settings, grace_s=1)
+    server = build_server(create_app(settings), settings, grace_s=1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -185,13 +159,18 @@ def requests_steps(page: Page, url: str, tries: int) -> list[Step]:
 
 def models_steps(page: Page, url: str, tries: int) -> list[Step]:
     """The models: shown fifty by fifty, searched, filtered."""
-    more, search, tools = Step("models: show fifty more"), Step("models: search among all"), Step("models: filter")
+    more, search, tools = Step("models: next page"), Step("models: search among all"), Step("models: filter")
     rows = "document.querySelectorAll('[data-page] article')"
     box = page.get_by_label("Search the models on this machine")
     for number in range(tries):
         visit(page, f"{url}/models")
-        for num_shown in range(100, NUM_MODELS + 1, 50):
-            more.try_it(page, page.get_by_role("button", name="Show more").click, f"{rows}.length === {num_shown}")
+        for _ in range(tries):
+            first = page.locator("[data-page] article").first.get_attribute("aria-label")
+            more.try_it(
+                page,
+                page.get_by_role("button", name="Next").click,
+                f"{rows}.length === 25 && {rows}[0].ariaLabel !== '{first}'",
+            )
         search.try_it(page, partial(box.press_sequentially, f"model-12{number}"), f"{rows}.length === 1")
         tools.try_it(page, page.get_by_role("checkbox", name="Tools").click, f"{rows}.length === 0")
     return [more, search, tools]
@@ -204,8 +183,9 @@ def main() -> None:
     tries = parser.parse_args().tries
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        home = Path(folder)
-        settings = load_settings({}, {"home": folder, "port": 0, "log_level": "error"})
+        make_models(Path(folder))
+        home = Path(folder) / "home"
+        settings = load_settings({}, {"home": str(home), "port": 0, "log_level": "error", "use_spare": False})
         # in a thread of its own: this one has Playwright's event loop
         filling = threading.Thread(target=lambda: asyncio.run(fill_audit(home)))
         filling.start()

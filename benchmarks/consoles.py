@@ -10,6 +10,7 @@ machines. Rounds with and without take turns, so that what else the machine does
 from __future__ import annotations
 
 import argparse
+import ast
 import asyncio
 import json
 import re
@@ -34,6 +35,8 @@ from mlx_manager.pool.blas import find_openblas
 
 PAGES = ("/", "/pool", "/requests", "/", "/pool", "/requests", "/system", "/models", "/routes", "/settings")
 """Those that are open, in turn: the ones that change by themselves more often."""
+_LIVELY = ("/", "/pool", "/requests")
+"""They change while requests run, whoever looks."""
 NUM_STREAMS = 4
 _ANSWER_TOKENS = 64
 _WARM_UP_S = 4.0
@@ -57,15 +60,17 @@ async def open_page(http: httpx.AsyncClient, path: str) -> AsyncIterator[Page]:
     found = _QUERY.search(answer.text)
     if found is None:
         raise ValueError(f"{path} does not say how its WebSocket is opened: {answer.text[-2000:]}")
-    query = json.loads(found.group(1)) | {"tab_id": str(uuid.uuid4()), "document_id": str(uuid.uuid4())}
+    query = ast.literal_eval(found.group(1)) | {"tab_id": str(uuid.uuid4()), "document_id": str(uuid.uuid4())}
+    # as JavaScript writes it, not as Python does
+    query = {name: str(value).lower() if isinstance(value, bool) else value for name, value in query.items()}
     page = Page(path)
 
-    def take(message: object) -> None:
+    def take(_: str, message: object) -> None:
         page.num_messages += 1
         page.num_bytes += len(json.dumps(message))
 
     socket = socketio.AsyncClient(reconnection=False)
-    socket.on("update", take)
+    socket.on("*", take)
     cookies = "; ".join(f"{name}={value}" for name, value in http.cookies.items())
     await socket.connect(
         f"{http.base_url}?{urlencode(query)}",
@@ -118,7 +123,9 @@ async def measure(url: str, model: str, options: argparse.Namespace) -> None:
                 ]
                 with_pages.append(await tokens_per_s(http, options.seconds))
                 told = sum(page.num_messages for page in pages), sum(page.num_bytes for page in pages)
-            assert all(page.num_messages for page in pages), "a page was told nothing: it is not alive"
+            silent = [page.path for page in pages if not page.num_messages and page.path in _LIVELY]
+            if silent:
+                raise ValueError(f"these pages were told nothing, and so are not alive: {silent}")
             print(
                 f"round {number + 1}: {without[-1]:.1f} tokens/s with none, {with_pages[-1]:.1f} with "
                 f"{options.consoles} ({told[0]} messages, {told[1] / 1024:.0f} KiB)",

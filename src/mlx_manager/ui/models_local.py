@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from mlx_manager.ui.model_dialog import ModelDialog
 from mlx_manager.ui.pool_tile import STATE_TONES
 from mlx_manager.ui.words import render_count, render_size
 
-_PAGE_SIZE = 50
+_PAGE_SIZE = 25
 _ANY = ""
 
 
@@ -29,7 +30,7 @@ class _Filter:
     quantization: str = _ANY
     has_tools: bool = False
     has_thinking: bool = False
-    most: int = _PAGE_SIZE
+    page: int = 0
 
     def passes(self, entry: ModelEntry) -> bool:
         """Whether the model is one of those."""
@@ -72,22 +73,29 @@ class LocalView:
         self._nothing = empty_state(
             "inventory_2", "Nothing here", "No model matches. Loosen the filters, or look for one on Hugging Face."
         )
-        self._more = button("Show more", self._show_more, icon="expand_more")
+        with box("row-line"):
+            self._previous = button("Previous", lambda: self._turn(-1), icon="chevron_left")
+            self._next = button("Next", lambda: self._turn(1), icon="chevron_right")
 
     def update(self) -> None:
         """Show what is on the disk now."""
         statuses = self._console.pulse.look().models
         self._fill_selects(statuses)
         matching = [status for status in statuses if self._filter.passes(status.entry)]
-        shown = matching[: self._filter.most]
+        num_pages = max(-(-len(matching) // _PAGE_SIZE), 1)
+        self._filter.page = min(self._filter.page, num_pages - 1)
+        begin = self._filter.page * _PAGE_SIZE
+        shown = matching[begin : begin + _PAGE_SIZE]
         names = [status.entry.name for status in shown]
         if list(self._rows) != names:
             self._arrange(shown)
         for status in shown:
             self._rows[status.entry.name].update(status)
-        set_words(self._count, f"{len(matching)} of {len(statuses)}")
+        page = f", page {self._filter.page + 1} of {num_pages}" if num_pages > 1 else ""
+        set_words(self._count, f"{len(matching)} of {len(statuses)}{page}")
         self._nothing.set_visibility(not shown)
-        self._more.set_visibility(len(matching) > len(shown))
+        self._previous.set_visibility(begin > 0)
+        self._next.set_visibility(begin + _PAGE_SIZE < len(matching))
 
     def _arrange(self, shown: Sequence[ModelStatus]) -> None:
         """Keep the rows that stay, in the order of `shown`."""
@@ -106,11 +114,11 @@ class LocalView:
 
     def _set(self, field: str, value: object) -> None:
         setattr(self._filter, field, value if value is not None else _ANY)
-        self._filter.most = _PAGE_SIZE
+        self._filter.page = 0
         self.update()
 
-    def _show_more(self) -> None:
-        self._filter.most += _PAGE_SIZE
+    def _turn(self, step: int) -> None:
+        self._filter.page += step
         self.update()
 
     def _select(self, field: str, title: str) -> ui.select:
@@ -137,8 +145,7 @@ class _Row:
                 with box("row-line"):
                     text(status.entry.name, "", "h3")
                     self._state = badge("")
-                with box("row-line"):
-                    entry_badges(status.entry)
+                entry_badges(status.entry)
             with box("row-line end"):
                 self._load = button("Load", self._load_it, icon="play_arrow")
                 button("Details", self._open, icon="info")
@@ -180,16 +187,23 @@ class _Row:
 
 
 def entry_badges(entry: ModelEntry) -> None:
-    """What is known of a model from its files."""
-    badge(entry.kind.value, "accent")
-    badge(entry.architecture)
-    badge(entry.quantization)
-    badge(render_size(entry.size_bytes))
+    """What is known of a model from its files. One element for all of them: a list of models has many."""
+    badges = [
+        (entry.kind.value, "accent", ""),
+        (entry.architecture, "", ""),
+        (entry.quantization, "", ""),
+        (render_size(entry.size_bytes), "", ""),
+    ]
     if entry.num_parameters:
-        badge(f"{render_count(entry.num_parameters)} parameters")
+        badges.append((f"{render_count(entry.num_parameters)} parameters", "", ""))
     if entry.max_context:
-        badge(f"{entry.max_context:,} context")
+        badges.append((f"{entry.max_context:,} context", "", ""))
     if entry.has_tools:
-        badge("tools", "good", "Its chat template shows tools to the model.")
+        badges.append(("tools", "good", "Its chat template shows tools to the model."))
     if entry.has_thinking:
-        badge("thinking", "good", "It can think before it answers.")
+        badges.append(("thinking", "good", "It can think before it answers."))
+    content = "".join(
+        f'<span class="badge {tone}" title="{html.escape(hint)}">{html.escape(words)}</span>'
+        for words, tone, hint in badges
+    )
+    ui.html(content, sanitize=False).classes("row-line")
