@@ -71,7 +71,10 @@ class _Answer:
     async def aclose(self) -> None:
         """Give the connection back."""
         closed, self._closed = self._closed, None
-        if closed is not None:
-            closed()
-        if hasattr(self._stream, "aclose"):
-            await self._stream.aclose()
+        try:
+            if hasattr(self._stream, "aclose"):
+                await self._stream.aclose()
+        finally:
+            # not before: in a pool that is full, httpcore lets those that come overtake those that wait, for ever
+            if closed is not None:
+                closed()
