@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -62,27 +63,38 @@ def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each load")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each server is started; the order alternates")
     parser.add_argument("--only", default="direct,ours,litellm", help="which servers, with commas between")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks" / "results")
     options = parser.parse_args()
     end_in_order()
     machine = describe_machine()
     makers = {"direct": _direct, "ours": _ours, "litellm": _litellm}
-    measured = []
-    with tempfile.TemporaryDirectory() as folder, _upstream(Path(folder)) as upstream:
-        for name in options.only.split(","):
-            with makers[name](Path(folder), upstream) as (port, process):
-                measured.append(_measure(name, port, process, options.seconds))
-                print(json.dumps({"name": name, **measured[-1].figures()}), flush=True)
+    names = options.only.split(",")
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for number in range(options.rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                _upstream(Path(folder)) as upstream,
+                makers[name](Path(folder), upstream) as (port, process),
+            ):
+                rounds[name].append(_measure(name, port, process, options.seconds).figures())
+            print(json.dumps({"name": name, **rounds[name][-1]}), flush=True)
     head = {
         "date": datetime.date.today().isoformat(),
         "machine": machine,
         "versions": installed_versions() | {"litellm": _litellm_version()},
         "commit": git_commit(REPOSITORY),
         "seconds": options.seconds,
+        "rounds": rounds,
     }
     if options.results.name != "none":
-        _write(head, {one.name: one.figures() for one in measured}, options.results)
+        medians = {
+            name: {figure: median(one[figure] for one in taken) for figure in taken[0]}
+            for name, taken in rounds.items()
+        }
+        _write(head, medians, options.results)
 
 
 def _measure(name: str, port: int, process: psutil.Process, seconds: float) -> Measured:
@@ -244,7 +256,8 @@ def _write(head: dict[str, Any], figures: dict[str, dict[str, float]], folder: P
         f"- {machine['cpu']}, {machine['num_cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; "
         f"load average before the run {machine['load_average_1min']}",
         "- " + ", ".join(f"{name} {version}" for name, version in head["versions"].items()),
-        f"- commit {head['commit']}; `make bench-gateway`, {head['seconds']:g} s a load",
+        f"- commit {head['commit']}; `make bench-gateway`, {head['seconds']:g} s a load; "
+        f"medians over {max(map(len, head['rounds'].values()))} rounds, the order turned round in between",
         "- one process each, defaults, without keys of their own; ours with its audit, traces, metrics and console",
         "- provider, gateway and clients share the machine: `direct` is the provider asked without a gateway",
         f"- answers of {NUM_TOKENS} tokens, streams of {NUM_STREAMED_TOKENS}; ours asks its provider for a stream in "
