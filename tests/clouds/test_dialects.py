@@ -146,7 +146,8 @@ def test_a_conversation_with_everything(cloud: Cloud, kind: str) -> None:
     sent = cloud.upstream.bodies[-1]
     assert (sent["temperature"], sent["top_p"]) == (0.5, 0.9)
     if kind == "anthropic":
-        assert (sent["system"], sent["max_tokens"], sent["stop_sequences"]) == ("Be brief.", 50, ["END"])
+        assert sent["system"] == [{"type": "text", "text": "Be brief."}]
+        assert (sent["max_tokens"], sent["stop_sequences"]) == (50, ["END"])
         assert sent["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
         first, second, third = sent["messages"]
         assert first["content"][1]["source"] == {"type": "base64", "media_type": "image/png", "data": PIXEL}
@@ -235,3 +236,41 @@ def test_signed_thoughts_go_back_to_who_signed_them(cloud: Cloud) -> None:
         sdk.messages.create(model="gpt", max_tokens=4000, messages=messages, thinking=thinking)  # type: ignore[call-overload]
     signed = {"type": "thinking", "thinking": "I think", "signature": "c2lnbmVk"}
     assert cloud.upstream.bodies[-1]["messages"][1]["content"][0] == signed
+
+
+@pytest.mark.parametrize(
+    ("thinking", "config", "sent"),
+    [
+        ({"type": "adaptive"}, {"effort": "high"}, {"type": "adaptive"}),
+        ({"type": "enabled", "budget_tokens": 3000}, None, {"type": "enabled", "budget_tokens": 3000}),
+        ({"type": "enabled", "budget_tokens": 9000}, None, {"type": "enabled", "budget_tokens": 3999}),
+        ({"type": "enabled", "budget_tokens": 5}, None, {"type": "enabled", "budget_tokens": 1024}),
+        ({"type": "disabled"}, None, {"type": "disabled"}),
+    ],
+)
+def test_thinking_is_asked_for_as_the_client_asks(
+    cloud: Cloud, thinking: dict[str, Any], config: dict[str, Any] | None, sent: dict[str, Any]
+) -> None:
+    cloud.provider(name="other", kind="anthropic")
+    cloud.route("other", [{"provider": "other", "model": "ok"}])
+    body = {"model": "gpt", "max_tokens": 4000, "messages": [{"role": "user", "content": "hi"}], "thinking": thinking}
+    answer = cloud.client.post("/v1/messages", json=body | ({"output_config": config} if config else {}))
+    assert answer.status_code == 200
+    asked = cloud.upstream.bodies[-1]
+    assert (asked["thinking"], asked.get("output_config")) == (sent, config)
+
+
+def test_what_another_model_thought_stays_away_and_system_messages_go_first(cloud: Cloud) -> None:
+    cloud.provider(name="other", kind="anthropic")
+    cloud.route("other", [{"provider": "other", "model": "ok"}])
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "ho", "reasoning_content": "hm"},
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "go on"},
+    ]
+    assert cloud.ask(messages=messages).status_code == 200
+    sent = cloud.upstream.bodies[-1]
+    assert sent["system"] == [{"type": "text", "text": "Be brief."}]
+    assert [turn["role"] for turn in sent["messages"]] == ["user", "assistant", "user"]
+    assert sent["messages"][1]["content"] == [{"type": "text", "text": "ho"}]

@@ -11,8 +11,9 @@ from mlx_manager.app import create_app
 from mlx_manager.catalog.settings import load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.hub.starter import STARTER_NAME
-from mlx_manager.protocols.openai import PARAMETERS, Support
+from mlx_manager.protocols.openai import PARAMETERS
 from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
+from mlx_manager.protocols.parameters import Support
 from tools.docs import REPOSITORY
 
 PAGES = sorted(

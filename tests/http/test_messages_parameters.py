@@ -29,7 +29,7 @@ from mlx_manager.protocols.anthropic import (
     CountTokensRequest,
     MessagesRequest,
 )
-from mlx_manager.protocols.openai import Parameter, Support
+from mlx_manager.protocols.parameters import Parameter, Support
 from tests.http.scripted_server import HELLO, Recorder, Served, Shelf, running
 
 PATH, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -91,8 +91,8 @@ IN_THE_PROMPT: list[tuple[str, dict[str, Any], Read, object]] = [
         False,
     ),
     thinks({"type": "disabled"}, is_enabled=False),
-    thinks({"type": "adaptive"}),
-    thinks({"type": "between_tools"}),
+    thinks({"type": "adaptive"}, is_adaptive=True),
+    thinks({"type": "between_tools"}, is_adaptive=True),
     thinks({"type": "enabled", "budget_tokens": 2000}, is_enabled=True, budget_tokens=2000),
     ("output_config", {"output_config": {"effort": "low"}}, lambda r: r.prompt.thinking.effort, "low"),
 ]

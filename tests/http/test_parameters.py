@@ -22,7 +22,8 @@ from mlx_manager.ir import (
     ToolChoice,
     ToolChoiceMode,
 )
-from mlx_manager.protocols.openai import PARAMETERS, ChatRequest, CompletionRequest, Endpoint, Parameter, Support
+from mlx_manager.protocols.openai import PARAMETERS, ChatRequest, CompletionRequest, Endpoint
+from mlx_manager.protocols.parameters import Parameter, Support
 from tests.http.scripted_server import Served
 
 PATHS = {Endpoint.CHAT: "/v1/chat/completions", Endpoint.COMPLETIONS: "/v1/completions"}
@@ -117,8 +118,8 @@ ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
         "chat_template_kwargs",
         CHAT,
         {"chat_template_kwargs": {"enable_thinking": False, "x": [1, None]}},
-        lambda r: r.prompt.template_kwargs,
-        {"enable_thinking": False, "x": [1, None]},
+        lambda r: (r.prompt.template_kwargs, r.prompt.thinking),
+        ({"x": [1, None]}, thinks(False)),
     ),
     ("n", CHAT, {"n": 3, "model": "m3"}, lambda r: r.num_choices, 3),
     ("logprobs", CHAT, {"logprobs": True}, lambda r: (r.sampling.logprobs, r.sampling.top_logprobs), (True, 0)),

@@ -23,9 +23,9 @@ from mlx_manager.ir import (
     ToolChoice,
     ToolChoiceMode,
 )
-from mlx_manager.protocols.openai import Parameter, Support
 from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS, ResponsesRequest
 from mlx_manager.protocols.openai.responses.reasoning import pack_reasoning
+from mlx_manager.protocols.parameters import Parameter, Support
 from tests.http.scripted_server import Served
 
 PATH = "/v1/responses"

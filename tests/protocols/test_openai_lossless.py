@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from mlx_manager.errors import GenerationFailed, InvalidRequest
+from mlx_manager.errors import ProviderFailed
 from mlx_manager.ir import (
     ChatPrompt,
     ChoiceEnd,
@@ -26,14 +27,13 @@ from mlx_manager.ir import (
     PartEnd,
     PartKind,
     PartStart,
-    Priority,
-    PromptReady,
     Role,
     Sampling,
     TextContent,
     TextPrompt,
     Thinking,
     TokenLogprob,
+    TokenPrompt,
     Tool,
     ToolCall,
     ToolChoice,
@@ -43,7 +43,9 @@ from mlx_manager.ir import (
     VideoContent,
     fold,
 )
-from mlx_manager.protocols.openai import ChatDecoder, ChatEncoder, Envelope, parse_chat, render_chat_request
+from mlx_manager.protocols.openai import ChatEncoder, CompletionEncoder, Envelope, parse_chat, parse_completion
+from mlx_manager.protocols.openai.client_request import render_request
+from mlx_manager.protocols.openai.client_stream import ChunkDecoder
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 NAMES = st.sampled_from(["f", "get_weather", "a.b-c"])
@@ -56,11 +58,11 @@ JSON = st.recursive(
 OBJECTS = st.dictionaries(TEXT, JSON, max_size=3)
 IMAGES = st.builds(
     ImageContent,
-    data=st.binary(min_size=1, max_size=6),
-    media_type=st.sampled_from(["image/png", "image/jpeg", ""]),
+    data=st.binary(max_size=6).map(b"?".__add__),
+    media_type=st.sampled_from(["image/png", "image/jpeg"]),
     detail=st.sampled_from([None, "low", "high"]),
 ) | st.builds(ImageContent, url=st.just("https://example.com/a.png"), detail=st.none())
-FRAMES = st.builds(ImageContent, data=st.binary(min_size=1, max_size=6), media_type=st.just("image/png"))
+FRAMES = st.builds(ImageContent, data=st.binary(max_size=6).map(b"?".__add__), media_type=st.just("image/png"))
 VIDEOS = (
     st.builds(VideoContent, data=st.binary(min_size=1, max_size=6), media_type=st.sampled_from(["video/mp4", ""]))
     | st.builds(VideoContent, url=st.just("https://example.com/a.mp4"))
@@ -110,7 +112,6 @@ GRAMMARS = st.sampled_from(
         None,
         Grammar(kind=GrammarKind.JSON_OBJECT, param="response_format"),
         Grammar(kind=GrammarKind.JSON_SCHEMA, param="response_format.json_schema.schema", text='{"type": "object"}'),
-        Grammar(kind=GrammarKind.JSON_SCHEMA, param="guided_json", text="{}"),
         Grammar(kind=GrammarKind.REGEX, param="guided_regex", text="[ab]+"),
         Grammar(kind=GrammarKind.LARK, param="guided_grammar", text='start: "ä"'),
     ]
@@ -164,40 +165,46 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         ),
         sampling=sampling,
         num_choices=draw(st.integers(1, 16)),
-        priority=draw(st.sampled_from(list(Priority))),
     )
 
 
 @settings(max_examples=150, deadline=None)
-@given(requests(), st.booleans())
-def test_a_request_is_read_back_as_it_was_written(request: GenerationRequest, stream: bool) -> None:
-    rendered = render_chat_request(request, stream=stream)
-    call = parse_chat(json.dumps(rendered.body).encode(), answer_id="r")
+@given(requests())
+def test_a_request_is_read_back_as_it_was_written(request: GenerationRequest) -> None:
+    path, body = render_request(request, is_extended=True, provider="up")
+    call = parse_chat(json.dumps(body).encode(), answer_id="r")
     assert call.requests == (request,)
-    assert (call.stream, call.include_usage) == (stream, stream)
-    assert call.ignored == rendered.unsaid == ()
+    assert (path, call.stream, call.include_usage, call.ignored) == ("/chat/completions", True, True, ())
 
 
-def test_what_the_dialect_has_no_words_for_is_named() -> None:
-    prompt = ChatPrompt(
-        messages=(
-            Message(role=Role.ASSISTANT, reasoning="hm", reasoning_signature="s"),
-            Message(role=Role.USER, is_error=True),
-        ),
-        tools=(Tool(name="f", is_deferred=True),),
-        thinking=Thinking(budget_tokens=5),
+PROMPTS = st.builds(TextPrompt, text=TEXT) | st.builds(
+    TokenPrompt, token_ids=st.lists(NUMBER, min_size=1, max_size=3).map(tuple)
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(PROMPTS, samplings(), st.booleans())
+def test_a_raw_prompt_is_read_back_as_it_was_written(
+    prompt: TextPrompt | TokenPrompt, sampling: Sampling, echo: bool
+) -> None:
+    sampling = replace(sampling, top_logprobs=min(sampling.top_logprobs, 5))
+    echo = echo and not sampling.logprobs
+    request = GenerationRequest(request_id="r", model="m", prompt=prompt, sampling=sampling, echo=echo)
+    path, body = render_request(request, is_extended=True, provider="up")
+    assert parse_completion(json.dumps(body).encode(), answer_id="r").requests == (request,)
+    assert path == "/completions"
+
+
+def test_pictures_are_called_what_they_are() -> None:
+    image = ImageContent(data=b"\xff\xd8\xff\xe0", media_type="image/png")
+    prompt = ChatPrompt(messages=(Message(role=Role.USER, content=(image,)),))
+    _, body = render_request(
+        GenerationRequest(request_id="r", model="m", prompt=prompt), is_extended=False, provider="up"
     )
-    rendered = render_chat_request(GenerationRequest(request_id="r", model="m", prompt=prompt))
-    assert rendered.unsaid == (
-        "messages[1].is_error",
-        "messages[0].reasoning_signature",
-        "tools[0].is_deferred",
-        "thinking.budget_tokens",
-    )
-    with pytest.raises(InvalidRequest, match="conversations"):
-        render_chat_request(GenerationRequest(request_id="r", model="m", prompt=TextPrompt(text="a")))
+    assert body["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/jpeg;base64,")
 
 
+ENVELOPE = Envelope("id", 0, "m", "f")
 LOGPROB = st.builds(
     lambda token, logprob, top: TokenLogprob(token, token.encode(), logprob, top),
     TEXT,
@@ -209,7 +216,7 @@ LOGPROB = st.builds(
 @st.composite
 def answers(draw: st.DrawFn) -> list[Event]:
     """The events of an answer of one or two choices, one after the other; no part has the kind of that before it."""
-    events: list[Event] = [PromptReady(0)]
+    events: list[Event] = []
     for choice in range(draw(st.integers(1, 2))):
         last: PartKind | None = None
         for kind in draw(st.lists(st.sampled_from(list(PartKind)), max_size=4)):
@@ -238,12 +245,19 @@ def answers(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def decoded(events: list[Event]) -> list[Event]:
-    """What is read of the frames that `events` are written in."""
-    encoder = ChatEncoder(Envelope("id", 0, "m", "f"), include_usage=True)
-    frames = b"".join(encoder.encode(event) for event in events).split(b"\n\n")
-    decoder = ChatDecoder()
-    return [event for frame in frames if frame for event in decoder.decode(frame.removeprefix(b"data: "))]
+def asked(num_choices: int, *, is_chat: bool = True) -> GenerationRequest:
+    prompt = ChatPrompt(messages=()) if is_chat else TextPrompt(text="a" * 8)
+    return GenerationRequest(request_id="r", model="m", prompt=prompt, num_choices=num_choices)
+
+
+def decoded(stream: bytes, request: GenerationRequest) -> list[Event]:
+    """What is read of the frames of a stream."""
+    decoder = ChunkDecoder(request)
+    read = [
+        event for frame in stream.split(b"\n\n") if frame for event in decoder.decode(frame.removeprefix(b"data: "))
+    ]
+    assert decoder.is_done
+    return [*read, *decoder.end()]
 
 
 async def folded(events: list[Event]) -> Any:
@@ -257,10 +271,32 @@ async def folded(events: list[Event]) -> Any:
 @settings(max_examples=150, deadline=None)
 @given(answers())
 async def test_an_answer_is_read_back_as_it_was_written(events: list[Event]) -> None:
-    read = decoded(events)
-    assert await folded(read) == await folded(events)
-    assert isinstance(read[-1], Finished)
+    encoder = ChatEncoder(ENVELOPE, include_usage=True)
+    num_choices = sum(isinstance(event, ChoiceEnd) for event in events)
+    read = decoded(b"".join(encoder.encode(event) for event in events), asked(num_choices))
+    expected = await folded(events)
+    for choice in expected.choices:
+        if choice.finish_reason is FinishReason.STOP and any(part.call_id for part in choice.parts):
+            # some servers end every answer so
+            choice.finish_reason = FinishReason.TOOL_CALLS
+    assert await folded(read) == expected
     assert sum(isinstance(event, PartStart) for event in read) == sum(isinstance(event, PartEnd) for event in read)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(TEXT, st.lists(LOGPROB, max_size=1).map(tuple)), min_size=1, max_size=3))
+async def test_a_completion_is_read_back_as_it_was_written(pieces: list[tuple[str, tuple[TokenLogprob, ...]]]) -> None:
+    usage = Usage(num_prompt_tokens=3, num_cached_tokens=1, num_completion_tokens=2)
+    said = [PartDelta(0, text, logprobs) for text, logprobs in pieces]
+    events = [PartStart(0), *said, PartEnd(0), ChoiceEnd(0, FinishReason.LENGTH), Finished(usage)]
+    encoder = CompletionEncoder(ENVELOPE, include_usage=True)
+    read = await folded(decoded(b"".join(encoder.encode(event) for event in events), asked(1, is_chat=False)))
+    expected = await folded(events)
+    # alternatives are told with the chosen token among them
+    told = [(entry.token, entry.logprob) for entry in read.choices[0].logprobs]
+    assert told == [(entry.token, entry.logprob) for entry in expected.choices[0].logprobs]
+    assert (read.choices[0].parts, read.usage) == (expected.choices[0].parts, usage)
+    assert read.choices[0].finish_reason is FinishReason.LENGTH
 
 
 @pytest.mark.parametrize(
@@ -269,38 +305,58 @@ async def test_an_answer_is_read_back_as_it_was_written(events: list[Event]) -> 
         b"{",
         b"[]",
         b'{"choices": [{"delta": {"content": 5}}]}',
+        b'{"choices": [{"index": 1, "delta": {"content": "a"}}]}',
+        b'{"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}',
         b'{"error": {"message": "boom"}}',
         b'{"error": "boom"}',
         b"\xff",
     ],
 )
 def test_what_is_no_chunk_fails_the_answer(data: bytes) -> None:
-    with pytest.raises(GenerationFailed):
-        ChatDecoder().decode(data)
+    with pytest.raises(ProviderFailed):
+        list(ChunkDecoder(asked(1)).decode(data))
 
 
-def test_other_servers_streams_are_read() -> None:
-    """Nulls where nothing is, names of their own, no [DONE], and usage in the last chunk that has a choice."""
-    chunks: list[dict[str, Any]] = [
-        {"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": None, "tool_calls": None}}]},
-        {"choices": [{"index": 0, "delta": {"reasoning": "hm"}, "logprobs": None}], "usage": None},
-        {"choices": [{"index": 0, "delta": {"content": "hi", "unknown": 1}, "finish_reason": None}]},
-        {
-            "choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter"}],
-            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "prompt_tokens_details": None},
-        },
-    ]
-    decoder = ChatDecoder()
-    events = [event for chunk in chunks for event in decoder.decode(json.dumps(chunk).encode())] + decoder.finish()
-    assert events == [
-        PromptReady(0),
-        PartStart(0, PartKind.REASONING),
-        PartDelta(0, "hm"),
-        PartEnd(0),
-        PartStart(0),
-        PartDelta(0, "hi"),
-        PartEnd(0),
-        ChoiceEnd(0, FinishReason.STOP),
-        Finished(Usage(num_prompt_tokens=3, num_cached_tokens=0, num_completion_tokens=2)),
-    ]
-    assert decoder.finish() == []
+CHUNKS: list[dict[str, Any]] = [
+    {"id": "x", "choices": [{"index": 0, "delta": {"role": "assistant", "content": None, "tool_calls": None}}]},
+    {"choices": [{"index": 0, "delta": {"reasoning": "hm"}, "logprobs": None}], "usage": None},
+    {"choices": [{"index": 0, "delta": {"content": "hi", "unknown": 1}, "finish_reason": None}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}}]},
+    {"choices": [{"index": 0, "delta": {"tool_calls": [{"function": {"name": "g", "arguments": None}}]}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter"}], "usage": {"prompt_tokens": 3}},
+    {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+]
+SAID = [
+    PartStart(0, PartKind.REASONING),
+    PartDelta(0, "hm"),
+    PartEnd(0),
+    PartStart(0),
+    PartDelta(0, "hi"),
+    PartEnd(0),
+    PartStart(0, PartKind.TOOL_CALL, "call_0_0", "f"),
+    PartDelta(0, "{}"),
+    PartEnd(0),
+    PartStart(0, PartKind.TOOL_CALL, "call_0_1", "g"),
+    PartEnd(0),
+    ChoiceEnd(0, FinishReason.STOP),
+]
+
+
+@pytest.mark.parametrize("num_chunks", [len(CHUNKS), 5])
+def test_other_servers_streams_are_read(num_chunks: int) -> None:
+    """Nulls where nothing is, names of their own, calls without index or id, no [DONE]; a stream may also break off."""
+    decoder = ChunkDecoder(asked(1))
+    events = [event for chunk in CHUNKS[:num_chunks] for event in decoder.decode(json.dumps(chunk).encode())]
+    if num_chunks == len(CHUNKS):
+        usage = Usage(num_prompt_tokens=3, num_cached_tokens=0, num_completion_tokens=0)
+        assert [*events, *decoder.end()] == [*SAID, Finished(usage)]
+    else:
+        with pytest.raises(ProviderFailed):
+            list(decoder.end())
+
+
+def test_usage_is_estimated_where_nobody_says_it() -> None:
+    decoder = ChunkDecoder(asked(1, is_chat=False))
+    chunk = {"choices": [{"text": "abcdefgh", "finish_reason": "length"}]}
+    *_, last = [*decoder.decode(json.dumps(chunk).encode()), *decoder.end()]
+    assert last == Finished(Usage(num_prompt_tokens=2, num_cached_tokens=0, num_completion_tokens=2))

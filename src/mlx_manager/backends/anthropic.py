@@ -2,66 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from typing import Any
 
-from mlx_manager.backends.openai import listed_models
-from mlx_manager.backends.prices import cost_usd
-from mlx_manager.backends.upstream import Upstream
-from mlx_manager.catalog import Provider, ProviderSecret
-from mlx_manager.errors import UnsupportedParameter
-from mlx_manager.ir import (
-    DetokenizeRequest,
-    EmbeddingRequest,
-    Event,
-    GenerationRequest,
-    RerankRequest,
-    TokenizeRequest,
-    Tokens,
-    Usage,
-    Vectors,
-)
-from mlx_manager.protocols.anthropic.client_request import MESSAGES_PATH, render_request
+from msgspec.structs import replace
+
+from mlx_manager.backends.cloud import CloudBackend
+from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, Role, Thinking
+from mlx_manager.protocols.anthropic.client_request import DEFAULT_MAX_TOKENS, MESSAGES_PATH, render_request
 from mlx_manager.protocols.anthropic.client_stream import MessageDecoder
+from mlx_manager.protocols.anthropic.signature import is_ours
 
 _VERSION = "2023-06-01"
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576, "xhigh": 32768, "max": 32768}
+"""Tokens of thinking for the words of other dialects."""
+_LEAST_BUDGET = 1024
 
 
-class AnthropicBackend:
-    """Sends requests to one provider, always streamed, and passes its answers on as they come."""
+class AnthropicBackend(CloudBackend):
+    """Sends conversations as all models of the provider take them, older ones too."""
 
-    def __init__(self, provider: Provider, secret: ProviderSecret) -> None:
-        self.name = provider.name
-        self.timeouts = provider.timeouts
-        self.kind = provider.kind
-        self._provider = provider
-        key = {"x-api-key": secret.key} if secret.key else {}
-        self._upstream = Upstream(provider, {"anthropic-version": _VERSION} | key | secret.headers)
+    models_path = "models?limit=1000"
 
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._upstream.close()
+    def _headers(self, key: str | None) -> dict[str, str]:
+        return {"anthropic-version": _VERSION} | ({"x-api-key": key} if key else {})
 
-    async def models(self) -> list[str]:
-        """The models that the provider lists. Raises `ProviderFailed`."""
-        return listed_models(await self._upstream.get("models?limit=1000"), self.name)
+    def _render(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
+        return MESSAGES_PATH, render_request(_as_taken(request), provider=self.name)
 
-    def cost_usd(self, model: str, usage: Usage) -> float | None:
-        """What an answer cost; None where nobody knows the price."""
-        return cost_usd(self._provider, model, usage)
+    def _decoder(self, request: GenerationRequest) -> MessageDecoder:
+        return MessageDecoder()
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Answer `request` as `Backend` says."""
-        body = render_request(request, provider=self.name)
-        decoder = MessageDecoder()
-        async with aclosing(self._upstream.events(MESSAGES_PATH, body, decoder)) as events:
-            async for event in events:
-                yield event
 
-    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
-        """Not in this dialect."""
-        raise UnsupportedParameter(f"{self.name} embeds and ranks nothing.", param="model")
+def _as_taken(request: GenerationRequest) -> GenerationRequest:
+    if not isinstance(request.prompt, ChatPrompt):
+        return request
+    prompt = request.prompt
+    system = tuple(message for message in prompt.messages if message.role is Role.SYSTEM)
+    # not every model takes a system message in the middle of a conversation
+    messages = (*system, *(_signed(message) for message in prompt.messages if message.role is not Role.SYSTEM))
+    thinking = _within_bounds(prompt.thinking, request.sampling.max_tokens or DEFAULT_MAX_TOKENS)
+    return replace(request, prompt=replace(prompt, messages=messages, thinking=thinking))
 
-    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
-        """Not in this dialect, for models of others."""
-        raise UnsupportedParameter(f"{self.name} counts no tokens.", param="model")
+
+def _signed(message: Message) -> Message:
+    """Only what this provider signed may be sent back; what another model thought is not its to remember."""
+    if message.reasoning_signature and not is_ours(message.reasoning_signature):
+        return message
+    return replace(message, reasoning="", reasoning_signature="")
+
+
+def _within_bounds(thinking: Thinking, max_tokens: int) -> Thinking:
+    """An effort as a budget, which all models understand that think."""
+    if thinking.is_adaptive or not thinking.is_enabled:
+        return thinking
+    wanted, effort = thinking.budget_tokens, thinking.effort
+    if wanted is None:
+        wanted, effort = _BUDGETS.get(thinking.effort or "medium", _BUDGETS["medium"]), None
+    budget = min(max(wanted, _LEAST_BUDGET), max_tokens - 1)
+    # without room to think in, the answer is short either way
+    return replace(thinking, budget_tokens=budget, effort=effort) if budget >= _LEAST_BUDGET else Thinking()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlx_manager.backends.anthropic import AnthropicBackend
+from mlx_manager.backends.cloud import CloudBackend
 from mlx_manager.backends.openai import OpenAIBackend
 from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
 
-ProviderBackend = OpenAIBackend | AnthropicBackend
 _DRAIN_S = 600.0
 """How long the requests of a client that was replaced may go on."""
 
@@ -20,7 +20,7 @@ class _Cloud:
     provider: Provider
     sealed: str | None
     """What its client was made with: another ciphertext is another secret."""
-    backend: ProviderBackend
+    backend: CloudBackend
 
 
 class Clouds:
@@ -30,7 +30,7 @@ class Clouds:
         self._clouds: dict[str, _Cloud] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def find(self, name: str) -> ProviderBackend | None:
+    def find(self, name: str) -> CloudBackend | None:
         """The backend of the provider `name`; None where it is off or gone."""
         cloud = self._clouds.get(name)
         return None if cloud is None else cloud.backend
@@ -61,7 +61,7 @@ class Clouds:
             await cloud.backend.close()
         self._clouds.clear()
 
-    def _close_later(self, backend: ProviderBackend) -> None:
+    def _close_later(self, backend: CloudBackend) -> None:
         async def close() -> None:
             try:
                 await asyncio.sleep(_DRAIN_S)
@@ -73,7 +73,7 @@ class Clouds:
         task.add_done_callback(self._closing.discard)
 
 
-def build_backend(provider: Provider, secret: ProviderSecret) -> ProviderBackend:
+def build_backend(provider: Provider, secret: ProviderSecret) -> CloudBackend:
     """The backend that speaks the provider's dialect."""
     if provider.kind is ProviderKind.ANTHROPIC:
         return AnthropicBackend(provider, secret)

@@ -4,61 +4,28 @@ from __future__ import annotations
 
 import base64
 from array import array
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
-from mlx_manager.backends.prices import cost_usd
-from mlx_manager.backends.upstream import Upstream
-from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
+from mlx_manager.backends.cloud import CloudBackend
+from mlx_manager.catalog import ProviderKind
 from mlx_manager.errors import ProviderFailed, UnsupportedParameter
-from mlx_manager.ir import (
-    DetokenizeRequest,
-    EmbeddingRequest,
-    Event,
-    GenerationRequest,
-    RerankRequest,
-    TokenizeRequest,
-    Tokens,
-    Usage,
-    Vectors,
-    estimate_tokens,
-)
+from mlx_manager.ir import EmbeddingRequest, GenerationRequest, RerankRequest, Vectors
 from mlx_manager.protocols.openai.client_request import render_request
 from mlx_manager.protocols.openai.client_stream import ChunkDecoder
 
 
-class OpenAIBackend:
-    """Sends requests to one provider, always streamed, and passes its answers on as they come."""
+class OpenAIBackend(CloudBackend):
+    """Asks for chats and raw completions, and for vectors."""
 
-    def __init__(self, provider: Provider, secret: ProviderSecret) -> None:
-        self.name = provider.name
-        self.timeouts = provider.timeouts
-        self.kind = provider.kind
-        self._provider = provider
-        key = {"authorization": f"Bearer {secret.key}"} if secret.key else {}
-        self._upstream = Upstream(provider, key | secret.headers)
+    def _headers(self, key: str | None) -> dict[str, str]:
+        return {"authorization": f"Bearer {key}"} if key else {}
 
-    async def close(self) -> None:
-        """Close its connections."""
-        await self._upstream.close()
-
-    async def models(self) -> list[str]:
-        """The models that the provider lists. Raises `ProviderFailed`."""
-        return listed_models(await self._upstream.get("models"), self.name)
-
-    def cost_usd(self, model: str, usage: Usage) -> float | None:
-        """What an answer cost; None where nobody knows the price."""
-        return cost_usd(self._provider, model, usage)
-
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
-        """Answer `request` as `Backend` says."""
+    def _render(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
         is_extended = self.kind is ProviderKind.COMPATIBLE
-        path, body = render_request(request, is_extended=is_extended, provider=self.name)
-        decoder = ChunkDecoder(num_choices=request.num_choices, num_prompt_tokens=estimate_tokens(request.prompt))
-        async with aclosing(self._upstream.events(path, body, decoder)) as events:
-            async for event in events:
-                yield event
+        return render_request(request, is_extended=is_extended, provider=self.name)
+
+    def _decoder(self, request: GenerationRequest) -> ChunkDecoder:
+        return ChunkDecoder(request)
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """The vectors of `request`; nobody ranks documents in this dialect."""
@@ -89,18 +56,6 @@ class OpenAIBackend:
             values=b"".join(row.tobytes() for row in vectors),
             num_prompt_tokens=num_tokens,
         )
-
-    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
-        """Not in this dialect."""
-        raise UnsupportedParameter(f"{self.name} counts no tokens.", param="model")
-
-
-def listed_models(answer: Any, name: str) -> list[str]:
-    """The ids in a list of models, the same in both dialects. Raises `ProviderFailed`."""
-    try:
-        return sorted({str(row["id"]) for row in answer["data"]})
-    except (KeyError, TypeError):
-        raise ProviderFailed(f"{name} lists its models in another form than OpenAI's.") from None
 
 
 def _floats(embedding: str | list[float]) -> array[float]:

@@ -100,7 +100,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def visuals(self) -> tuple[ImageContent | VideoContent, ...]:
         """All pictures and videos of the message, in order."""
-        return tuple(piece for piece in self.content if not isinstance(piece, TextContent))
+        return tuple(piece for piece in self.content if isinstance(piece, ImageContent | VideoContent))
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +136,8 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     is_enabled: bool | None = None
     effort: str | None = None
     """In words that the model's template knows: low, medium, high."""
+    is_adaptive: bool = False
+    """The client asks for as much as the model itself holds right, in so many words. Here that is its own default."""
     budget_tokens: int | None = None
     """Tokens after which thinking is ended; None: it may go on as long as the answer."""
 

@@ -1,4 +1,4 @@
-"""Files inside requests: data URLs and base64 to bytes, addresses told apart from both."""
+"""Files inside requests: data URLs and base64 to bytes and back, addresses told apart from both."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def decode_base64(text: str, at: str) -> bytes:
     if not content:
         raise InvalidRequest(f"{at} holds an empty file: send the whole file, encoded.", param=at)
     return content
+
+
+def encode_base64(file: bytes) -> str:
+    """A file as text."""
+    return base64.b64encode(file).decode("ascii")
 
 
 def _parse_data_url(url: str, kind: str, example: str, at: str) -> tuple[str, bytes]:

@@ -54,11 +54,11 @@ class MessageObject(msgspec.Struct, frozen=True, kw_only=True, tag="message"):
 
     id: str
     role: str = "assistant"
-    model: str
-    content: list[BlockObject]
+    model: str = ""
+    content: list[BlockObject] = []
     stop_reason: str | None = None
     stop_sequence: str | None = None
-    usage: UsageObject
+    usage: UsageObject = UsageObject()
 
 
 class MessageStart(msgspec.Struct, frozen=True, tag="message_start"):
@@ -125,7 +125,7 @@ class MessageDelta(msgspec.Struct, frozen=True, kw_only=True, tag="message_delta
     """How the answer ended; the usage is that of all of it."""
 
     delta: StopObject
-    usage: UsageObject
+    usage: UsageObject = UsageObject()
 
 
 class MessageStop(msgspec.Struct, frozen=True, tag="message_stop"):

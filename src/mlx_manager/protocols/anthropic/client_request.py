@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
@@ -15,20 +15,19 @@ from mlx_manager.ir import (
     ImageContent,
     Message,
     Role,
-    Sampling,
     TextContent,
     Thinking,
+    Tool,
     ToolChoiceMode,
     VideoContent,
 )
-from mlx_manager.protocols.anthropic.signature import is_ours
+from mlx_manager.protocols.anthropic.signature import sign
+from mlx_manager.protocols.data_urls import encode_base64
+from mlx_manager.protocols.images import render_media_type
 
 MESSAGES_PATH = "/messages"
 DEFAULT_MAX_TOKENS = 8192
 """The dialect wants a length; this one where the request names none."""
-_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576, "xhigh": 32768, "max": 32768}
-"""Tokens of thinking for the words of other dialects."""
-_LEAST_BUDGET = 1024
 _CHOICES = {ToolChoiceMode.AUTO: "auto", ToolChoiceMode.NONE: "none", ToolChoiceMode.REQUIRED: "any"}
 
 
@@ -41,24 +40,24 @@ def render_request(request: GenerationRequest, *, provider: str) -> dict[str, An
         )
     prompt, sampling = request.prompt, request.sampling
     _check(request, prompt, provider)
-    max_tokens = sampling.max_tokens or DEFAULT_MAX_TOKENS
+    messages = prompt.messages
+    num_leading = next((index for index, said in enumerate(messages) if said.role is not Role.SYSTEM), len(messages))
     body: dict[str, Any] = {
         "model": request.model,
-        "max_tokens": max_tokens,
+        "max_tokens": sampling.max_tokens or DEFAULT_MAX_TOKENS,
         "stream": True,
-        "messages": _render_messages(prompt),
+        "messages": _render_turns(messages[num_leading:]),
     }
-    system = [message.text for message in prompt.messages if message.role is Role.SYSTEM]
-    if system:
-        body["system"] = "\n\n".join(system)
-    for name in ("temperature", "top_p"):
-        if getattr(sampling, name) is not None:
-            body[name] = getattr(sampling, name)
-    if sampling.top_k:
-        body["top_k"] = sampling.top_k
-    if sampling.stop:
-        body["stop_sequences"] = list(sampling.stop)
-    return body | _render_tools(prompt) | _render_thinking(prompt.thinking, max_tokens) | _render_grammar(sampling)
+    optional: dict[str, Any] = {
+        "system": [block for message in messages[:num_leading] for block in _render_contents(message.content)],
+        "stop_sequences": list(sampling.stop),
+        "thinking": _render_thinking(prompt.thinking),
+        "output_config": _render_output_config(request, prompt),
+    }
+    sampled = {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k")}
+    body |= {name: value for name, value in optional.items() if value}
+    body |= {name: value for name, value in sampled.items() if value is not None}
+    return body | _render_tools(prompt)
 
 
 def _check(request: GenerationRequest, prompt: ChatPrompt, provider: str) -> None:
@@ -89,37 +88,37 @@ def _check(request: GenerationRequest, prompt: ChatPrompt, provider: str) -> Non
         raise UnsupportedParameter(f"{provider} takes a temperature from 0 to 1.", param="temperature")
 
 
-def _render_messages(prompt: ChatPrompt) -> list[dict[str, Any]]:
-    """User and assistant in turn, as the dialect wants them: several messages of one side are one."""
-    rendered: list[dict[str, Any]] = []
-    for message in prompt.messages:
-        if message.role is Role.SYSTEM:
-            continue
-        role = "assistant" if message.role is Role.ASSISTANT else "user"
-        blocks = _render_blocks(message)
-        if not blocks:
-            continue
-        if rendered and rendered[-1]["role"] == role:
-            rendered[-1]["content"] += blocks
-        else:
-            rendered.append({"role": role, "content": blocks})
-    return rendered
+def _render_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Turns as the dialect wants them: several messages of one side are one, and results are the user's."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = "user" if message.role is Role.TOOL else message.role.value
+        blocks = [_render_result(message)] if message.role is Role.TOOL else _render_message(message)
+        if blocks and turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    return turns
 
 
-def _render_blocks(message: Message) -> list[dict[str, Any]]:
-    content = [_render_content(piece) for piece in message.content if not _is_empty(piece)]
-    if message.role is Role.TOOL:
-        block: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
-        return [block | ({"is_error": True} if message.is_error else {})]
+def _render_message(message: Message) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
-    if message.reasoning_signature and not is_ours(message.reasoning_signature):
-        # only what this provider signed may be sent back; what another model thought is not its to remember
-        signed = {"type": "thinking", "thinking": message.reasoning, "signature": message.reasoning_signature}
-        blocks.append(signed)
-    blocks += content
+    if message.reasoning or message.reasoning_signature:
+        signature = message.reasoning_signature or sign(message.reasoning)
+        blocks.append({"type": "thinking", "thinking": message.reasoning, "signature": signature})
+    blocks += _render_contents(message.content)
     for call in message.tool_calls:
         blocks.append({"type": "tool_use", "id": call.call_id, "name": call.name, "input": _arguments(call.arguments)})
     return blocks
+
+
+def _render_result(message: Message) -> dict[str, Any]:
+    block: dict[str, Any] = {
+        "type": "tool_result",
+        "tool_use_id": message.tool_call_id,
+        "content": _render_contents(message.content),
+    }
+    return block | ({"is_error": True} if message.is_error else {})
 
 
 def _arguments(text: str) -> Any:
@@ -131,56 +130,63 @@ def _arguments(text: str) -> Any:
         ) from None
 
 
-def _is_empty(piece: Content) -> bool:
-    return isinstance(piece, TextContent) and not piece.text
+def _render_contents(content: Sequence[Content]) -> list[dict[str, Any]]:
+    """Without empty texts, which the dialect refuses."""
+    return [_render_content(piece) for piece in content if piece != TextContent("")]
 
 
 def _render_content(piece: Content) -> dict[str, Any]:
-    if isinstance(piece, TextContent):
-        return {"type": "text", "text": piece.text}
-    assert isinstance(piece, ImageContent), "videos are refused before anything is rendered"
-    if not piece.data:
-        return {"type": "image", "source": {"type": "url", "url": piece.url}}
-    encoded = base64.b64encode(piece.data).decode("ascii")
-    media_type = piece.media_type or "image/png"
-    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": encoded}}
+    match piece:
+        case TextContent(text):
+            return {"type": "text", "text": text}
+        case ImageContent(data=b"", url=url):
+            return {"type": "image", "source": {"type": "url", "url": url}}
+        case ImageContent():
+            source = {"type": "base64", "media_type": render_media_type(piece), "data": encode_base64(piece.data)}
+            return {"type": "image", "source": source}
+        case VideoContent():
+            raise AssertionError("videos are refused before anything is rendered")
 
 
 def _render_tools(prompt: ChatPrompt) -> dict[str, Any]:
     if not prompt.tools:
         return {}
     choice = prompt.tool_choice
-    names = set(choice.names)
-    tools = [
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "input_schema": json.loads(tool.parameters),
-            **({"strict": True} if tool.strict else {}),
-        }
-        for tool in prompt.tools
-        # the dialect has no list of allowed tools: it is not shown the others
-        if len(names) < 2 or tool.name in names
-    ]
     rendered: dict[str, Any] = {"type": _CHOICES[choice.mode]}
-    if len(names) == 1 and choice.mode is ToolChoiceMode.REQUIRED:
+    names: tuple[str, ...] = ()
+    if choice.mode is ToolChoiceMode.REQUIRED and len(choice.names) == 1:
         rendered = {"type": "tool", "name": choice.names[0]}
+    elif choice.mode is not ToolChoiceMode.NONE:
+        # the dialect has no list of allowed tools: it is not shown the others
+        names = choice.names
     if not prompt.parallel_tool_calls and choice.mode is not ToolChoiceMode.NONE:
         rendered["disable_parallel_tool_use"] = True
+    tools = [_render_tool(tool) for tool in prompt.tools if not names or tool.name in names]
     return {"tools": tools, "tool_choice": rendered}
 
 
-def _render_thinking(thinking: Thinking, max_tokens: int) -> dict[str, Any]:
-    if thinking.is_enabled is False:
-        return {"thinking": {"type": "disabled"}}
-    if thinking.effort in (None, "none") and not thinking.is_enabled:
-        return {}
-    budget = min(_BUDGETS.get(thinking.effort or "medium", _BUDGETS["medium"]), max_tokens - 1)
-    # there is no room to think in: the answer is short either way
-    return {"thinking": {"type": "enabled", "budget_tokens": budget}} if budget >= _LEAST_BUDGET else {}
+def _render_tool(tool: Tool) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"name": tool.name, "input_schema": json.loads(tool.parameters)}
+    if tool.description:
+        rendered["description"] = tool.description
+    return rendered | ({"strict": True} if tool.strict else {})
 
 
-def _render_grammar(sampling: Sampling) -> dict[str, Any]:
-    if sampling.grammar is None:
+def _render_thinking(thinking: Thinking) -> dict[str, Any]:
+    if thinking.is_adaptive:
+        return {"type": "adaptive"}
+    if thinking.is_enabled is None:
         return {}
-    return {"output_config": {"format": {"type": "json_schema", "schema": json.loads(sampling.grammar.text)}}}
+    if not thinking.is_enabled:
+        return {"type": "disabled"}
+    budget = {} if thinking.budget_tokens is None else {"budget_tokens": thinking.budget_tokens}
+    return {"type": "enabled"} | budget
+
+
+def _render_output_config(request: GenerationRequest, prompt: ChatPrompt) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if prompt.thinking.effort is not None:
+        config["effort"] = prompt.thinking.effort
+    if request.sampling.grammar is not None:
+        config["format"] = {"type": "json_schema", "schema": json.loads(request.sampling.grammar.text)}
+    return config

@@ -234,5 +234,5 @@ def _parse_thinking(wire: PromptFields) -> Thinking:
     if wire.thinking is None or wire.thinking.type == "disabled":
         return Thinking(is_enabled=False, effort=effort)
     if wire.thinking.type != "enabled":
-        return Thinking(effort=effort)
+        return Thinking(effort=effort, is_adaptive=True)
     return Thinking(is_enabled=True, effort=effort, budget_tokens=wire.thinking.budget_tokens)

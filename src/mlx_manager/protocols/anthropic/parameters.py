@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from mlx_manager.protocols.openai.parameters import Parameter, Support
+from mlx_manager.protocols.parameters import Parameter, Support
 
 
 def _served(name: str, note: str) -> Parameter:

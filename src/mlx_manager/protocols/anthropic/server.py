@@ -21,9 +21,9 @@ from mlx_manager.protocols.anthropic.message import AnswerForm
 from mlx_manager.protocols.anthropic.parameters import COUNT_TOKENS_PARAMETERS, MESSAGES_PARAMETERS
 from mlx_manager.protocols.anthropic.tools import streams_arguments
 from mlx_manager.protocols.anthropic.wire import CountTokensRequest, MessagesRequest, PromptFields
-from mlx_manager.protocols.openai.parameters import screen_rows
-from mlx_manager.protocols.openai.sampling import parse_priority
-from mlx_manager.protocols.openai.wire import parse_wire
+from mlx_manager.protocols.parameters import screen_rows
+from mlx_manager.protocols.priority import parse_priority
+from mlx_manager.protocols.wire import parse_wire
 
 _CACHE_MARK = re.compile(rb'"cache_control"\s*:\s*\{')
 

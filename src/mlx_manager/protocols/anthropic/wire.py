@@ -10,12 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from mlx_manager.protocols.model_name import ModelName
-from mlx_manager.protocols.openai.wire import Whole, Wire
+from mlx_manager.protocols.wire import INT64, Whole, Wire
 
 MAX_MESSAGES = 100_000
 MAX_STOP_SEQUENCES = 64
 MAX_TOOLS = 1024
-_INT64 = 2**63
 
 
 class TextBlock(Wire):
@@ -211,7 +210,7 @@ class ThinkingConfig(Wire):
     """Whether the model is to think, and how much of it is shown."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Whole | None = Field(None, ge=1, lt=_INT64)
+    budget_tokens: Whole | None = Field(None, ge=1, lt=INT64)
     display: Literal["summarized", "omitted"] | None = None
 
 
@@ -256,13 +255,13 @@ class CountTokensRequest(PromptFields):
 class MessagesRequest(PromptFields):
     """The body of POST /v1/messages."""
 
-    max_tokens: Whole = Field(ge=0, lt=_INT64)
+    max_tokens: Whole = Field(ge=0, lt=INT64)
     """0 only fills the prefix cache."""
     stop_sequences: list[str] | None = Field(None, max_length=MAX_STOP_SEQUENCES)
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: Whole | None = Field(None, ge=0, lt=_INT64)
+    top_k: Whole | None = Field(None, ge=0, lt=INT64)
 
 
 for _model in (DocumentSource, DocumentBlock, ToolResultBlock, ChangedTool, ToolChangeBlock, SentMessage):

@@ -11,7 +11,6 @@ from mlx_manager.protocols.openai.answers import (
 )
 from mlx_manager.protocols.openai.chat import ChatEncoder, render_chat
 from mlx_manager.protocols.openai.completions import CompletionEncoder, render_completion
-from mlx_manager.protocols.openai.decode import ChatDecoder
 from mlx_manager.protocols.openai.embeddings import (
     EMBEDDING_PARAMETERS,
     EmbeddingsRequest,
@@ -19,8 +18,7 @@ from mlx_manager.protocols.openai.embeddings import (
     render_embeddings,
 )
 from mlx_manager.protocols.openai.envelope import Encoder, Envelope, error_frame
-from mlx_manager.protocols.openai.parameters import PARAMETERS, Endpoint, Parameter, Support
-from mlx_manager.protocols.openai.render import RenderedChat, render_chat_request
+from mlx_manager.protocols.openai.parameters import PARAMETERS, Endpoint
 from mlx_manager.protocols.openai.rerank import RERANK_PARAMETERS, RerankBody, parse_rerank, render_rerank
 from mlx_manager.protocols.openai.server import Call, parse_chat, parse_completion
 from mlx_manager.protocols.openai.tokens import (
@@ -38,7 +36,6 @@ __all__ = [
     "PARAMETERS",
     "RERANK_PARAMETERS",
     "Call",
-    "ChatDecoder",
     "ChatEncoder",
     "ChatRequest",
     "CompletionEncoder",
@@ -51,11 +48,8 @@ __all__ = [
     "ErrorBody",
     "ModelList",
     "ModelObject",
-    "Parameter",
-    "RenderedChat",
     "RerankBody",
     "ServingObject",
-    "Support",
     "TokenizeBody",
     "encode_error",
     "encode_json",
@@ -68,7 +62,6 @@ __all__ = [
     "parse_rerank",
     "parse_tokenize",
     "render_chat",
-    "render_chat_request",
     "render_completion",
     "render_detokenize",
     "render_embeddings",

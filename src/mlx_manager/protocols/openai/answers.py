@@ -1,4 +1,7 @@
-"""The wire schemas of answers in the OpenAI dialect, as msgspec structs: they are encoded once per token."""
+"""The wire schemas of answers in the OpenAI dialect, as msgspec structs, to encode and to decode: once per token.
+
+Other servers leave out, or send as null, much of what is sent from here: such fields have defaults.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +30,23 @@ class ErrorBody(msgspec.Struct, frozen=True):
 class PromptTokensDetails(msgspec.Struct, frozen=True):
     """Where the prompt's tokens came from."""
 
-    cached_tokens: int
+    cached_tokens: int | None = None
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
     """What the answer's tokens were used for."""
 
-    reasoning_tokens: int
+    reasoning_tokens: int | None = None
 
 
 class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
     """What the answer cost."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-    completion_tokens_details: CompletionTokensDetails
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
 
 
 class TopLogprobObject(msgspec.Struct, frozen=True):
@@ -51,7 +54,7 @@ class TopLogprobObject(msgspec.Struct, frozen=True):
 
     token: str
     logprob: float
-    bytes: list[int]
+    bytes: list[int] | None = None
 
 
 class TokenLogprobObject(msgspec.Struct, frozen=True):
@@ -59,22 +62,22 @@ class TokenLogprobObject(msgspec.Struct, frozen=True):
 
     token: str
     logprob: float
-    bytes: list[int]
-    top_logprobs: list[TopLogprobObject]
+    bytes: list[int] | None = None
+    top_logprobs: list[TopLogprobObject] = []
 
 
 class ChatLogprobs(msgspec.Struct, frozen=True):
     """Log-probabilities of the tokens of a chat answer."""
 
-    content: list[TokenLogprobObject]
-    refusal: None = None
+    content: list[TokenLogprobObject] | None = None
+    refusal: list[TokenLogprobObject] | None = None
 
 
 class FunctionObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which function to call with what. In a chunk, what it adds to the text of the arguments."""
 
     name: str | None = None
-    arguments: str
+    arguments: str | None = None
 
 
 class ToolCallObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,7 +86,7 @@ class ToolCallObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     index: int | None = None
     id: str | None = None
     type: str | None = None
-    function: FunctionObject
+    function: FunctionObject | None = None
 
 
 class ChatMessageObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -92,10 +95,12 @@ class ChatMessageObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     role: str | None = None
     content: str | msgspec.UnsetType | None = msgspec.UNSET
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    """What some other servers call `reasoning_content`."""
     tool_calls: list[ToolCallObject] | None = None
     function_call: FunctionObject | None = None
     """The form before `tool_calls`, for requests in that form."""
-    refusal: msgspec.UnsetType | None = msgspec.UNSET
+    refusal: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,8 +115,8 @@ class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
 class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk adds to one choice."""
 
-    index: int
-    delta: ChatMessageObject
+    index: int = 0
+    delta: ChatMessageObject | None = None
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
 
@@ -119,17 +124,18 @@ class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
 class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
     """Log-probabilities in the older form, as parallel lists. `text_offset` counts characters of the choice's text."""
 
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
-    text_offset: list[int]
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    """Null for the first token of a prompt that is told again."""
+    top_logprobs: list[dict[str, float] | None] | None = None
+    text_offset: list[int] | None = None
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     """One choice of a completion, complete or what a chunk adds."""
 
-    index: int
-    text: str
+    index: int = 0
+    text: str | None = None
     logprobs: CompletionLogprobs | None = None
     finish_reason: str | None = None
 
@@ -144,6 +150,22 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str
     choices: list[ChatChoice] | list[ChatChunkChoice] | list[CompletionChoice]
     usage: UsageObject | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of a chunk of somebody else's chat answer; `error` is what it breaks off with."""
+
+    choices: list[ChatChunkChoice] | None = None
+    usage: UsageObject | None = None
+    error: dict[str, Any] | str | None = None
+
+
+class CompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """The same of a completion."""
+
+    choices: list[CompletionChoice] | None = None
+    usage: UsageObject | None = None
+    error: dict[str, Any] | str | None = None
 
 
 class ServingObject(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
@@ -20,10 +19,13 @@ from mlx_manager.ir import (
     TextContent,
     TextPrompt,
     TokenPrompt,
+    Tool,
     ToolChoice,
     ToolChoiceMode,
     VideoContent,
 )
+from mlx_manager.protocols.data_urls import encode_base64
+from mlx_manager.protocols.images import render_image_url
 
 CHAT_PATH, COMPLETIONS_PATH = "/chat/completions", "/completions"
 
@@ -33,20 +35,19 @@ def render_request(request: GenerationRequest, *, is_extended: bool, provider: s
 
     Raises `UnsupportedParameter` for what it does not know.
     """
-    sampling = _render_sampling(request.sampling, is_extended=is_extended, provider=provider)
+    extensions = _Extensions(is_known=is_extended, provider=provider)
     body: dict[str, Any] = {
         "model": request.model,
         "stream": True,
         "stream_options": {"include_usage": True},
-        **sampling,
+        **_render_sampling(request.sampling, extensions),
     }
     if request.num_choices > 1:
         body["n"] = request.num_choices
     match request.prompt:
         case ChatPrompt() as prompt:
-            body |= _render_chat(prompt, is_extended=is_extended, provider=provider)
-            _render_chat_lengths(request.sampling, body, is_extended=is_extended)
-            return CHAT_PATH, body
+            lengths = _render_chat_lengths(request.sampling, is_extended=is_extended)
+            return CHAT_PATH, body | _render_chat(prompt, extensions) | lengths
         case TextPrompt(text=text):
             body["prompt"] = text
         case TokenPrompt(token_ids=token_ids):
@@ -60,14 +61,47 @@ def render_request(request: GenerationRequest, *, is_extended: bool, provider: s
     return COMPLETIONS_PATH, body
 
 
-def _render_chat_lengths(sampling: Sampling, body: dict[str, Any], *, is_extended: bool) -> None:
+class _Extensions:
+    """What open servers add to the dialect, and whether the one that is asked has it."""
+
+    def __init__(self, *, is_known: bool, provider: str) -> None:
+        self.is_known = is_known
+        self._provider = provider
+
+    def render(self, asked: dict[str, Any], neutral: dict[str, Any]) -> dict[str, Any]:
+        """What is asked for. Raises `UnsupportedParameter` where the server does not know it, and it would matter."""
+        said = {name: value for name, value in asked.items() if value is not None}
+        if self.is_known:
+            return said
+        for name, value in said.items():
+            if name not in neutral or value != neutral[name]:
+                raise UnsupportedParameter(
+                    f"{self._provider} does not know {name}, and would answer: leave it out.", param=name
+                )
+        return {}
+
+    def check_videos(self) -> None:
+        """Raises `UnsupportedParameter` where videos are not taken."""
+        if not self.is_known:
+            raise UnsupportedParameter(
+                f"{self._provider} takes no videos: send frames of them as images, in their order.", param="messages"
+            )
+
+
+def _render_chat_lengths(sampling: Sampling, *, is_extended: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {}
     if sampling.max_tokens is not None:
         body["max_tokens" if is_extended else "max_completion_tokens"] = sampling.max_tokens
     if sampling.logprobs:
         body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+    return body
 
 
-def _render_sampling(sampling: Sampling, *, is_extended: bool, provider: str) -> dict[str, Any]:
+_NEUTRAL = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "ignore_eos": False}
+"""Values that say no more than the field left out says to somebody who does not know it."""
+
+
+def _render_sampling(sampling: Sampling, extensions: _Extensions) -> dict[str, Any]:
     body: dict[str, Any] = {}
     for name in ("temperature", "top_p", "seed"):
         if getattr(sampling, name) is not None:
@@ -79,70 +113,57 @@ def _render_sampling(sampling: Sampling, *, is_extended: bool, provider: str) ->
         body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
     if sampling.stop:
         body["stop"] = list(sampling.stop)
-    extras = {
-        "top_k": sampling.top_k or None,
-        "min_p": sampling.min_p or None,
-        "repetition_penalty": None if sampling.repetition_penalty == 1 else sampling.repetition_penalty,
-        "ignore_eos": sampling.ignore_eos or None,
-    }
-    asked = {name: value for name, value in extras.items() if value is not None}
-    _check_extras(asked, is_extended=is_extended, provider=provider)
-    return body | asked | _render_grammar(sampling.grammar, is_extended=is_extended, provider=provider)
+    asked = {name: getattr(sampling, name) for name in ("top_k", "min_p", "repetition_penalty")}
+    body |= extensions.render(asked | {"ignore_eos": sampling.ignore_eos or None}, _NEUTRAL)
+    return body if sampling.grammar is None else body | _render_grammar(sampling.grammar, extensions)
 
 
-def _render_grammar(grammar: Grammar | None, *, is_extended: bool, provider: str) -> dict[str, Any]:
-    if grammar is None:
-        return {}
+def _render_grammar(grammar: Grammar, extensions: _Extensions) -> dict[str, Any]:
+    """A schema is told in the dialect's own words, whichever field it came in: every server knows those."""
     match grammar.kind:
         case GrammarKind.JSON_OBJECT:
             return {"response_format": {"type": "json_object"}}
         case GrammarKind.JSON_SCHEMA:
             schema = {"name": "answer", "schema": json.loads(grammar.text), "strict": True}
             return {"response_format": {"type": "json_schema", "json_schema": schema}}
-        case GrammarKind.REGEX | GrammarKind.LARK:
-            name = "guided_regex" if grammar.kind is GrammarKind.REGEX else "guided_grammar"
-            _check_extras({grammar.param: grammar.text}, is_extended=is_extended, provider=provider)
-            return {name: grammar.text}
+        case GrammarKind.REGEX:
+            return extensions.render({"guided_regex": grammar.text}, {})
+        case GrammarKind.LARK:
+            return extensions.render({"guided_grammar": grammar.text}, {})
 
 
-def _render_chat(prompt: ChatPrompt, *, is_extended: bool, provider: str) -> dict[str, Any]:
-    if not is_extended and any(isinstance(piece, VideoContent) for said in prompt.messages for piece in said.visuals):
-        raise UnsupportedParameter(
-            f"{provider} takes no videos: send frames of them as images, in their order.", param="messages"
-        )
+def _render_chat(prompt: ChatPrompt, extensions: _Extensions) -> dict[str, Any]:
+    if any(isinstance(piece, VideoContent) for said in prompt.messages for piece in said.visuals):
+        extensions.check_videos()
     body: dict[str, Any] = {
-        "messages": [_render_message(message, is_extended=is_extended) for message in prompt.messages]
+        "messages": [_render_message(message, is_extended=extensions.is_known) for message in prompt.messages]
     }
     if prompt.tools:
-        body["tools"] = [
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": json.loads(tool.parameters),
-                    **({"strict": True} if tool.strict else {}),
-                },
-            }
-            for tool in prompt.tools
-        ]
+        body["tools"] = [_render_tool(tool) for tool in prompt.tools]
         body["tool_choice"] = _render_tool_choice(prompt.tool_choice)
         if not prompt.parallel_tool_calls:
             body["parallel_tool_calls"] = False
     if prompt.thinking.effort is not None:
         body["reasoning_effort"] = prompt.thinking.effort
-    extras: dict[str, Any] = {}
+    variables = dict(prompt.template_kwargs) or None
+    asked: dict[str, Any] = {"chat_template_kwargs": variables}
     if prompt.continue_final_message:
-        extras |= {"continue_final_message": True, "add_generation_prompt": False}
-    if prompt.template_kwargs:
-        extras["chat_template_kwargs"] = dict(prompt.template_kwargs)
-    _check_extras(extras, is_extended=is_extended, provider=provider)
-    if prompt.thinking.is_enabled is not None and is_extended:
+        asked |= {"continue_final_message": True, "add_generation_prompt": False}
+    body |= extensions.render(asked, {})
+    if prompt.thinking.is_enabled is not None and extensions.is_known:
         # elsewhere a model thinks or does not: there is no switch, and the answer holds either way
-        extras["chat_template_kwargs"] = extras.get("chat_template_kwargs", {}) | {
-            "enable_thinking": prompt.thinking.is_enabled
-        }
-    return body | extras
+        switch = {"enable_thinking": prompt.thinking.is_enabled}
+        body["chat_template_kwargs"] = (variables or {}) | switch
+    return body
+
+
+def _render_tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "parameters": json.loads(tool.parameters)}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict:
+        function["strict"] = True
+    return {"type": "function", "function": function}
 
 
 def _render_tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
@@ -155,53 +176,44 @@ def _render_tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
 
 
 def _render_message(message: Message, *, is_extended: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {"role": message.role.value, "content": _render_content(message)}
-    if message.name is not None:
-        body["name"] = message.name
+    body: dict[str, Any] = {"role": message.role.value, "content": _render_contents(message)}
     if message.role is Role.TOOL:
         body["tool_call_id"] = message.tool_call_id
+    elif message.name is not None:
+        body["name"] = message.name
     if message.tool_calls:
         body["tool_calls"] = [
-            {
-                "id": call.call_id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
+            {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in message.tool_calls
         ]
-        body["content"] = body["content"] or None
     if message.reasoning and is_extended:
         body["reasoning_content"] = message.reasoning
     return body
 
 
-def _render_content(message: Message) -> str | list[dict[str, Any]]:
-    if not message.visuals:
-        return message.text
-    return [_render_piece(piece) for piece in message.content]
+def _render_contents(message: Message) -> str | list[dict[str, Any]] | None:
+    match message.content:
+        case () | (TextContent(""),):
+            return None if message.tool_calls else ""
+        case (TextContent(text),):
+            return text
+        case pieces:
+            return [_render_content(piece) for piece in pieces]
 
 
-def _render_piece(piece: Content) -> dict[str, Any]:
+def _render_content(piece: Content) -> dict[str, Any]:
     match piece:
         case TextContent(text):
             return {"type": "text", "text": text}
         case ImageContent(detail=detail):
-            url = _url_of(piece, "image/png")
+            url = render_image_url(piece)
             return {"type": "image_url", "image_url": {"url": url} | ({"detail": detail} if detail else {})}
         case VideoContent(frames=()):
-            return {"type": "video_url", "video_url": {"url": _url_of(piece, "video/mp4")}}
+            return {"type": "video_url", "video_url": {"url": _url_of(piece)}}
         case VideoContent(frames=frames):
-            return {"type": "video", "video": [_url_of(frame, "image/png") for frame in frames]}
+            return {"type": "video", "video": [render_image_url(frame) for frame in frames]}
 
 
-def _url_of(piece: ImageContent | VideoContent, usual_type: str) -> str:
-    if not piece.data:
-        return piece.url
-    encoded = base64.b64encode(piece.data).decode("ascii")
-    return f"data:{piece.media_type or usual_type};base64,{encoded}"
-
-
-def _check_extras(asked: dict[str, Any], *, is_extended: bool, provider: str) -> None:
-    if asked and not is_extended:
-        name = next(iter(asked))
-        raise UnsupportedParameter(f"{provider} does not know {name}, and would answer: leave it out.", param=name)
+def _url_of(video: VideoContent) -> str:
+    media_type = video.media_type or "video/mp4"
+    return f"data:{media_type};base64,{encode_base64(video.data)}" if video.data else video.url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
 
 import msgspec
 
@@ -14,13 +14,30 @@ from mlx_manager.ir import (
     Event,
     Finished,
     FinishReason,
+    GenerationRequest,
     PartDelta,
     PartEnd,
     PartKind,
     PartStart,
+    TextPrompt,
     TokenLogprob,
+    TokenPrompt,
     TopLogprob,
     Usage,
+    estimate_tokens,
+)
+from mlx_manager.protocols.openai.answers import (
+    ChatChunk,
+    ChatChunkChoice,
+    ChatLogprobs,
+    ChatMessageObject,
+    CompletionChoice,
+    CompletionChunk,
+    CompletionLogprobs,
+    FunctionObject,
+    ToolCallObject,
+    TopLogprobObject,
+    UsageObject,
 )
 
 DONE = b"[DONE]"
@@ -32,6 +49,9 @@ _REASONS = {
     "function_call": FinishReason.TOOL_CALLS,
 }
 _CHARACTERS_PER_TOKEN = 4
+_NO_DELTA, _NO_FUNCTION = ChatMessageObject(), FunctionObject()
+_chat_chunks: msgspec.json.Decoder[ChatChunk] = msgspec.json.Decoder(ChatChunk)
+_completion_chunks: msgspec.json.Decoder[CompletionChunk] = msgspec.json.Decoder(CompletionChunk)
 
 
 @dataclass
@@ -47,71 +67,85 @@ class _OpenChoice:
 
 
 class ChunkDecoder:
-    """Decodes one answer. `num_prompt_tokens` is an estimate, for providers that send no usage.
+    """Decodes the answer to `request`. Raises `ProviderFailed` for what is not the dialect."""
 
-    Raises `ProviderFailed` for what is not the dialect.
-    """
-
-    def __init__(self, *, num_choices: int, num_prompt_tokens: int) -> None:
-        self._choices = [_OpenChoice() for _ in range(num_choices)]
-        self._num_prompt_tokens = num_prompt_tokens
+    def __init__(self, request: GenerationRequest) -> None:
+        self._choices = [_OpenChoice() for _ in range(request.num_choices)]
+        self._prompt = request.prompt
         self._num_characters = 0
-        self._usage: Usage | None = None
-        self._is_done = False
+        self._usage: UsageObject | None = None
+        self.is_done = False
+        """Whether the provider said that nothing follows."""
 
     def decode(self, data: bytes) -> Iterator[Event]:
         """The events that one message of the stream adds."""
-        if data == DONE:
-            self._is_done = True
+        if data.strip() == DONE:
+            self.is_done = True
             return
+        chunks = _completion_chunks if isinstance(self._prompt, TextPrompt | TokenPrompt) else _chat_chunks
         try:
-            chunk = msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
+            chunk = chunks.decode(data)
+        except msgspec.ValidationError as error:
+            raise ProviderFailed(f"The provider sent a message in another form than OpenAI's ({error}).") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProviderFailed(f"The provider sent what is no JSON ({error}).") from None
-        if not isinstance(chunk, dict):
-            raise ProviderFailed("The provider sent a message that is no object.")
-        if chunk.get("error"):
-            raise ProviderFailed(f"The provider broke off: {_message_of(chunk['error'])}")
-        try:
-            if chunk.get("usage"):
-                self._usage = _usage_of(chunk["usage"])
-            for choice in chunk.get("choices") or ():
-                yield from self._decode_choice(choice)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ProviderFailed(f"The provider sent a message in another form than OpenAI's ({error!r}).") from None
+        if chunk.error:
+            said = chunk.error if isinstance(chunk.error, str) else chunk.error.get("message")
+            raise ProviderFailed(f"The provider broke off: {' '.join(str(said).split())[:300]}")
+        if chunk.usage is not None:
+            self._usage = chunk.usage
+        for choice in chunk.choices or ():
+            yield from self._decode_choice(choice)
 
     def end(self) -> Iterator[Event]:
         """The last events. Raises `ProviderFailed` where the answer is not complete."""
         if not all(choice.has_ended for choice in self._choices):
             raise ProviderFailed("The provider's stream broke off before the end of the answer.")
-        yield Finished(self._usage or self._estimate())
+        yield Finished(self._estimate() if self._usage is None else _usage_of(self._usage))
 
-    @property
-    def is_done(self) -> bool:
-        """Whether the provider said that nothing follows."""
-        return self._is_done
-
-    def _decode_choice(self, chunk: dict[str, Any]) -> Iterator[Event]:
-        index = int(chunk.get("index", 0))
+    def _decode_choice(self, chunk: ChatChunkChoice | CompletionChoice) -> Iterator[Event]:
+        index = chunk.index
+        if not 0 <= index < len(self._choices):
+            raise ProviderFailed(f"The provider sent a choice {index} that nobody asked for.")
         choice = self._choices[index]
         if choice.has_ended:
             return
-        delta: dict[str, Any] = chunk.get("delta") or {}
-        logprobs = _logprobs_of(chunk.get("logprobs"))
-        yield from self._more(index, PartKind.REASONING, delta.get("reasoning_content") or delta.get("reasoning"))
-        text = delta.get("content") or delta.get("refusal") or chunk.get("text")
-        yield from self._more(index, PartKind.TEXT, text, logprobs)
-        for call in delta.get("tool_calls") or ():
-            yield from self._more_of_call(index, call)
-        reason = chunk.get("finish_reason")
+        if isinstance(chunk, CompletionChoice):
+            yield from self._more(index, PartKind.TEXT, chunk.text, _of_completion(chunk.logprobs))
+        else:
+            yield from self._more_of_chat(index, chunk.delta or _NO_DELTA, _of_chat(chunk.logprobs))
+        reason = chunk.finish_reason
         if reason is not None:
             choice.has_ended = True
             yield from self._close(index)
             ended = _REASONS.get(reason, FinishReason.STOP)
             yield ChoiceEnd(index, FinishReason.TOOL_CALLS if choice.has_calls and reason == "stop" else ended)
 
+    def _more_of_chat(
+        self, index: int, delta: ChatMessageObject, logprobs: tuple[TokenLogprob, ...]
+    ) -> Iterator[Event]:
+        """Log-probabilities belong to whatever the chunk adds first, and without any, to what is open."""
+        if thought := delta.reasoning_content or delta.reasoning:
+            yield from self._more(index, PartKind.REASONING, thought, logprobs)
+            logprobs = ()
+        if text := delta.content or delta.refusal:
+            yield from self._more(index, PartKind.TEXT, text, logprobs)
+            logprobs = ()
+        calls = delta.tool_calls or ()
+        if delta.function_call is not None:
+            calls = [ToolCallObject(index=0, function=delta.function_call)]
+        for call in calls:
+            yield from self._more_of_call(index, call, logprobs)
+            logprobs = ()
+        if logprobs:
+            kind = self._choices[index].kind
+            if kind is PartKind.TOOL_CALL:
+                yield PartDelta(index, "", logprobs)
+            else:
+                yield from self._more(index, kind or PartKind.TEXT, "", logprobs)
+
     def _more(
-        self, index: int, kind: PartKind, text: str | None, logprobs: tuple[TokenLogprob, ...] = ()
+        self, index: int, kind: PartKind, text: str | None, logprobs: tuple[TokenLogprob, ...]
     ) -> Iterator[Event]:
         if not text and not logprobs:
             return
@@ -122,21 +156,22 @@ class ChunkDecoder:
         self._num_characters += len(text or "")
         yield PartDelta(index, text or "", logprobs)
 
-    def _more_of_call(self, index: int, call: dict[str, Any]) -> Iterator[Event]:
+    def _more_of_call(self, index: int, call: ToolCallObject, logprobs: tuple[TokenLogprob, ...]) -> Iterator[Event]:
         choice = self._choices[index]
-        function = call.get("function") or {}
-        call_index = int(call.get("index", choice.call_index + 1))
+        function = call.function or _NO_FUNCTION
+        # who sends no index sends calls whole
+        call_index = choice.call_index + 1 if call.index is None else call.index
         if call_index < choice.call_index:
-            raise ValueError("a tool call goes on after the next one began")
+            raise ProviderFailed("The provider sent more of a tool call after the next one had begun.")
         if choice.kind is not PartKind.TOOL_CALL or call_index > choice.call_index:
+            if function.name is None:
+                raise ProviderFailed("The provider sent a tool call without the name of its tool.")
             yield from self._close(index)
             choice.kind, choice.call_index, choice.has_calls = PartKind.TOOL_CALL, call_index, True
-            name = function["name"]
-            yield PartStart(index, PartKind.TOOL_CALL, str(call.get("id") or f"call_{index}_{call_index}"), str(name))
-        arguments = function.get("arguments")
-        if arguments:
-            self._num_characters += len(arguments)
-            yield PartDelta(index, arguments)
+            yield PartStart(index, PartKind.TOOL_CALL, call.id or f"call_{index}_{call_index}", function.name)
+        if function.arguments or logprobs:
+            self._num_characters += len(function.arguments or "")
+            yield PartDelta(index, function.arguments or "", logprobs)
 
     def _close(self, index: int) -> Iterator[Event]:
         if self._choices[index].kind is not None:
@@ -144,44 +179,54 @@ class ChunkDecoder:
             yield PartEnd(index)
 
     def _estimate(self) -> Usage:
+        """For providers that send no usage."""
         return Usage(
-            num_prompt_tokens=self._num_prompt_tokens,
+            num_prompt_tokens=estimate_tokens(self._prompt),
             num_cached_tokens=0,
             num_completion_tokens=max(self._num_characters // _CHARACTERS_PER_TOKEN, 1),
         )
 
 
-def _usage_of(usage: dict[str, Any]) -> Usage:
+def _usage_of(usage: UsageObject) -> Usage:
+    cached, thought = usage.prompt_tokens_details, usage.completion_tokens_details
     return Usage(
-        num_prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        num_cached_tokens=int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
-        num_completion_tokens=int(usage.get("completion_tokens") or 0),
-        num_reasoning_tokens=int((usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0),
+        num_prompt_tokens=usage.prompt_tokens or 0,
+        num_cached_tokens=(cached.cached_tokens if cached else None) or 0,
+        num_completion_tokens=usage.completion_tokens or 0,
+        num_reasoning_tokens=(thought.reasoning_tokens if thought else None) or 0,
     )
 
 
-def _logprobs_of(logprobs: Any) -> tuple[TokenLogprob, ...]:
-    if not isinstance(logprobs, dict):
-        return ()
+def _of_chat(sent: ChatLogprobs | None) -> tuple[TokenLogprob, ...]:
     return tuple(
         TokenLogprob(
-            str(row["token"]),
-            _bytes_of(row),
-            float(row["logprob"]),
-            tuple(
-                TopLogprob(str(top["token"]), _bytes_of(top), float(top["logprob"]))
-                for top in row.get("top_logprobs") or ()
-            ),
+            entry.token,
+            _bytes_of(entry.token, entry.bytes),
+            entry.logprob,
+            tuple(_top_of(other) for other in entry.top_logprobs),
         )
-        for row in logprobs.get("content") or ()
+        for entry in ((sent.content or ()) if sent else ())
     )
 
 
-def _bytes_of(row: dict[str, Any]) -> bytes:
-    given = row.get("bytes")
-    return bytes(given) if given is not None else str(row["token"]).encode()
+def _top_of(entry: TopLogprobObject) -> TopLogprob:
+    return TopLogprob(entry.token, _bytes_of(entry.token, entry.bytes), entry.logprob)
 
 
-def _message_of(error: Any) -> str:
-    said = error.get("message") if isinstance(error, dict) else error
-    return " ".join(str(said).split())[:300]
+def _of_completion(sent: CompletionLogprobs | None) -> tuple[TokenLogprob, ...]:
+    if sent is None:
+        return ()
+    rows = zip_longest(sent.tokens, sent.token_logprobs, sent.top_logprobs or ())
+    return tuple(
+        TokenLogprob(
+            token or "",
+            (token or "").encode(),
+            logprob or 0.0,
+            tuple(TopLogprob(other, other.encode(), value) for other, value in (top or {}).items()),
+        )
+        for token, logprob, top in rows
+    )
+
+
+def _bytes_of(token: str, sent: list[int] | None) -> bytes:
+    return token.encode() if sent is None else bytes(value & 0xFF for value in sent)

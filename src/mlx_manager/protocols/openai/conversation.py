@@ -50,6 +50,7 @@ _NOT_FOR_TEMPLATES = (
     "tools",
 )
 """Names that the renderer of templates uses itself."""
+_SWITCH = "enable_thinking"
 
 
 def parse_conversation(wire: ChatRequest) -> ChatPrompt:
@@ -62,7 +63,7 @@ def parse_conversation(wire: ChatRequest) -> ChatPrompt:
         tool_choice=parse_tool_choice(wire, tools),
         # the older form has room for one call only
         parallel_tool_calls=wire.parallel_tool_calls is not False and not wire.functions,
-        thinking=parse_thinking(wire.enable_thinking, wire.reasoning_effort),
+        thinking=parse_thinking(wire.enable_thinking, wire.reasoning_effort, wire.chat_template_kwargs),
         template_kwargs=parse_template_kwargs(wire.chat_template_kwargs),
     )
 
@@ -225,11 +226,19 @@ def _parse_video(part: ContentPart, at: str) -> Content:
     return parse_video_url(sent, at=at) if isinstance(sent, str) else parse_video_url(sent.url, at=f"{at}.url")
 
 
-def parse_thinking(is_enabled: bool | None, effort: str | None) -> Thinking:
+def parse_thinking(is_enabled: bool | None, effort: str | None, template_kwargs: dict[str, Any] | None) -> Thinking:
     """An effort asks for thinking, but for the effort "none"; what `enable_thinking` says comes first."""
+    if is_enabled is None:
+        is_enabled = _switch_of(template_kwargs or {})
     if is_enabled is None and effort is not None:
         is_enabled = effort != "none"
     return Thinking(is_enabled=is_enabled, effort=None if effort == "none" else effort)
+
+
+def _switch_of(template_kwargs: dict[str, Any]) -> bool | None:
+    """What `enable_thinking` among the variables of the template says: where other servers have it."""
+    sent = template_kwargs.get(_SWITCH)
+    return sent if isinstance(sent, bool) else None
 
 
 def parse_template_kwargs(sent: dict[str, Any] | None) -> dict[str, Any]:
@@ -239,7 +248,9 @@ def parse_template_kwargs(sent: dict[str, Any] | None) -> dict[str, Any]:
         if name in _NOT_FOR_TEMPLATES:
             at = f"chat_template_kwargs.{name}"
             raise InvalidRequest(f"{at} is made from the request itself: leave it out.", param=at)
-    return kwargs
+    if _switch_of(kwargs) is None:
+        return kwargs
+    return {name: value for name, value in kwargs.items() if name != _SWITCH}
 
 
 def _continues_final_message(wire: ChatRequest) -> bool:

@@ -14,8 +14,9 @@ from pydantic import Discriminator, Field, Tag
 
 from mlx_manager.ir import EmbeddingRequest, TextRole, Vectors
 from mlx_manager.protocols.model_name import ModelName
-from mlx_manager.protocols.openai.parameters import Parameter, Support, screen_rows
-from mlx_manager.protocols.openai.wire import TokenId, Whole, Wire, parse_wire
+from mlx_manager.protocols.openai.wire import TokenId
+from mlx_manager.protocols.parameters import Parameter, Support, screen_rows
+from mlx_manager.protocols.wire import Whole, Wire, parse_wire
 
 MAX_INPUTS = 2048
 

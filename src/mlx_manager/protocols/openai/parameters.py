@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from mlx_manager.errors import UnsupportedParameter
+from mlx_manager.protocols.parameters import Parameter, Support, screen_rows
 
 
 class Endpoint(StrEnum):
@@ -21,27 +21,10 @@ class Endpoint(StrEnum):
     COMPLETIONS = "completions"
 
 
-class Support(StrEnum):
-    """What becomes of a parameter."""
-
-    SERVED = "served"
-    HARMLESS = "harmless"
-    """Accepted: it cannot change the answer."""
-    IGNORED = "ignored"
-    """Accepted as the hint that it is, without effect here, and the answer's header says so."""
-    REFUSED = "refused"
-    """It would change the answer: 400, unless it has one of its `neutral` values."""
-
-
 @dataclass(frozen=True)
-class Parameter:
-    """One row. `note` says where a served one goes, why another is harmless, or what to do about a refused one."""
+class Row(Parameter):
+    """A parameter, and at which of the endpoints it is one."""
 
-    name: str
-    support: Support
-    note: str
-    neutral: tuple[Any, ...] = ()
-    """Values besides null at which a refused parameter changes nothing."""
     endpoints: tuple[Endpoint, ...] = (Endpoint.CHAT, Endpoint.COMPLETIONS)
 
 
@@ -49,61 +32,61 @@ _CHAT = (Endpoint.CHAT,)
 _COMPLETIONS = (Endpoint.COMPLETIONS,)
 
 _SERVED = (
-    Parameter("model", Support.SERVED, "request.model"),
-    Parameter("messages", Support.SERVED, "request.prompt", endpoints=_CHAT),
-    Parameter("prompt", Support.SERVED, "request.prompt", endpoints=_COMPLETIONS),
-    Parameter("max_tokens", Support.SERVED, "sampling.max_tokens"),
-    Parameter("max_completion_tokens", Support.SERVED, "sampling.max_tokens"),
-    Parameter("temperature", Support.SERVED, "sampling.temperature"),
-    Parameter("top_p", Support.SERVED, "sampling.top_p"),
-    Parameter("top_k", Support.SERVED, "sampling.top_k"),
-    Parameter("min_p", Support.SERVED, "sampling.min_p"),
-    Parameter("seed", Support.SERVED, "sampling.seed"),
-    Parameter("repetition_penalty", Support.SERVED, "sampling.repetition_penalty"),
-    Parameter("presence_penalty", Support.SERVED, "sampling.presence_penalty"),
-    Parameter("frequency_penalty", Support.SERVED, "sampling.frequency_penalty"),
-    Parameter("logit_bias", Support.SERVED, "sampling.logit_bias"),
-    Parameter("response_format", Support.SERVED, "sampling.grammar"),
-    Parameter("guided_json", Support.SERVED, "sampling.grammar: a JSON Schema, or its text"),
-    Parameter("guided_regex", Support.SERVED, "sampling.grammar"),
-    Parameter("guided_grammar", Support.SERVED, "sampling.grammar: in Lark's form"),
-    Parameter("stop", Support.SERVED, "sampling.stop"),
-    Parameter("ignore_eos", Support.SERVED, "sampling.ignore_eos"),
-    Parameter("n", Support.SERVED, "request.num_choices"),
-    Parameter("logprobs", Support.SERVED, "sampling.logprobs"),
-    Parameter("top_logprobs", Support.SERVED, "sampling.top_logprobs", endpoints=_CHAT),
-    Parameter("priority", Support.SERVED, "request.priority"),
-    Parameter("stream", Support.SERVED, "the form of the answer"),
-    Parameter("stream_options", Support.SERVED, "the form of the answer"),
-    Parameter("echo", Support.SERVED, "request.echo", endpoints=_COMPLETIONS),
-    Parameter("continue_final_message", Support.SERVED, "request.prompt", endpoints=_CHAT),
-    Parameter("add_generation_prompt", Support.SERVED, "request.prompt", endpoints=_CHAT),
-    Parameter("tools", Support.SERVED, "prompt.tools", endpoints=_CHAT),
-    Parameter("tool_choice", Support.SERVED, "prompt.tool_choice", endpoints=_CHAT),
-    Parameter("parallel_tool_calls", Support.SERVED, "prompt.parallel_tool_calls", endpoints=_CHAT),
-    Parameter("functions", Support.SERVED, "prompt.tools: the form before tools", endpoints=_CHAT),
-    Parameter("function_call", Support.SERVED, "prompt.tool_choice: the form before tool_choice", endpoints=_CHAT),
-    Parameter("reasoning_effort", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
-    Parameter("enable_thinking", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
-    Parameter("chat_template_kwargs", Support.SERVED, "prompt.template_kwargs", endpoints=_CHAT),
+    Row("model", Support.SERVED, "request.model"),
+    Row("messages", Support.SERVED, "request.prompt", endpoints=_CHAT),
+    Row("prompt", Support.SERVED, "request.prompt", endpoints=_COMPLETIONS),
+    Row("max_tokens", Support.SERVED, "sampling.max_tokens"),
+    Row("max_completion_tokens", Support.SERVED, "sampling.max_tokens"),
+    Row("temperature", Support.SERVED, "sampling.temperature"),
+    Row("top_p", Support.SERVED, "sampling.top_p"),
+    Row("top_k", Support.SERVED, "sampling.top_k"),
+    Row("min_p", Support.SERVED, "sampling.min_p"),
+    Row("seed", Support.SERVED, "sampling.seed"),
+    Row("repetition_penalty", Support.SERVED, "sampling.repetition_penalty"),
+    Row("presence_penalty", Support.SERVED, "sampling.presence_penalty"),
+    Row("frequency_penalty", Support.SERVED, "sampling.frequency_penalty"),
+    Row("logit_bias", Support.SERVED, "sampling.logit_bias"),
+    Row("response_format", Support.SERVED, "sampling.grammar"),
+    Row("guided_json", Support.SERVED, "sampling.grammar: a JSON Schema, or its text"),
+    Row("guided_regex", Support.SERVED, "sampling.grammar"),
+    Row("guided_grammar", Support.SERVED, "sampling.grammar: in Lark's form"),
+    Row("stop", Support.SERVED, "sampling.stop"),
+    Row("ignore_eos", Support.SERVED, "sampling.ignore_eos"),
+    Row("n", Support.SERVED, "request.num_choices"),
+    Row("logprobs", Support.SERVED, "sampling.logprobs"),
+    Row("top_logprobs", Support.SERVED, "sampling.top_logprobs", endpoints=_CHAT),
+    Row("priority", Support.SERVED, "request.priority"),
+    Row("stream", Support.SERVED, "the form of the answer"),
+    Row("stream_options", Support.SERVED, "the form of the answer"),
+    Row("echo", Support.SERVED, "request.echo", endpoints=_COMPLETIONS),
+    Row("continue_final_message", Support.SERVED, "request.prompt", endpoints=_CHAT),
+    Row("add_generation_prompt", Support.SERVED, "request.prompt", endpoints=_CHAT),
+    Row("tools", Support.SERVED, "prompt.tools", endpoints=_CHAT),
+    Row("tool_choice", Support.SERVED, "prompt.tool_choice", endpoints=_CHAT),
+    Row("parallel_tool_calls", Support.SERVED, "prompt.parallel_tool_calls", endpoints=_CHAT),
+    Row("functions", Support.SERVED, "prompt.tools: the form before tools", endpoints=_CHAT),
+    Row("function_call", Support.SERVED, "prompt.tool_choice: the form before tool_choice", endpoints=_CHAT),
+    Row("reasoning_effort", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
+    Row("enable_thinking", Support.SERVED, "prompt.thinking", endpoints=_CHAT),
+    Row("chat_template_kwargs", Support.SERVED, "prompt.template_kwargs", endpoints=_CHAT),
 )
 
 _HARMLESS = (
-    Parameter("user", Support.HARMLESS, "names the client's own user"),
-    Parameter("safety_identifier", Support.HARMLESS, "names the client's own user"),
-    Parameter("metadata", Support.HARMLESS, "labels for the provider's records"),
-    Parameter("store", Support.HARMLESS, "asks the provider to keep the answer"),
-    Parameter("service_tier", Support.HARMLESS, "chooses a price"),
-    Parameter("prompt_cache_key", Support.HARMLESS, "prefixes are found by their content"),
-    Parameter("prompt_cache_options", Support.HARMLESS, "prefixes are found by their content"),
-    Parameter("prompt_cache_retention", Support.HARMLESS, "prefixes are found by their content"),
-    Parameter("cache_prompt", Support.HARMLESS, "prefixes are always cached"),
-    Parameter("prediction", Support.HARMLESS, "only speeds an answer up"),
-    Parameter("draft_model", Support.HARMLESS, "only speeds an answer up"),
-    Parameter("num_draft_tokens", Support.HARMLESS, "only speeds an answer up"),
-    Parameter("request_id", Support.HARMLESS, "send the header X-Request-Id instead"),
-    Parameter("keep_alive", Support.HARMLESS, "says how long to keep the model in memory"),
-    Parameter("verbosity", Support.IGNORED, "a hint to models trained on it", endpoints=_CHAT),
+    Row("user", Support.HARMLESS, "names the client's own user"),
+    Row("safety_identifier", Support.HARMLESS, "names the client's own user"),
+    Row("metadata", Support.HARMLESS, "labels for the provider's records"),
+    Row("store", Support.HARMLESS, "asks the provider to keep the answer"),
+    Row("service_tier", Support.HARMLESS, "chooses a price"),
+    Row("prompt_cache_key", Support.HARMLESS, "prefixes are found by their content"),
+    Row("prompt_cache_options", Support.HARMLESS, "prefixes are found by their content"),
+    Row("prompt_cache_retention", Support.HARMLESS, "prefixes are found by their content"),
+    Row("cache_prompt", Support.HARMLESS, "prefixes are always cached"),
+    Row("prediction", Support.HARMLESS, "only speeds an answer up"),
+    Row("draft_model", Support.HARMLESS, "only speeds an answer up"),
+    Row("num_draft_tokens", Support.HARMLESS, "only speeds an answer up"),
+    Row("request_id", Support.HARMLESS, "send the header X-Request-Id instead"),
+    Row("keep_alive", Support.HARMLESS, "says how long to keep the model in memory"),
+    Row("verbosity", Support.IGNORED, "a hint to models trained on it", endpoints=_CHAT),
 )
 
 _OTHER_CONSTRAINT = "Send response_format, guided_json, guided_regex or guided_grammar instead."
@@ -112,45 +95,45 @@ _TEXT_ONLY = "Answers are text only: leave it out."
 _FIXED_TEMPLATE = "The model's own chat template is used as it is: leave it out."
 
 _REFUSED = (
-    Parameter("guided_choice", Support.REFUSED, _OTHER_CONSTRAINT),
-    Parameter("structured_outputs", Support.REFUSED, _OTHER_CONSTRAINT),
-    Parameter("json_schema", Support.REFUSED, _OTHER_CONSTRAINT),
-    Parameter("grammar", Support.REFUSED, _OTHER_CONSTRAINT, ("",)),
-    Parameter("audio", Support.REFUSED, _TEXT_ONLY, endpoints=_CHAT),
-    Parameter("modalities", Support.REFUSED, _TEXT_ONLY, (["text"], []), _CHAT),
-    Parameter("web_search_options", Support.REFUSED, "The web is not searched: leave it out.", endpoints=_CHAT),
-    Parameter("moderation", Support.REFUSED, "Nothing is moderated here: leave it out.", endpoints=_CHAT),
-    Parameter("documents", Support.REFUSED, "Put the documents into a message.", ([],), _CHAT),
-    Parameter("chat_template", Support.REFUSED, _FIXED_TEMPLATE, endpoints=_CHAT),
-    Parameter("echo", Support.REFUSED, "Echo is served on /v1/completions only: leave it out.", (False,), _CHAT),
-    Parameter("add_special_tokens", Support.REFUSED, _FIXED_TEMPLATE, (False,), _CHAT),
-    Parameter("add_special_tokens", Support.REFUSED, "Send token ids as the prompt instead.", (True,), _COMPLETIONS),
-    Parameter("suffix", Support.REFUSED, "Text is not inserted between two others: leave it out.", ("",), _COMPLETIONS),
-    Parameter("best_of", Support.REFUSED, "Ask for n choices and pick the best of them.", (1,)),
-    Parameter("use_beam_search", Support.REFUSED, "Beam search is not served: leave it out.", (False,)),
-    Parameter("length_penalty", Support.REFUSED, "Beam search is not served: leave it out.", (1,)),
-    Parameter("repeat_penalty", Support.REFUSED, "It is called repetition_penalty here.", (1,)),
-    Parameter("repetition_context_size", Support.REFUSED, "repetition_penalty looks at all tokens: leave it out."),
-    Parameter("min_tokens", Support.REFUSED, "A least length is not served; see ignore_eos.", (0,)),
-    Parameter("stop_token_ids", Support.REFUSED, "Send the text of these tokens as stop.", ([],)),
-    Parameter("include_stop_str_in_output", Support.REFUSED, "Stop strings are never in the answer.", (False,)),
-    Parameter("bad_words", Support.REFUSED, "Give their tokens a logit_bias of -100.", ([],)),
-    Parameter("skip_special_tokens", Support.REFUSED, "Special tokens are never in the answer.", (True,)),
-    Parameter("truncate_prompt_tokens", Support.REFUSED, "Prompts are not cut: send a shorter one."),
-    Parameter("prompt_logprobs", Support.REFUSED, "Log-probabilities of the prompt are not served: leave it out."),
-    Parameter("typical_p", Support.REFUSED, _NO_SAMPLER, (1,)),
-    Parameter("top_a", Support.REFUSED, _NO_SAMPLER, (0,)),
-    Parameter("tfs_z", Support.REFUSED, _NO_SAMPLER, (1,)),
-    Parameter("mirostat", Support.REFUSED, _NO_SAMPLER, (0,)),
-    Parameter("dry_multiplier", Support.REFUSED, _NO_SAMPLER, (0,)),
-    Parameter("xtc_probability", Support.REFUSED, _NO_SAMPLER, (0,)),
-    Parameter("logits_processors", Support.REFUSED, _NO_SAMPLER, ([],)),
-    Parameter("adapters", Support.REFUSED, "Adapters are not served yet: leave it out."),
-    Parameter("thinking_budget", Support.REFUSED, "Thinking is not bounded; see enable_thinking.", endpoints=_CHAT),
-    Parameter("images", Support.REFUSED, "Put images into a message, as parts of type image_url.", ([],)),
+    Row("guided_choice", Support.REFUSED, _OTHER_CONSTRAINT),
+    Row("structured_outputs", Support.REFUSED, _OTHER_CONSTRAINT),
+    Row("json_schema", Support.REFUSED, _OTHER_CONSTRAINT),
+    Row("grammar", Support.REFUSED, _OTHER_CONSTRAINT, ("",)),
+    Row("audio", Support.REFUSED, _TEXT_ONLY, endpoints=_CHAT),
+    Row("modalities", Support.REFUSED, _TEXT_ONLY, (["text"], []), _CHAT),
+    Row("web_search_options", Support.REFUSED, "The web is not searched: leave it out.", endpoints=_CHAT),
+    Row("moderation", Support.REFUSED, "Nothing is moderated here: leave it out.", endpoints=_CHAT),
+    Row("documents", Support.REFUSED, "Put the documents into a message.", ([],), _CHAT),
+    Row("chat_template", Support.REFUSED, _FIXED_TEMPLATE, endpoints=_CHAT),
+    Row("echo", Support.REFUSED, "Echo is served on /v1/completions only: leave it out.", (False,), _CHAT),
+    Row("add_special_tokens", Support.REFUSED, _FIXED_TEMPLATE, (False,), _CHAT),
+    Row("add_special_tokens", Support.REFUSED, "Send token ids as the prompt instead.", (True,), _COMPLETIONS),
+    Row("suffix", Support.REFUSED, "Text is not inserted between two others: leave it out.", ("",), _COMPLETIONS),
+    Row("best_of", Support.REFUSED, "Ask for n choices and pick the best of them.", (1,)),
+    Row("use_beam_search", Support.REFUSED, "Beam search is not served: leave it out.", (False,)),
+    Row("length_penalty", Support.REFUSED, "Beam search is not served: leave it out.", (1,)),
+    Row("repeat_penalty", Support.REFUSED, "It is called repetition_penalty here.", (1,)),
+    Row("repetition_context_size", Support.REFUSED, "repetition_penalty looks at all tokens: leave it out."),
+    Row("min_tokens", Support.REFUSED, "A least length is not served; see ignore_eos.", (0,)),
+    Row("stop_token_ids", Support.REFUSED, "Send the text of these tokens as stop.", ([],)),
+    Row("include_stop_str_in_output", Support.REFUSED, "Stop strings are never in the answer.", (False,)),
+    Row("bad_words", Support.REFUSED, "Give their tokens a logit_bias of -100.", ([],)),
+    Row("skip_special_tokens", Support.REFUSED, "Special tokens are never in the answer.", (True,)),
+    Row("truncate_prompt_tokens", Support.REFUSED, "Prompts are not cut: send a shorter one."),
+    Row("prompt_logprobs", Support.REFUSED, "Log-probabilities of the prompt are not served: leave it out."),
+    Row("typical_p", Support.REFUSED, _NO_SAMPLER, (1,)),
+    Row("top_a", Support.REFUSED, _NO_SAMPLER, (0,)),
+    Row("tfs_z", Support.REFUSED, _NO_SAMPLER, (1,)),
+    Row("mirostat", Support.REFUSED, _NO_SAMPLER, (0,)),
+    Row("dry_multiplier", Support.REFUSED, _NO_SAMPLER, (0,)),
+    Row("xtc_probability", Support.REFUSED, _NO_SAMPLER, (0,)),
+    Row("logits_processors", Support.REFUSED, _NO_SAMPLER, ([],)),
+    Row("adapters", Support.REFUSED, "Adapters are not served yet: leave it out."),
+    Row("thinking_budget", Support.REFUSED, "Thinking is not bounded; see enable_thinking.", endpoints=_CHAT),
+    Row("images", Support.REFUSED, "Put images into a message, as parts of type image_url.", ([],)),
 )
 
-PARAMETERS: tuple[Parameter, ...] = _SERVED + _HARMLESS + _REFUSED
+PARAMETERS: tuple[Row, ...] = _SERVED + _HARMLESS + _REFUSED
 
 
 def screen(endpoint: Endpoint, parameters: Mapping[str, Any]) -> tuple[str, ...]:
@@ -161,21 +144,7 @@ def screen(endpoint: Endpoint, parameters: Mapping[str, Any]) -> tuple[str, ...]
     return screen_rows(_ROWS[endpoint], parameters)
 
 
-def screen_rows(rows: Mapping[str, Parameter], parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    """The same by rows of another table."""
-    ignored: list[str] = []
-    for name, value in parameters.items():
-        if value is None:
-            continue
-        row = rows.get(name)
-        if row is None or row.support is Support.IGNORED:
-            ignored.append(name)
-        elif row.support is Support.REFUSED and value not in row.neutral:
-            raise UnsupportedParameter(f"{name} is not supported. {row.note}", param=name)
-    return tuple(ignored)
-
-
-_ROWS: Mapping[Endpoint, Mapping[str, Parameter]] = MappingProxyType(
+_ROWS: Mapping[Endpoint, Mapping[str, Row]] = MappingProxyType(
     {
         endpoint: MappingProxyType({row.name: row for row in PARAMETERS if endpoint in row.endpoints})
         for endpoint in Endpoint

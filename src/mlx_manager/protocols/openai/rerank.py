@@ -13,8 +13,8 @@ from pydantic import Discriminator, Field, Tag
 from mlx_manager.ir import RerankRequest, Vectors
 from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.embeddings import EmbeddingUsage, floats_of
-from mlx_manager.protocols.openai.parameters import Parameter, Support, screen_rows
-from mlx_manager.protocols.openai.wire import Whole, Wire, parse_wire
+from mlx_manager.protocols.parameters import Parameter, Support, screen_rows
+from mlx_manager.protocols.wire import Whole, Wire, parse_wire
 
 MAX_DOCUMENTS = 2048
 

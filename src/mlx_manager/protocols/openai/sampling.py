@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.ir import ChatPrompt, Grammar, Priority, Sampling, ToolChoiceMode
+from mlx_manager.ir import ChatPrompt, Grammar, Sampling, ToolChoiceMode
 from mlx_manager.protocols.openai.wire import MAX_STOPS, SamplingFields
 
 
@@ -34,18 +34,6 @@ def parse_sampling(
         logprobs=logprobs,
         top_logprobs=top_logprobs,
     )
-
-
-def parse_priority(field: str | None, header: str | None) -> Priority:
-    """The priority that the body asks for, or else the header X-Priority. Raises `InvalidRequest`."""
-    if field is not None or header is None:
-        return Priority(field or Priority.NORMAL)
-    word = header.strip().lower()
-    if word not in list(Priority):
-        raise InvalidRequest(
-            f"The header X-Priority cannot be {word[:40]!r}: send high, normal or low.", param="X-Priority"
-        )
-    return Priority(word)
 
 
 def check_calls(prompt: ChatPrompt, sampling: Sampling) -> None:

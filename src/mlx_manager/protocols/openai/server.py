@@ -9,8 +9,10 @@ from mlx_manager.ir import GenerationRequest, Prompt, Sampling, TextPrompt, Toke
 from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.grammar import parse_grammar
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
-from mlx_manager.protocols.openai.sampling import check_calls, parse_priority, parse_sampling
-from mlx_manager.protocols.openai.wire import ChatRequest, CompletionRequest, parse_wire
+from mlx_manager.protocols.openai.sampling import check_calls, parse_sampling
+from mlx_manager.protocols.openai.wire import ChatRequest, CompletionRequest
+from mlx_manager.protocols.priority import parse_priority
+from mlx_manager.protocols.wire import parse_wire
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from mlx_manager.ir import DetokenizeRequest, TextPrompt, TokenizeRequest, Token
 from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
-from mlx_manager.protocols.openai.wire import ChatRequest, TokenId, Wire, parse_wire
+from mlx_manager.protocols.openai.wire import ChatRequest, TokenId
+from mlx_manager.protocols.wire import Wire, parse_wire
 
 
 class TokenizeBody(Wire):

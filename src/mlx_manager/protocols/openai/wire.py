@@ -5,12 +5,12 @@ What they mean together is `server`'s; what becomes of every other parameter is 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import Discriminator, Field, Tag
 
-from mlx_manager.errors import InvalidRequest
 from mlx_manager.protocols.model_name import ModelName
+from mlx_manager.protocols.wire import INT64, Whole, Wire
 
 MAX_CHOICES = 16
 MAX_PROMPTS = 128
@@ -18,20 +18,9 @@ MAX_STOPS = 4
 MAX_TOOLS = 512
 MAX_TOP_LOGPROBS = 20
 MAX_COMPLETION_LOGPROBS = 5
-_INT64 = 2**63
 
 
-def _whole(value: object) -> object:
-    # JavaScript and Lua clients write 5 as 5.0
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole)]
-MaxTokens = Annotated[Whole, Field(ge=1, lt=_INT64)]
-
-
-class Wire(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, frozen=True)
+MaxTokens = Annotated[Whole, Field(ge=1, lt=INT64)]
 
 
 class ImageUrl(Wire):
@@ -199,10 +188,10 @@ class SamplingFields(Wire):
 
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: Whole | None = Field(None, ge=-1, lt=_INT64)
+    top_k: Whole | None = Field(None, ge=-1, lt=INT64)
     """-1 and 0 both keep all tokens."""
     min_p: float | None = Field(None, ge=0, le=1)
-    seed: Whole | None = Field(None, ge=-_INT64, lt=_INT64)
+    seed: Whole | None = Field(None, ge=-INT64, lt=INT64)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
@@ -293,44 +282,3 @@ class CompletionRequest(_Request):
     ]
     logprobs: Whole | None = Field(None, ge=0, le=MAX_COMPLETION_LOGPROBS)
     echo: bool | None = None
-
-
-RequestModel = TypeVar("RequestModel", bound=Wire)
-
-
-def parse_wire(schema: type[RequestModel], body: bytes) -> RequestModel:
-    """Read a request's body. Raises `InvalidRequest`, naming the first field that is wrong and what would be right."""
-    try:
-        return schema.model_validate_json(body)
-    except ValidationError as error:
-        raise _as_invalid_request(error) from None
-
-
-def _as_invalid_request(error: ValidationError) -> InvalidRequest:
-    first: Any = error.errors(include_url=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        reason = first["msg"].removeprefix("Invalid JSON: ")
-        return InvalidRequest(f"The body is not valid JSON: {reason}. Send one JSON object.")
-    if not first["loc"]:
-        return InvalidRequest("The body is not a JSON object. Send one with `model` and the prompt.")
-    param = _render_location(first["loc"])
-    if first["type"] == "missing":
-        return InvalidRequest(f"{param} is required, and is not in the request.", param=param)
-    expected = first["msg"][:1].lower() + first["msg"][1:]
-    return InvalidRequest(f"{param} cannot be {_excerpt(first['input'])}: {expected}.", param=param)
-
-
-def _render_location(location: tuple[int | str, ...]) -> str:
-    """`("messages", 0, "content", "<parts>", 1)` as `messages[0].content[1]`; tags of unions are left out."""
-    rendered = ""
-    for step in location:
-        if isinstance(step, int):
-            rendered += f"[{step}]"
-        elif not (step.startswith("<") or step in ("str", "list[str]", "[key]")):
-            rendered += f".{step}" if rendered else step
-    return rendered
-
-
-def _excerpt(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mlx_manager.protocols.openai.parameters import Parameter, Support
+from mlx_manager.protocols.parameters import Parameter, Support
 
 _OTHER_FORM = "Send text.format instead."
 _NOT_THERE = "This server has none: leave it out."

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, GenerationRequest, Grammar, GrammarKind, Message, Role, TextContent
 from mlx_manager.protocols.openai.conversation import parse_template_kwargs, parse_thinking
-from mlx_manager.protocols.openai.parameters import screen_rows
 from mlx_manager.protocols.openai.responses.answers import ResponseObject
 from mlx_manager.protocols.openai.responses.items import ItemReader
 from mlx_manager.protocols.openai.responses.parameters import RESPONSE_PARAMETERS
@@ -24,8 +23,10 @@ from mlx_manager.protocols.openai.responses.wire import (
     SentMessage,
     SentReference,
 )
-from mlx_manager.protocols.openai.sampling import check_calls, parse_priority, parse_sampling
-from mlx_manager.protocols.openai.wire import parse_wire
+from mlx_manager.protocols.openai.sampling import check_calls, parse_sampling
+from mlx_manager.protocols.parameters import screen_rows
+from mlx_manager.protocols.priority import parse_priority
+from mlx_manager.protocols.wire import parse_wire
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 OUTPUT_LOGPROBS = "message.output_text.logprobs"
@@ -100,7 +101,7 @@ def parse_response(
         tools=tools,
         tool_choice=parse_response_choice(wire, tools),
         parallel_tool_calls=wire.parallel_tool_calls is not False,
-        thinking=parse_thinking(wire.enable_thinking, effort),
+        thinking=parse_thinking(wire.enable_thinking, effort, wire.chat_template_kwargs),
         template_kwargs=parse_template_kwargs(wire.chat_template_kwargs),
     )
     include, unknown = _parse_include(wire)

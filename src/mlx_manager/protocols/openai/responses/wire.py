@@ -18,10 +18,9 @@ from mlx_manager.protocols.openai.wire import (
     FunctionDefinition,
     MaxTokens,
     SamplingFields,
-    Whole,
-    Wire,
     form_of_choice,
 )
+from mlx_manager.protocols.wire import Whole, Wire
 
 MAX_ITEMS = 10_000
 

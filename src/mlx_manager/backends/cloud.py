@@ -1,0 +1,80 @@
+"""What the backends of all providers share: one client each, and answers that are passed on as they come."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from mlx_manager.backends.prices import cost_usd
+from mlx_manager.backends.upstream import Decoder, Upstream
+from mlx_manager.catalog import Provider, ProviderSecret
+from mlx_manager.errors import ProviderFailed, UnsupportedParameter
+from mlx_manager.ir import (
+    DetokenizeRequest,
+    EmbeddingRequest,
+    Event,
+    GenerationRequest,
+    RerankRequest,
+    TokenizeRequest,
+    Tokens,
+    Usage,
+    Vectors,
+)
+
+
+class CloudBackend(ABC):
+    """Answers through one provider. A dialect says how its key, its requests and its answers are written."""
+
+    models_path: ClassVar[str] = "models"
+
+    def __init__(self, provider: Provider, secret: ProviderSecret) -> None:
+        self.name = provider.name
+        self.timeouts = provider.timeouts
+        self.kind = provider.kind
+        self._provider = provider
+        self._upstream = Upstream(provider, self._headers(secret.key) | secret.headers)
+
+    @abstractmethod
+    def _headers(self, key: str | None) -> dict[str, str]:
+        """Those of every request; with `key`, where there is one."""
+
+    @abstractmethod
+    def _render(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
+        """Path and body. Raises `UnsupportedParameter` for what the provider does not know."""
+
+    @abstractmethod
+    def _decoder(self, request: GenerationRequest) -> Decoder:
+        """What reads the answer to `request`."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._upstream.close()
+
+    async def models(self) -> list[str]:
+        """The models that the provider lists. Raises `ProviderFailed`."""
+        answer = await self._upstream.get(self.models_path)
+        try:
+            return sorted({str(row["id"]) for row in answer["data"]})
+        except (KeyError, TypeError):
+            raise ProviderFailed(f"{self.name} lists its models in another form than OpenAI's.") from None
+
+    def cost_usd(self, model: str, usage: Usage) -> float | None:
+        """What an answer cost; None where nobody knows the price."""
+        return cost_usd(self._provider, model, usage)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Answer `request` as `Backend` says."""
+        path, body = self._render(request)
+        async with aclosing(self._upstream.events(path, body, self._decoder(request))) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
+        """Not in every dialect."""
+        raise UnsupportedParameter(f"{self.name} embeds and ranks nothing.", param="model")
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """In no dialect, for models of others."""
+        raise UnsupportedParameter(f"{self.name} counts no tokens.", param="model")
