@@ -3,7 +3,8 @@
     MlxManagerError                 500 internal_error
     ├── InvalidRequest              400 invalid_request        the request is wrong; `param` names the field
     │   ├── UnsupportedParameter    400 unsupported_parameter  understood, but not served here
-    │   └── ContextLengthExceeded   400 context_length_exceeded
+    │   ├── ContextLengthExceeded   400 context_length_exceeded
+    │   └── UnsupportedMediaType    415 unsupported_media_type
     ├── NotAuthenticated            401 not_authenticated      who asks is not known: no key, or one that is not good
     ├── NotPermitted                403 not_permitted          who asks is known, and may not
     ├── ModelNotFound               404 model_not_found
@@ -87,6 +88,13 @@ class ContextLengthExceeded(InvalidRequest):
     """The prompt, with what it asks for, does not fit the model's context."""
 
     code = "context_length_exceeded"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """The body is compressed in a way that is not known here."""
+
+    status = 415
+    code = "unsupported_media_type"
 
 
 class NotAuthenticated(MlxManagerError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -165,6 +166,25 @@ def test_requests_per_minute(peopled: Open, ada: Headers) -> None:
         assert 55 <= int(limited.headers["retry-after"]) <= 60
         assert limited.headers["x-ratelimit-limit-requests"] == "2"
         assert limited.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+def test_limits_are_told_in_the_words_of_the_dialect(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        key = mint(client, ada, limits={"requests_per_minute": 1, "tokens_per_day": 20})
+        body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        for status, num_left in ((200, "20"), (429, "9")):
+            answer = client.post("/v1/messages", json=body, headers={"x-api-key": key})
+            told = {name: value for name, value in answer.headers.items() if "ratelimit" in name}
+            assert answer.status_code == status
+            assert told.pop("anthropic-ratelimit-requests-limit") == "1"
+            assert told.pop("anthropic-ratelimit-requests-remaining") == "0"
+            assert told.pop("anthropic-ratelimit-tokens-limit") == "20"
+            assert told.pop("anthropic-ratelimit-tokens-remaining") == num_left
+            for name, most_s in (("requests", 62), ("tokens", 24 * 3600 + 2)):
+                reset = datetime.fromisoformat(told.pop(f"anthropic-ratelimit-{name}-reset"))
+                assert 0 < reset.timestamp() - time.time() < most_s
+            assert not told
+        assert answer.json()["error"]["type"] == "rate_limit_error"
 
 
 def test_tokens_per_day_survive_a_restart(peopled: Open, ada: Headers) -> None:

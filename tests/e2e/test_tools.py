@@ -180,3 +180,52 @@ def test_a_schema_that_cannot_be_enforced_is_refused_by_its_feature(caller: Serv
     error = refused.json()["error"]
     assert (refused.status_code, error["code"], error["param"]) == (400, "invalid_request", "tools")
     assert "uniqueItems" in error["message"]
+
+
+GREETING = {"type": "object", "properties": {"greeting": {"type": "string", "maxLength": 20}}, "required": ["greeting"]}
+FORM = {"type": "json_schema", "json_schema": {"name": "greeting", "schema": GREETING}}
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_with_a_schema_the_model_answers_so_or_calls(caller: ServerProcess, thinks: bool) -> None:
+    switch = {"enable_thinking": thinks}
+    thought, text, calls, reason = only(ask(caller, PARIS, response_format=FORM, extra_body=switch))
+    assert (thought, text, calls, reason) == (THOUGHT if thinks else "", "", [PARIS_CALL], "tool_calls")
+    thought, text, calls, reason = only(ask(caller, "hello", response_format=FORM, extra_body=switch))
+    assert (bool(thought), calls, reason) == (thinks, [], "stop")
+    assert set(json.loads(text)) == {"greeting"}
+
+
+def test_a_call_that_has_to_be_made_is_made_whatever_the_schema_of_texts(caller: ServerProcess) -> None:
+    answer = ask(caller, "hello", response_format=FORM, tool_choice="required")
+    _, text, calls, reason = only(answer)
+    assert (text, len(calls) > 0, reason) == ("", True, "tool_calls")
+
+
+def test_the_other_dialects_do_the_same(caller: ServerProcess) -> None:
+    shared = {"model": caller.model, "temperature": 0}
+    with caller.http() as client:
+        by_responses = client.post(
+            "/v1/responses",
+            json=shared
+            | {
+                "input": PARIS,
+                "tools": [{"type": "function", **each} for each in FUNCTIONS],
+                "text": {"format": {"type": "json_schema", "name": "greeting", "schema": GREETING}},
+                "enable_thinking": False,
+            },
+        ).json()
+        by_messages = client.post(
+            "/v1/messages",
+            json=shared
+            | {
+                "max_tokens": 60,
+                "messages": [{"role": "user", "content": PARIS}],
+                "tools": [{"name": each["name"], "input_schema": each["parameters"]} for each in FUNCTIONS],
+                "output_config": {"format": {"type": "json_schema", "schema": GREETING}},
+            },
+        ).json()
+    (item,) = by_responses["output"]
+    assert (item["type"], json.loads(item["arguments"])) == ("function_call", {"city": "Paris"})
+    (block,) = by_messages["content"]
+    assert (block["type"], block["input"]) == ("tool_use", {"city": "Paris"})

@@ -216,7 +216,6 @@ def test_unknown_parameter_is_accepted_and_named(served: Served, path: str) -> N
         ({"tool_choice": {"type": "any"}}, "tool_choice"),
         (TOOLS | {"tool_choice": {"type": "tool"}}, "tool_choice.name"),
         (TOOLS | {"tool_choice": {"type": "tool", "name": "h"}}, "tool_choice.name"),
-        (TOOLS | {"tool_choice": {"type": "any"}, "output_config": {"format": FORMAT}}, "tool_choice"),
         ({"output_format": FORMAT, "output_config": {"format": FORMAT}}, "output_format"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema"),

@@ -328,11 +328,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema", "required"),
     ({"text": {"format": {"type": "xml"}}}, "text.format.type", "'text'"),
     ({"text": {"format": {"type": "json_object"}}, "ignore_eos": True}, "ignore_eos", "text.format"),
-    (
-        {"text": {"format": {"type": "json_object"}}, "tools": TOOLS, "tool_choice": "required"},
-        "tool_choice",
-        "send one of them",
-    ),
     ({"reasoning": {"effort": "huge"}}, "reasoning.effort", "'none'"),
     ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),
     ({"top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),

@@ -38,10 +38,10 @@ class Vocabulary:
         """The ids of those markers of `style` that are tokens."""
         return {marker: self.special_ids[marker] for marker in style.markers if marker in self.special_ids}
 
-    def matcher(self, style: AnswerStyle, tools: tuple[Tool, ...], **more: bool) -> LLMatcher:
+    def matcher(self, style: AnswerStyle, tools: tuple[Tool, ...], form: str = "", **more: bool) -> LLMatcher:
         """A matcher of whole answers in `style`."""
         options = {"parallel": True, "required": True} | more
-        lark = style.lark(tools, special_ids=self.special_ids_of(style), **options)
+        lark = style.lark(tools, special_ids=self.special_ids_of(style), form=form, **options)
         matcher = LLMatcher(self._trie, LLMatcher.grammar_from_lark(lark), log_level=0)
         assert not matcher.is_error(), f"{matcher.get_error()}\n{lark}"
         return matcher

@@ -12,9 +12,10 @@ from jsonschema import Draft202012Validator
 
 from mlx_manager.ir import PartKind
 from mlx_manager.parsing import AnswerStyle, HarmonyStyle, MarkedStyle
+from mlx_manager.parsing.grammar import json_value
 from tests.parsing.formats import CALLS, FORMATS, HARMONY, THINK
 from tests.parsing.grammars import Vocabulary
-from tests.parsing.reading import TOOLS, call, read
+from tests.parsing.reading import TOOLS, call, read, text
 
 STYLES: dict[str, AnswerStyle] = {name: MarkedStyle(THINK, each) for name, each in FORMATS.items()}
 STYLES["harmony"] = HarmonyStyle()
@@ -82,6 +83,24 @@ def test_text_and_reasoning_may_come_before(vocabulary: Vocabulary, name: str) -
     inside = vocabulary.matcher(style, TOOLS, starts_in_reasoning=True)
     assert vocabulary.accepts(inside, f"Hm.\n</think>\n\n{calls}")
     assert not vocabulary.accepts(inside, calls)
+
+
+GREETING = {"type": "object", "properties": {"greeting": {"type": "string"}}, "required": ["greeting"]}
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_with_a_form_the_answer_is_calls_or_has_it(vocabulary: Vocabulary, name: str) -> None:
+    style, calls = STYLES[name], spell(name, CALLS["one"])
+    matcher = vocabulary.matcher(style, TOOLS, form=json_value(GREETING), required=False)
+    final = "<|channel|>final<|message|>{}" if name == "harmony" else "{}"
+    assert vocabulary.accepts(matcher, calls)
+    assert vocabulary.accepts(matcher, final.format('{"greeting": "Hello"}'))
+    assert not vocabulary.accepts(matcher, final.format('{"greeting": 5}'))
+    assert not vocabulary.accepts(matcher, final.format("Hello"))
+    assert not vocabulary.accepts(matcher, final.format('{"greeting": "Hello"}') + calls)
+    if name != "harmony":
+        assert vocabulary.accepts(matcher, '<think>\nHm.\n</think>\n\n{"greeting": "Hello"}')
+        assert read(style, ['{"greeting": "Hello"}']) == [text('{"greeting": "Hello"}')]
 
 
 def test_harmony_may_think_and_speak_first(vocabulary: Vocabulary) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TypeVar
 
 import msgspec
 from fastapi import Request
 
+from mlx_manager.api.unpacking import Unpacker
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
 
 _DRAIN_FACTOR = 4
@@ -16,8 +16,9 @@ does not see our answer before it is done."""
 
 
 async def read_json_body(request: Request, max_body_bytes: int) -> bytes:
-    """The whole body. decompressed where it has to be; the bound holds for both forms. Raises `PayloadTooLarge`, and
-    `InvalidRequest` when it is not sent as JSON.
+    """The whole body, decompressed where it has to be; the bound holds for both forms.
+
+    Raises `PayloadTooLarge`, `UnsupportedMediaType`, and `InvalidRequest` when it is not sent as JSON.
 
     Other content types are refused, not guessed: a web page may send those to a local server without asking first.
     """
@@ -39,35 +40,6 @@ async def read_json_body(request: Request, max_body_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-class _Unpacker:
-    """Decompresses a body as it comes, never to more than is asked of it at once."""
-
-    def __init__(self, encoding: str, wbits: int) -> None:
-        self._encoding = encoding
-        self._stream = zlib.decompressobj(wbits)
-
-    def unpack(self, chunk: bytes, most: int) -> bytes:
-        """At most `most` bytes of what `chunk` adds; the rest is not kept, because the body is too large then."""
-        try:
-            return self._stream.decompress(chunk, most)
-        except zlib.error:
-            raise self._broken() from None
-
-    def check_end(self) -> None:
-        """Raises `InvalidRequest` where the body ended before its compressed form did, or goes on behind it."""
-        if not self._stream.eof or self._stream.unused_data:
-            raise self._broken()
-
-    def _broken(self) -> InvalidRequest:
-        return InvalidRequest(
-            f"The body is not what {self._encoding} makes: send it whole, or uncompressed.", param="Content-Encoding"
-        )
-
-
-_WINDOWS = {"gzip": zlib.MAX_WBITS + 16, "x-gzip": zlib.MAX_WBITS + 16, "deflate": zlib.MAX_WBITS}
-"""The forms that bodies are decompressed from, in zlib's words."""
-
-
 async def read_struct(request: Request, max_body_bytes: int, form: type[_Form]) -> _Form:
     """The body as a `form`, which has to forbid unknown fields. Raises as `read_json_body` does, naming the field."""
     body = await read_json_body(request, max_body_bytes)
@@ -84,7 +56,7 @@ async def read_struct(request: Request, max_body_bytes: int, form: type[_Form]) 
 _Form = TypeVar("_Form", bound=msgspec.Struct)
 
 
-def _check_headers(request: Request) -> _Unpacker | None:
+def _check_headers(request: Request) -> Unpacker | None:
     """What decompresses the body; None where nothing has to."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
@@ -95,9 +67,4 @@ def _check_headers(request: Request) -> _Unpacker | None:
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return None
-    if encoding not in _WINDOWS:
-        raise InvalidRequest(
-            f"Bodies compressed with {encoding[:40]} are not accepted: send gzip, deflate, or it uncompressed.",
-            param="Content-Encoding",
-        )
-    return _Unpacker(encoding, _WINDOWS[encoding])
+    return Unpacker(encoding)

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from mlx_manager.api.cross_site import refuse_other_sites
+from mlx_manager.api.dialect import speaks_anthropic
 from mlx_manager.auth import Credentials, Door, Keys, People
 from mlx_manager.ir import Caller, CallerKind, current_origin
 from mlx_manager.storage.store import Store
@@ -44,7 +45,9 @@ async def admit_inference(request: Request, access: AccessDep) -> Caller:
     _note_caller(caller)
     if caller.kind is CallerKind.SESSION:
         await refuse_other_sites(request)
-    answer_headers_of(request).update(allowance.headers())
+    is_anthropic = speaks_anthropic(request.scope)
+    left = allowance.anthropic_headers() if is_anthropic else allowance.openai_headers()
+    answer_headers_of(request).update(left)
     if allowance.refusal is not None:
         raise allowance.refusal
     return caller

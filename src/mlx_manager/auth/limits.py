@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from mlx_manager.catalog import ApiKey
 from mlx_manager.errors import RateLimited
@@ -24,17 +26,31 @@ class Allowance:
     tokens: tuple[int, int, float] | None = None
     refusal: RateLimited | None = None
     """To be raised, where the limits allow no more."""
+    counted_unix_s: float = 0.0
 
-    def headers(self) -> dict[str, str]:
+    def openai_headers(self) -> dict[str, str]:
         """As OpenAI names them."""
         rendered: dict[str, str] = {}
-        for name, row in (("requests", self.requests), ("tokens", self.tokens)):
-            if row is not None:
-                limit, remaining, reset_s = row
-                rendered[f"x-ratelimit-limit-{name}"] = str(limit)
-                rendered[f"x-ratelimit-remaining-{name}"] = str(max(remaining, 0))
-                rendered[f"x-ratelimit-reset-{name}"] = f"{reset_s:.0f}s"
+        for name, (limit, remaining, reset_s) in self._rows():
+            rendered[f"x-ratelimit-limit-{name}"] = str(limit)
+            rendered[f"x-ratelimit-remaining-{name}"] = str(max(remaining, 0))
+            rendered[f"x-ratelimit-reset-{name}"] = f"{reset_s:.0f}s"
         return rendered
+
+    def anthropic_headers(self) -> dict[str, str]:
+        """As Anthropic names them, with times in the form of RFC 3339."""
+        rendered: dict[str, str] = {}
+        for name, (limit, remaining, reset_s) in self._rows():
+            # rounded up: who asks again at that time is not to be too early
+            reset = datetime.fromtimestamp(math.ceil(self.counted_unix_s + reset_s), UTC)
+            rendered[f"anthropic-ratelimit-{name}-limit"] = str(limit)
+            rendered[f"anthropic-ratelimit-{name}-remaining"] = str(max(remaining, 0))
+            rendered[f"anthropic-ratelimit-{name}-reset"] = f"{reset:%Y-%m-%dT%H:%M:%SZ}"
+        return rendered
+
+    def _rows(self) -> list[tuple[str, tuple[int, int, float]]]:
+        rows = (("requests", self.requests), ("tokens", self.tokens))
+        return [(name, row) for name, row in rows if row is not None]
 
 
 class KeyMeter:
@@ -63,7 +79,7 @@ class KeyMeter:
         elif requests is not None:
             self._minutes[key.id].append(self._clock())
             requests = (requests[0], requests[1] - 1, requests[2])
-        return Allowance(requests, tokens, refusal)
+        return Allowance(requests, tokens, refusal, time.time())
 
     def _tokens(self, key: ApiKey) -> tuple[int, int, float] | None:
         limit = key.limits.tokens_per_day

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlx_manager.ir import Tool
 from mlx_manager.parsing import Call, ToolFormat
@@ -21,6 +21,7 @@ _PARSER_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, S
 class LibraryCalls(ToolFormat):
     """What stands between `begins` and `end` is for the library. No grammar: such calls cannot be enforced."""
 
+    is_enforceable: ClassVar[bool] = False
     name: str  # type: ignore[misc]
     begins: tuple[str, ...]
     end: str

@@ -39,6 +39,11 @@ class HarmonyStyle(AnswerStyle):
         return True
 
     @property
+    def has_grammar(self) -> bool:
+        """See `AnswerStyle`."""
+        return True
+
+    @property
     def reasoning_end(self) -> str:
         """See `AnswerStyle`."""
         return f"{_ENDS[0]}{_START}assistant{_CHANNEL}final{_MESSAGE}"
@@ -73,6 +78,7 @@ class HarmonyStyle(AnswerStyle):
         special_ids: Mapping[str, int] = {},
         starts_in_reasoning: bool = False,
         may_reason: bool = True,
+        form: str = "",
     ) -> str:
         """See `AnswerStyle`. A call ends the answer, so there is never more than one."""
         writer = GrammarWriter(special_ids)
@@ -83,11 +89,11 @@ class HarmonyStyle(AnswerStyle):
             for tool in tools
         ]
         writer.rule("call", f"{channel} ({' | '.join(calls)})")
-        preamble = '"analysis"' if required else '("analysis" | "commentary")'
+        preamble = '"analysis"' if required or form else '("analysis" | "commentary")'
         writer.rule("thoughts", f'{channel} {preamble} {message} {end} {writer.marker(_START)} "assistant"')
-        writer.rule("TEXT", "/(?s:.*)/")
-        final = "" if required else f' | {channel} "final" {message} TEXT'
-        writer.rule("start", f"{'thoughts* ' if may_reason or not required else ''}(call{final})")
+        text = writer.rule("form", form) if form else writer.rule("TEXT", "/(?s:.*)/")
+        final = "" if required else f' | {channel} "final" {message} {text}'
+        writer.rule("start", f"{'thoughts* ' if may_reason or not (required or form) else ''}(call{final})")
         return writer.text()
 
 

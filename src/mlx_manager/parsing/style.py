@@ -45,6 +45,8 @@ class ToolFormat(ABC):
     """Markers, any of which begins one call or a group of calls."""
     begins_bare: ClassVar[str] = ""
     """Characters, any of which may begin a call where no text has come yet."""
+    is_enforceable: ClassVar[bool] = True
+    """Whether there is a grammar of its calls."""
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -82,6 +84,11 @@ class AnswerStyle(ABC):
 
     @property
     @abstractmethod
+    def has_grammar(self) -> bool:
+        """Whether the calls of the model can be enforced."""
+
+    @property
+    @abstractmethod
     def reasoning_end(self) -> str:
         """What ends the reasoning wherever it stands, so that the answer follows; empty where there is none to end."""
 
@@ -105,11 +112,13 @@ class AnswerStyle(ABC):
         special_ids: Mapping[str, int] = {},
         starts_in_reasoning: bool = False,
         may_reason: bool = True,
+        form: str = "",
     ) -> str:
         """A grammar in llguidance's Lark for whole answers whose calls are all well-formed calls of `tools`.
 
         With `required` there is at least one call and no text before it; without it the answer may be text, or text and
-        then calls. Reasoning may come first. `special_ids`: the ids of the special tokens that `markers` are or
+        then calls. `form` is the body of a rule: what it matches is then the only text, and stands instead of calls.
+        Reasoning may come first. `special_ids`: the ids of the special tokens that `markers` are or
         contain; the rest of them is spelled as text. Raises `ValueError` where the model makes no calls, or the
         parameters of a tool are no JSON schema of an object.
         """
@@ -136,6 +145,11 @@ class MarkedStyle(AnswerStyle):
         return self.tools is not None
 
     @property
+    def has_grammar(self) -> bool:
+        """See `AnswerStyle`."""
+        return self.tools is not None and self.tools.is_enforceable
+
+    @property
     def reasoning_end(self) -> str:
         """See `AnswerStyle`."""
         return f"\n{self.reasoning.end}" if self.reasoning else ""
@@ -159,12 +173,15 @@ class MarkedStyle(AnswerStyle):
         special_ids: Mapping[str, int] = {},
         starts_in_reasoning: bool = False,
         may_reason: bool = True,
+        form: str = "",
     ) -> str:
         """See `AnswerStyle`."""
         if self.tools is None:
             raise ValueError("the model makes no calls")
         writer = GrammarWriter(special_ids)
-        answer = self.tools.write_calls(writer, tools, parallel=parallel, required=required)
+        answer = self.tools.write_calls(writer, tools, parallel=parallel, required=required or bool(form))
+        if form and not required:
+            answer = f"{answer} | {writer.rule('form', form)}"
         if self.reasoning and starts_in_reasoning:
             writer.until("thoughts", self.reasoning.end)
             answer = f"thoughts GAP ({answer})"

@@ -298,18 +298,19 @@ class Serving:
         if not isinstance(request.prompt, ChatPrompt):
             return Reading(), request.sampling.grammar
         spelled_ids = frozenset(self._calls.special_ids.values())
-        if request.sampling.grammar is not None:
+        prompt, form = request.prompt, request.sampling.grammar
+        if not self._calls.may_call(prompt, form):
             # a form that the client asked for holds from the first token on, so that there is no room to think
-            return Reading(self._calls.style, spelled_ids=spelled_ids), request.sampling.grammar
+            return Reading(self._calls.style, spelled_ids=spelled_ids), form
         starts_in_reasoning = self._calls.style.starts_in_reasoning(built.text)
         reading = Reading(
             self._calls.style,
-            callable_tools(request.prompt),
+            callable_tools(prompt),
             starts_in_reasoning,
             spelled_ids,
-            self._thinking_budget(request.prompt),
+            self._thinking_budget(prompt),
         )
-        return reading, self._calls.grammar(request.prompt, starts_in_reasoning=starts_in_reasoning)
+        return reading, self._calls.grammar(prompt, form, starts_in_reasoning=starts_in_reasoning)
 
     def _thinking_budget(self, prompt: ChatPrompt) -> ThinkingBudget | None:
         """The bound of thinking; None where there is none, or the model's thinking cannot be ended."""

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import (
-    ChatPrompt,
     GenerationRequest,
     Grammar,
     GrammarKind,
     Sampling,
     TokenizeRequest,
-    ToolChoiceMode,
 )
 from mlx_manager.protocols.anthropic.conversation import parse_conversation
 from mlx_manager.protocols.anthropic.message import AnswerForm
@@ -54,13 +52,11 @@ def parse_messages(body: bytes, *, answer_id: str, priority_header: str | None =
     if wire.stream and wire.max_tokens == 0:
         raise InvalidRequest("max_tokens of 0 generates nothing to stream: leave stream out.", param="max_tokens")
     prompt = parse_conversation(wire)
-    sampling = _parse_sampling(wire)
-    _check_form(prompt, sampling)
     request = GenerationRequest(
         request_id=answer_id,
         model=wire.model,
         prompt=prompt,
-        sampling=sampling,
+        sampling=_parse_sampling(wire),
         priority=parse_priority(None, priority_header),
     )
     form = AnswerForm(
@@ -112,11 +108,3 @@ def _parse_format(wire: PromptFields) -> Grammar | None:
     if format_ is None:
         return None
     return Grammar(kind=GrammarKind.JSON_SCHEMA, param=param, text=json.dumps(format_.schema_))
-
-
-def _check_form(prompt: ChatPrompt, sampling: Sampling) -> None:
-    if sampling.grammar is not None and prompt.tool_choice.mode is ToolChoiceMode.REQUIRED:
-        name = sampling.grammar.param.removesuffix(".schema")
-        raise InvalidRequest(
-            f"tool_choice asks for a tool call, and {name} for a text: send one of them.", param="tool_choice"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.ir import ChatPrompt, Grammar, Sampling, ToolChoiceMode
+from mlx_manager.ir import ChatPrompt, Grammar, GrammarKind, Sampling, ToolChoiceMode
 from mlx_manager.protocols.openai.wire import MAX_STOPS, SamplingFields
 
 
@@ -39,10 +39,10 @@ def parse_sampling(
 def check_calls(prompt: ChatPrompt, sampling: Sampling) -> None:
     """Raises `InvalidRequest` where what is said about tool calls and about the rest of the answer cannot both hold."""
     is_required = prompt.tool_choice.mode is ToolChoiceMode.REQUIRED
-    if is_required and sampling.grammar is not None:
-        name = sampling.grammar.param.split(".")[0]
+    grammar = sampling.grammar
+    if is_required and grammar is not None and grammar.kind in (GrammarKind.REGEX, GrammarKind.LARK):
         raise InvalidRequest(
-            f"tool_choice asks for a tool call, and {name} for a text: send one of them.", param="tool_choice"
+            f"tool_choice asks for a tool call, and {grammar.param} for a text: send one of them.", param="tool_choice"
         )
     if sampling.ignore_eos and (is_required or any(tool.strict for tool in prompt.tools)):
         raise InvalidRequest("ignore_eos would go on behind the end of a tool call: leave it out.", param="ignore_eos")
