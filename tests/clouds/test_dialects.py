@@ -13,6 +13,7 @@ import pytest
 
 from tests.clouds.conftest import Cloud
 from tests.clouds.upstream_server import KEY, TEXT
+from tests.documents.pdf import pdf
 
 SAID = "".join(TEXT)
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -274,3 +275,18 @@ def test_what_another_model_thought_stays_away_and_system_messages_go_first(clou
     assert sent["system"] == [{"type": "text", "text": "Be brief."}]
     assert [turn["role"] for turn in sent["messages"]] == ["user", "assistant", "user"]
     assert sent["messages"][1]["content"] == [{"type": "text", "text": "ho"}]
+
+
+def test_a_document_goes_as_it_is_to_those_who_take_documents_and_else_as_its_text(cloud: Cloud, kind: str) -> None:
+    packed = base64.b64encode(pdf("The capital of France is Paris.")).decode()
+    url = f"data:application/pdf;base64,{packed}"
+    part = {"type": "file", "file": {"file_data": url, "filename": "a.pdf"}}
+    assert cloud.ask(messages=[{"role": "user", "content": [part]}]).status_code == 200
+    (said,) = cloud.upstream.bodies[-1]["messages"]
+    source = {"type": "base64", "media_type": "application/pdf", "data": packed}
+    expected: dict[str, Any] = {
+        "openai": [part],
+        "openai-compatible": "a.pdf\nThe capital of France is Paris.",
+        "anthropic": [{"type": "document", "source": source, "title": "a.pdf"}],
+    }
+    assert said["content"] == expected[kind]

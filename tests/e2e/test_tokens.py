@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+from typing import Any
+
+from tests.documents.pdf import pdf
 from tests.e2e.server_process import ServerProcess
 from tests.e2e.test_sdk_chat import FRANCE
 
@@ -30,3 +34,19 @@ def test_a_chat_has_the_tokens_that_it_is_billed_for(idle_server: ServerProcess)
     assert answer.usage is not None
     assert tokens["count"] == answer.usage.prompt_tokens
     assert text.endswith("<|im_start|>assistant\n")
+
+
+def test_a_model_is_told_the_text_of_a_document(idle_server: ServerProcess) -> None:
+    def asked(file: bytes) -> dict[str, Any]:
+        data = "data:application/pdf;base64," + base64.b64encode(file).decode()
+        part = {"type": "file", "file": {"filename": "facts.pdf", "file_data": data}}
+        return {"model": idle_server.model, "messages": [{"role": "user", "content": [part]}]}
+
+    with idle_server.http() as client:
+        tokens = client.post("/tokenize", json=asked(pdf("Paris has a tower."))).raise_for_status().json()
+        sent = {"model": idle_server.model, "tokens": tokens["tokens"]}
+        text = client.post("/detokenize", json=sent).json()["prompt"]
+        refused = client.post("/v1/chat/completions", json=asked(pdf("a", password="secret")))
+    assert "facts.pdf\nParis has a tower." in text
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "messages[0].content[0]")
+    assert "encrypted" in refused.json()["error"]["message"]

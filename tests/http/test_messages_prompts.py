@@ -267,7 +267,7 @@ def test_calls_of_the_providers_own_tools_are_told_as_they_were(served: Served) 
         ([user({"type": "image"})], "messages[0].content[0].source"),
         (
             [user({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBE"}})],
-            "messages[0].content[0].source of type 'application/pdf'",
+            "messages[0].content[0].source.data is no PDF file",
         ),
         ([{"role": "user"}], "messages[0].content"),
         ([{"role": "tool", "content": "a"}], "messages[0].role"),

@@ -369,7 +369,7 @@ def test_wrong_value_names_the_field_and_what_would_be_right(
         ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, "input[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
-            "input[0].content[0].type",
+            "input[0].content[0].file_data",
         ),
         ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
         (

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mlx_manager.ir import (
     ChatPrompt,
     ChoiceEnd,
+    DocumentContent,
     Event,
     Finished,
     FinishReason,
@@ -45,7 +46,8 @@ TEXTS = st.builds(TextContent, WORDS)
 IMAGES = st.builds(
     ImageContent, data=st.binary(max_size=8).map(b"?".__add__), media_type=st.just("image/png")
 ) | st.builds(ImageContent, url=st.just("https://x/y.png"))
-CONTENTS = st.lists(TEXTS | IMAGES, min_size=1, max_size=3).map(tuple)
+DOCUMENTS = st.builds(DocumentContent, data=st.binary(max_size=8).map(b"%PDF-".__add__), name=WORDS)
+CONTENTS = st.lists(TEXTS | IMAGES | DOCUMENTS, min_size=1, max_size=3).map(tuple)
 TEXTS_ONLY = st.lists(TEXTS, min_size=1, max_size=2).map(tuple)
 TOOLS = st.lists(
     st.builds(

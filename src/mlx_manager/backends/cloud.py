@@ -7,9 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, ClassVar
 
+from msgspec.structs import replace
+
+from mlx_manager.backends.documents import DocumentReader
 from mlx_manager.backends.prices import cost_usd
 from mlx_manager.backends.upstream import Decoder, Upstream
-from mlx_manager.catalog import Provider, ProviderSecret
+from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
 from mlx_manager.errors import ProviderFailed, UnsupportedParameter
 from mlx_manager.ir import (
     DetokenizeRequest,
@@ -29,11 +32,12 @@ class CloudBackend(ABC):
 
     models_path: ClassVar[str] = "models"
 
-    def __init__(self, provider: Provider, secret: ProviderSecret) -> None:
+    def __init__(self, provider: Provider, secret: ProviderSecret, documents: DocumentReader | None = None) -> None:
         self.name = provider.name
         self.timeouts = provider.timeouts
         self.kind = provider.kind
         self._provider = provider
+        self._documents = documents or DocumentReader()
         self._upstream = Upstream(provider, self._headers(secret.key) | secret.headers)
 
     @abstractmethod
@@ -66,6 +70,9 @@ class CloudBackend(ABC):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says."""
+        if self.kind is ProviderKind.COMPATIBLE:
+            # few of them take files; the text of one is taken by all
+            request = replace(request, prompt=await self._documents.told(request.prompt))
         path, body = self._render(request)
         async with aclosing(self._upstream.events(path, body, self._decoder(request))) as events:
             async for event in events:

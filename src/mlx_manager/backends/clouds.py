@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlx_manager.backends.anthropic import AnthropicBackend
 from mlx_manager.backends.cloud import CloudBackend
+from mlx_manager.backends.documents import DocumentReader
 from mlx_manager.backends.openai import OpenAIBackend
 from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
 
@@ -27,6 +28,7 @@ class Clouds:
     """Backends by the names of their providers."""
 
     def __init__(self) -> None:
+        self._documents = DocumentReader()
         self._clouds: dict[str, _Cloud] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -50,7 +52,7 @@ class Clouds:
         for name, provider in wanted.items():
             if name not in self._clouds:
                 sealed = sealed_of(name)
-                self._clouds[name] = _Cloud(provider, sealed, build_backend(provider, unseal(sealed)))
+                self._clouds[name] = _Cloud(provider, sealed, build_backend(provider, unseal(sealed), self._documents))
 
     async def close(self) -> None:
         """Close all clients."""
@@ -73,8 +75,8 @@ class Clouds:
         task.add_done_callback(self._closing.discard)
 
 
-def build_backend(provider: Provider, secret: ProviderSecret) -> CloudBackend:
+def build_backend(provider: Provider, secret: ProviderSecret, documents: DocumentReader | None = None) -> CloudBackend:
     """The backend that speaks the provider's dialect."""
     if provider.kind is ProviderKind.ANTHROPIC:
-        return AnthropicBackend(provider, secret)
-    return OpenAIBackend(provider, secret)
+        return AnthropicBackend(provider, secret, documents)
+    return OpenAIBackend(provider, secret, documents)

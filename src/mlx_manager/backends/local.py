@@ -8,6 +8,7 @@ from contextlib import aclosing
 import msgspec
 
 from mlx_manager.backends.defaults import with_overrides, with_system_prompt
+from mlx_manager.backends.documents import DocumentReader
 from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
@@ -31,14 +32,17 @@ class LocalBackend:
 
     name = "local"
 
-    def __init__(self, pool: ModelPool, pictures: PictureFetcher | None = None) -> None:
+    def __init__(
+        self, pool: ModelPool, pictures: PictureFetcher | None = None, documents: DocumentReader | None = None
+    ) -> None:
         self._pool = pool
         self._pictures = pictures or PictureFetcher(FetchLimits())
+        self._documents = documents or DocumentReader()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says; the lease is held until the stream ends or is closed."""
         self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
-        prompt = await self._with_pictures(request.model, request.prompt)
+        prompt = await self._with_files(request.model, request.prompt)
         request = msgspec.structs.replace(request, prompt=prompt)
         async with self._pool.lease(request.model) as worker:
             asked = with_overrides(request, self._pool.overrides(request.model))
@@ -58,7 +62,7 @@ class LocalBackend:
         if isinstance(request, TokenizeRequest) and isinstance(request.prompt, ChatPrompt):
             self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
             system_prompt = self._pool.overrides(request.model).system_prompt
-            prompt = await self._with_pictures(request.model, with_system_prompt(request.prompt, system_prompt))
+            prompt = await self._with_files(request.model, with_system_prompt(request.prompt, system_prompt))
             request = msgspec.structs.replace(request, prompt=prompt)
         async with self._pool.lease(request.model, computes=False) as worker:
             return await worker.tokenize(request)
@@ -74,8 +78,12 @@ class LocalBackend:
             param="model",
         )
 
-    async def _with_pictures(self, name: str, prompt: Prompt) -> Prompt:
-        """`prompt` with its images and videos fetched. Raises `UnsupportedParameter` where the model does not see."""
+    async def _with_files(self, name: str, prompt: Prompt) -> Prompt:
+        """`prompt` with the text of its documents, and its images and videos fetched.
+
+        Raises `UnsupportedParameter` where the model does not see.
+        """
+        prompt = await self._documents.told(prompt)
         if not isinstance(prompt, ChatPrompt) or not any(message.visuals for message in prompt.messages):
             return prompt
         if self._pool.entry(name).kind is not ModelKind.VISION:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
-from mlx_manager.ir import ChatPrompt, Content, ImageContent, Prompt, TextContent, VideoContent
+from mlx_manager.ir import ChatPrompt, Content, ImageContent, Prompt, VideoContent
 
 _MAX_REDIRECTS = 3
 _MAX_AT_ONCE = 4
@@ -91,7 +91,7 @@ class PictureFetcher:
 
     def _wanted(self, piece: Content, message: int, at: int) -> Iterator[_Wanted]:
         """What of one piece is named by address."""
-        if isinstance(piece, TextContent):
+        if not isinstance(piece, ImageContent | VideoContent):
             return
         if piece.url:
             is_image = isinstance(piece, ImageContent)
@@ -210,6 +210,6 @@ def _put_in(piece: Content, files: Mapping[tuple[int, int, int | None], bytes], 
             replace(frame, data=files[message, at, index], url="") if frame.url else frame for index, frame in frames
         )
         return replace(piece, frames=tuple(filled))
-    if isinstance(piece, TextContent) or not piece.url:
+    if not isinstance(piece, ImageContent | VideoContent) or not piece.url:
         return piece
     return replace(piece, data=files[message, at, None], url="")

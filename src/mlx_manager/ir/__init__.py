@@ -24,6 +24,7 @@ from mlx_manager.ir.record import RequestRecord
 from mlx_manager.ir.request import (
     ChatPrompt,
     Content,
+    DocumentContent,
     GenerationRequest,
     Grammar,
     GrammarKind,
@@ -56,6 +57,7 @@ __all__ = [
     "ChoiceEnd",
     "Content",
     "DetokenizeRequest",
+    "DocumentContent",
     "EmbeddingRequest",
     "Event",
     "FinishReason",

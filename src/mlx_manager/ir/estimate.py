@@ -8,10 +8,11 @@ _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1000
 _FRAMES_PER_VIDEO = 16
 """Of one that nobody has opened yet."""
+_TOKENS_PER_DOCUMENT = 3000
 
 
 def estimate_tokens(prompt: Prompt) -> int:
-    """A token for every four characters, tools included, and 1,000 for each image and each frame of a video.
+    """A token for every four characters, tools included, 1,000 for an image or a frame, 3,000 for a document.
 
     Exact for token ids.
     """
@@ -21,7 +22,9 @@ def estimate_tokens(prompt: Prompt) -> int:
             num_characters += sum(len(call.arguments) for message in messages for call in message.tool_calls)
             num_characters += sum(len(tool.description) + len(tool.parameters) for tool in tools)
             num_images = sum(_num_images(message) for message in messages)
-            return num_characters // _CHARACTERS_PER_TOKEN + num_images * _TOKENS_PER_IMAGE
+            num_documents = sum(len(message.documents) for message in messages)
+            num_tokens = num_characters // _CHARACTERS_PER_TOKEN
+            return num_tokens + num_images * _TOKENS_PER_IMAGE + num_documents * _TOKENS_PER_DOCUMENT
         case TextPrompt(text=text):
             return len(text) // _CHARACTERS_PER_TOKEN
         case TokenPrompt(token_ids=token_ids):

@@ -58,7 +58,16 @@ class VideoContent(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
     """What the client cut it into itself, in order."""
 
 
-Content = TextContent | ImageContent | VideoContent
+class DocumentContent(msgspec.Struct, frozen=True, kw_only=True, tag="document"):
+    """A PDF in a message. A model here never gets one: its text takes its place."""
+
+    data: bytes
+    """The file as it was sent."""
+    name: str = ""
+    """Its title or the name of its file."""
+
+
+Content = TextContent | ImageContent | VideoContent | DocumentContent
 """One piece of a message."""
 
 
@@ -101,6 +110,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     def visuals(self) -> tuple[ImageContent | VideoContent, ...]:
         """All pictures and videos of the message, in order."""
         return tuple(piece for piece in self.content if isinstance(piece, ImageContent | VideoContent))
+
+    @property
+    def documents(self) -> tuple[DocumentContent, ...]:
+        """All documents of the message that are files, in order."""
+        return tuple(piece for piece in self.content if isinstance(piece, DocumentContent))
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,12 +48,17 @@ def encode_base64(file: bytes) -> str:
     return base64.b64encode(file).decode("ascii")
 
 
-def _parse_data_url(url: str, kind: str, example: str, at: str) -> tuple[str, bytes]:
+def split_data_url(url: str, *, example: str, at: str) -> tuple[str, str]:
+    """The media type, in small letters, and the base64 of a data URL. Raises `InvalidRequest`."""
     head = _DATA_URL.match(url)
     if head is None or head.group(3) is None:
         raise InvalidRequest(f"{at} is not a data URL with base64: send data:{example};base64,…", param=at)
-    media_type = (head.group(1) or "").lower()
+    return (head.group(1) or "").lower(), url[head.end() :]
+
+
+def _parse_data_url(url: str, kind: str, example: str, at: str) -> tuple[str, bytes]:
+    media_type, packed = split_data_url(url, example=example, at=at)
     if media_type and not media_type.startswith(f"{kind}/") and media_type != "application/octet-stream":
         article = "an" if kind == "image" else "a"
         raise UnsupportedParameter(f"{at} holds {media_type[:60]}: send {article} {kind}.", param=at)
-    return media_type, decode_base64(url[head.end() :], at)
+    return media_type, decode_base64(packed, at)

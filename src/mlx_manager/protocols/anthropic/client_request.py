@@ -10,6 +10,7 @@ from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
     Content,
+    DocumentContent,
     GenerationRequest,
     GrammarKind,
     ImageContent,
@@ -23,6 +24,7 @@ from mlx_manager.ir import (
 )
 from mlx_manager.protocols.anthropic.signature import sign
 from mlx_manager.protocols.data_urls import encode_base64
+from mlx_manager.protocols.documents import PDF
 from mlx_manager.protocols.images import render_media_type
 
 MESSAGES_PATH = "/messages"
@@ -146,6 +148,9 @@ def _render_content(piece: Content) -> dict[str, Any]:
             return {"type": "image", "source": source}
         case VideoContent():
             raise AssertionError("videos are refused before anything is rendered")
+        case DocumentContent(data=data, name=name):
+            file = {"type": "base64", "media_type": PDF, "data": encode_base64(data)}
+            return {"type": "document", "source": file} | ({"title": name} if name else {})
 
 
 def _render_tools(prompt: ChatPrompt) -> dict[str, Any]:

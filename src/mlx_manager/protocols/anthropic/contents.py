@@ -17,6 +17,7 @@ from mlx_manager.protocols.anthropic.wire import (
     SearchResultBlock,
     TextBlock,
 )
+from mlx_manager.protocols.documents import PDF, parse_pdf
 
 _KNOWN = "text, image, document, search_result, thinking, tool_use, tool_result"
 _SEALED = ("encrypted_content", "encrypted_index", "encrypted_stdout", "signature", "cache_control")
@@ -62,12 +63,15 @@ def _parse_document(block: DocumentBlock, at: str) -> tuple[Content, ...]:
         return (*before, TextContent(source.data))
     if source.type == "content" and source.content is not None:
         return (*before, *parse_contents(source.content, f"{at}.content"))
-    if source.type in ("text", "content"):
-        name = "data" if source.type == "text" else "content"
+    if source.type == "base64" and source.media_type == PDF and source.data is not None:
+        document = parse_pdf(source.data, block.title or "", at=f"{at}.data")
+        return (*((TextContent(block.context),) if block.context else ()), document)
+    if source.type in ("text", "content") or (source.type == "base64" and source.media_type == PDF):
+        name = "content" if source.type == "content" else "data"
         raise InvalidRequest(f"{at}.{name} is required with the type {source.type}.", param=f"{at}.{name}")
     what = source.media_type or source.type
     raise UnsupportedParameter(
-        f"{at} of type {what[:40]!r} is not supported: documents are taken as text, so send that.", param=f"{at}.type"
+        f"{at} of type {what[:40]!r} is not supported: send a PDF as base64, or text.", param=f"{at}.type"
     )
 
 

@@ -9,6 +9,7 @@ from mlx_manager.errors import UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
     Content,
+    DocumentContent,
     GenerationRequest,
     Grammar,
     GrammarKind,
@@ -25,6 +26,7 @@ from mlx_manager.ir import (
     VideoContent,
 )
 from mlx_manager.protocols.data_urls import encode_base64
+from mlx_manager.protocols.documents import PDF
 from mlx_manager.protocols.images import render_image_url
 
 CHAT_PATH, COMPLETIONS_PATH = "/chat/completions", "/completions"
@@ -212,6 +214,10 @@ def _render_content(piece: Content) -> dict[str, Any]:
             return {"type": "video_url", "video_url": {"url": _url_of(piece)}}
         case VideoContent(frames=frames):
             return {"type": "video", "video": [render_image_url(frame) for frame in frames]}
+        case DocumentContent(data=data, name=name):
+            # the dialect wants a name
+            file = {"filename": name or "document.pdf", "file_data": f"data:{PDF};base64,{encode_base64(data)}"}
+            return {"type": "file", "file": file}
 
 
 def _url_of(video: VideoContent) -> str:

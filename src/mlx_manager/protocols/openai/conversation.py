@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thinking, ToolCall
+from mlx_manager.protocols.documents import parse_file
 from mlx_manager.protocols.images import parse_image_url
 from mlx_manager.protocols.openai.tools import parse_tool_choice, parse_tools
 from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart
@@ -24,11 +25,10 @@ _ROLES = {
 }
 _REFUSED_IN_MESSAGES = ("audio", "prefix")
 """Fields of a message that would change the prompt; null, empty and false ones are the same as none."""
-_ONLY_PARTS = "send parts of type text, image_url or video_url."
+_ONLY_PARTS = "send parts of type text, image_url, video_url or file."
 _REFUSED_PARTS = {
     "input_audio": _ONLY_PARTS,
     "audio_url": _ONLY_PARTS,
-    "file": _ONLY_PARTS,
     "input_image": "that is the form of /v1/responses; here the part is {type: image_url, image_url: {url: …}}.",
     "input_video": "the part is {type: video_url, video_url: {url: …}}.",
 }
@@ -192,6 +192,10 @@ def _parse_part(part: ContentPart, at: str) -> Content:
         return _parse_image(part, f"{at}.image_url")
     if part.type in ("video_url", "video"):
         return _parse_video(part, at)
+    if part.type == "file":
+        if part.file is None:
+            raise InvalidRequest(f"{at}.file is required: send an object with file_data.", param=f"{at}.file")
+        return parse_file(part.file.file_data, part.file.filename, at=f"{at}.file")
     if part.type in _REFUSED_PARTS:
         raise UnsupportedParameter(
             f"{at} is of type {part.type}, which is not supported: {_REFUSED_PARTS[part.type]}", param=f"{at}.type"

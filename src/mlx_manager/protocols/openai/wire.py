@@ -30,6 +30,13 @@ class ImageUrl(Wire):
     detail: str | None = None
 
 
+class SentFile(Wire):
+    """A file: in the request as `file_data`, or among the provider's own."""
+
+    file_data: str | None = None
+    filename: str | None = None
+
+
 def _form_of_url(sent: object) -> str:
     return "<text>" if isinstance(sent, str) else "<object>"
 
@@ -45,7 +52,7 @@ def _form_of_video(sent: object) -> str:
 
 
 class ContentPart(Wire):
-    """One part of a message's content. Text, pictures and videos are served; the others are refused by their type."""
+    """One part of a message's content. Text, pictures, videos and files are served; the others are refused by type."""
 
     type: str
     text: str | None = None
@@ -63,6 +70,7 @@ class ContentPart(Wire):
         | None
     ) = None
     """A file, or frames in order, by their URLs."""
+    file: SentFile | None = None
 
 
 def _form_of(content: object) -> str:

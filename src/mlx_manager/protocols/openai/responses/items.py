@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import Content, Message, Role, TextContent, ToolCall
+from mlx_manager.protocols.documents import parse_file
 from mlx_manager.protocols.images import parse_image_url
 from mlx_manager.protocols.openai.conversation import parse_arguments
 from mlx_manager.protocols.openai.responses.reasoning import unpack_reasoning
@@ -175,7 +176,10 @@ def _parse_part(part: SentPart, at: str) -> Content:
             f"{at} is a picture without image_url: files are not kept here, send a data URL or an https address.",
             param=f"{at}.image_url",
         )
+    if part.type == "input_file":
+        return parse_file(part.file_data, part.filename, at=at)
     raise UnsupportedParameter(
-        f"{at} is of type {part.type[:40]!r}, which is not supported: send parts of type input_text or input_image.",
+        f"{at} is of type {part.type[:40]!r}, which is not supported: send parts of type input_text, input_image or "
+        "input_file.",
         param=f"{at}.type",
     )

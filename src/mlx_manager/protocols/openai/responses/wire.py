@@ -33,6 +33,8 @@ class SentPart(Wire):
     refusal: str | None = None
     image_url: str | None = None
     detail: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
 
 
 def _form_of(content: object) -> str:
