@@ -19,7 +19,8 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from mlx_manager.app import create_app
-from mlx_manager.catalog import MODEL_SETTINGS
+from mlx_manager.backends.crossings import CROSSINGS, REFUSED
+from mlx_manager.catalog import MODEL_SETTINGS, ProviderKind
 from mlx_manager.catalog.settings import SETTINGS, Setting, load_settings
 from mlx_manager.cli.main import app as command_line
 from mlx_manager.models.families import FAMILIES
@@ -150,6 +151,34 @@ def anthropic_parameters() -> str:
     return "\n".join(rows)
 
 
+def cloud_parameters() -> str:
+    """What becomes of every served parameter at every kind of provider."""
+    tables = []
+    for dialect, rows in CROSSINGS.items():
+        heading = f"| `{_PATHS[dialect]}` | {' | '.join(f'`{kind}`' for kind in ProviderKind)} |"
+        lines = [heading, "| --- | --- | --- | --- |"]
+        for row in rows:
+            label, _, value = row.label.partition(": ")
+            cells = [_fields(row.at(kind)) for kind in ProviderKind]
+            lines.append(f"| `{label}`{f' ({value})' if value else ''} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+_PATHS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
+}
+
+
+def _fields(cell: str) -> str:
+    if cell == REFUSED:
+        return cell
+    return ", ".join(f"`{field}`" for field in cell.split(", ")) if cell else "–"
+
+
 def module_map() -> str:
     """Every module with the first line of its docstring, room by room."""
     lines = [f"- `{module.name}`: {_module_summary(module)}" for module in sorted(PACKAGE.glob("*.py"))]
@@ -169,6 +198,7 @@ PARTS = (
     Part("protocols.md", "response parameters", response_parameters),
     Part("families.md", "families", families),
     Part("protocols.md", "anthropic parameters", anthropic_parameters),
+    Part("protocols.md", "cloud parameters", cloud_parameters),
     Part("structure.md", "modules", module_map),
 )
 

@@ -77,8 +77,7 @@ def _build_app(upstream: Upstream) -> Starlette:
         upstream.headers.append(dict(request.headers))
         if request.client is not None:
             upstream.connections.append((request.client.host, request.client.port))
-        is_openai = request.url.path.endswith("/chat/completions")
-        frames = _openai_frames(body) if is_openai else _anthropic_frames(body)
+        frames = _FRAMES[request.url.path.rpartition("/v1/")[2]](body)
         return await _behave(upstream, body["model"], frames)
 
     async def embeddings(request: Request) -> Response:
@@ -95,6 +94,7 @@ def _build_app(upstream: Upstream) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/chat/completions", answer, methods=["POST"]),
+            Route("/v1/completions", answer, methods=["POST"]),
             Route("/v1/messages", answer, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/models", models),
@@ -178,7 +178,24 @@ def _openai_frames(body: dict[str, Any]) -> list[bytes]:
         chunks.append(chunk({}, "stop"))
     if body.get("model") != "no-usage":
         chunks.append({"id": "c", "object": "x", "choices": [], "usage": usage})
+    return _openai_stream(chunks, body)
+
+
+def _openai_stream(chunks: list[dict[str, Any]], body: dict[str, Any]) -> list[bytes]:
+    """The frames of `chunks`, which are said once for each choice that is asked for."""
+    indexes = range(body.get("n", 1))
+    for chunk in chunks:
+        chunk["choices"] = [choice | {"index": index} for index in indexes for choice in chunk["choices"]]
     return [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks] + [b"data: [DONE]\n\n"]
+
+
+def _completion_frames(body: dict[str, Any]) -> list[bytes]:
+    ends = [None] * (len(TEXT) - 1) + ["stop"]
+    rows = zip(TEXT, ends, strict=True)
+    choices = [[{"index": 0, "text": text, "finish_reason": reason}] for text, reason in rows]
+    chunks: list[dict[str, Any]] = [{"object": "text_completion", "choices": each} for each in choices]
+    chunks.append({"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 5}})
+    return _openai_stream(chunks, body)
 
 
 def _anthropic_frames(body: dict[str, Any]) -> list[bytes]:
@@ -207,3 +224,6 @@ def _anthropic_frames(body: dict[str, Any]) -> list[bytes]:
     messages.append({"type": "message_delta", "delta": end, "usage": {"output_tokens": 5}})
     messages.append({"type": "message_stop"})
     return [f"event: {message['type']}\ndata: {json.dumps(message)}\n\n".encode() for message in messages]
+
+
+_FRAMES = {"chat/completions": _openai_frames, "completions": _completion_frames, "messages": _anthropic_frames}
