@@ -182,7 +182,12 @@ def test_a_schema_that_cannot_be_enforced_is_refused_by_its_feature(caller: Serv
     assert "uniqueItems" in error["message"]
 
 
-GREETING = {"type": "object", "properties": {"greeting": {"type": "string", "maxLength": 20}}, "required": ["greeting"]}
+GREETING = {
+    "type": "object",
+    "properties": {"greeting": {"enum": ["Hello!", "Good day!"]}},
+    "required": ["greeting"],
+    "additionalProperties": False,
+}
 FORM = {"type": "json_schema", "json_schema": {"name": "greeting", "schema": GREETING}}
 
 
@@ -191,9 +196,14 @@ def test_with_a_schema_the_model_answers_so_or_calls(caller: ServerProcess, thin
     switch = {"enable_thinking": thinks}
     thought, text, calls, reason = only(ask(caller, PARIS, response_format=FORM, extra_body=switch))
     assert (thought, text, calls, reason) == (THOUGHT if thinks else "", "", [PARIS_CALL], "tool_calls")
-    thought, text, calls, reason = only(ask(caller, "hello", response_format=FORM, extra_body=switch))
+    # so small a model knows no JSON but in calls, and would call: it is kept from that, not from the answer
+    with caller.http() as client:
+        sent = {"model": caller.model, "prompt": "<tool_call>"}
+        (begin_id,) = client.post("/tokenize", json=sent).raise_for_status().json()["tokens"]
+    bias = {str(begin_id): -100}
+    thought, text, calls, reason = only(ask(caller, "hello", response_format=FORM, logit_bias=bias, extra_body=switch))
     assert (bool(thought), calls, reason) == (thinks, [], "stop")
-    assert set(json.loads(text)) == {"greeting"}
+    assert json.loads(text)["greeting"] in ("Hello!", "Good day!")
 
 
 def test_a_call_that_has_to_be_made_is_made_whatever_the_schema_of_texts(caller: ServerProcess) -> None:

@@ -88,7 +88,7 @@ def test_text_and_reasoning_may_come_before(vocabulary: Vocabulary, name: str) -
 GREETING = {"type": "object", "properties": {"greeting": {"type": "string"}}, "required": ["greeting"]}
 
 
-@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("name", [name for name, style in STYLES.items() if style.can_answer_in_a_form])
 def test_with_a_form_the_answer_is_calls_or_has_it(vocabulary: Vocabulary, name: str) -> None:
     style, calls = STYLES[name], spell(name, CALLS["one"])
     matcher = vocabulary.matcher(style, TOOLS, form=json_value(GREETING), required=False)
@@ -101,6 +101,10 @@ def test_with_a_form_the_answer_is_calls_or_has_it(vocabulary: Vocabulary, name:
     if name != "harmony":
         assert vocabulary.accepts(matcher, '<think>\nHm.\n</think>\n\n{"greeting": "Hello"}')
         assert read(style, ['{"greeting": "Hello"}']) == [text('{"greeting": "Hello"}')]
+
+
+def test_calls_that_are_bare_leave_no_form_beside_them() -> None:
+    assert [name for name, style in STYLES.items() if not style.can_answer_in_a_form] == ["llama3", "llama4"]
 
 
 def test_harmony_may_think_and_speak_first(vocabulary: Vocabulary) -> None:

@@ -66,7 +66,7 @@ class CallRules:
         """Whether an answer to `prompt` may hold calls: beside a form, only where one grammar can tell both."""
         if form is None or prompt.tool_choice.mode is ToolChoiceMode.REQUIRED:
             return True
-        return bool(callable_tools(prompt)) and self.style.has_grammar and form.kind in _JSON_KINDS
+        return bool(callable_tools(prompt)) and self.style.can_answer_in_a_form and form.kind in _JSON_KINDS
 
 
 _JSON_KINDS = (GrammarKind.JSON_SCHEMA, GrammarKind.JSON_OBJECT)

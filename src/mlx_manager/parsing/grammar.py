@@ -50,6 +50,11 @@ class GrammarWriter:
         more = f" ({separator} {self.marker(begin)} {body})*" if parallel else ""
         return self.after_text(begin, f"{body}{more}", required=required)
 
+    @staticmethod
+    def several(call: str, separator: str, *, parallel: bool) -> str:
+        """What matches one `call`, or with `parallel` any number of them."""
+        return f"{call} ({separator} {call})*" if parallel else call
+
     def after_text(self, begin: str, rest: str, *, required: bool) -> str:
         """What matches the marker `begin` and then `rest`; without `required` also text instead of them, or before.
 

@@ -39,7 +39,7 @@ class HarmonyStyle(AnswerStyle):
         return True
 
     @property
-    def has_grammar(self) -> bool:
+    def can_answer_in_a_form(self) -> bool:
         """See `AnswerStyle`."""
         return True
 

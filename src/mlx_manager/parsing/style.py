@@ -34,6 +34,8 @@ class ReasoningFormat:
 
 Call = tuple[str, Mapping[str, Any]]
 """A tool's name and the arguments it is called with."""
+MOST_NAME_CHARACTERS = 256
+"""What is longer is no name of a tool or an argument."""
 
 
 class ToolFormat(ABC):
@@ -84,8 +86,8 @@ class AnswerStyle(ABC):
 
     @property
     @abstractmethod
-    def has_grammar(self) -> bool:
-        """Whether the calls of the model can be enforced."""
+    def can_answer_in_a_form(self) -> bool:
+        """Whether one grammar can allow both calls and, as the answer, JSON: see `lark`."""
 
     @property
     @abstractmethod
@@ -145,9 +147,9 @@ class MarkedStyle(AnswerStyle):
         return self.tools is not None
 
     @property
-    def has_grammar(self) -> bool:
-        """See `AnswerStyle`."""
-        return self.tools is not None and self.tools.is_enforceable
+    def can_answer_in_a_form(self) -> bool:
+        """See `AnswerStyle`. A call that begins as any JSON object does cannot be told from one in time."""
+        return self.tools is not None and self.tools.is_enforceable and not self.tools.begins_bare
 
     @property
     def reasoning_end(self) -> str:

@@ -47,7 +47,7 @@ class LlamaCalls(ToolFormat):
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`. The bare form, which the templates ask for."""
         call = writer.call_object(tools, "name", "parameters")
-        calls = f'{call} (";" " "? {call})*' if parallel else call
+        calls = writer.several(call, '";" " "?', parallel=parallel)
         if required:
             return calls
         writer.rule("TEXT", r"/([^{ \n\t](?s:.*))?/")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlx_manager.ir import Tool
 from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of
 from mlx_manager.parsing.json_text import read_value, skip_space
-from mlx_manager.parsing.style import Call, ToolFormat
+from mlx_manager.parsing.style import MOST_NAME_CHARACTERS, Call, ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, read_calls_json
 
-_MOST_NAME_CHARACTERS = 256
 _FENCE = "\n```json\n"
 
 
@@ -61,12 +60,11 @@ class MistralCalls(ToolFormat):
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`."""
         if self.is_list:
-            more = ' ("," " "? call_object)*' if parallel else ""
-            writer.call_object(tools, "name", "arguments")
-            writer.rule("call_body", f'" "? "[" call_object{more} "]"')
+            calls = writer.several(writer.call_object(tools, "name", "arguments"), '"," " "?', parallel=parallel)
+            writer.rule("call_body", f'" "? "[" {calls} "]"')
             return writer.after_text(self.begins[0], "call_body", required=required)
-        calls = [f"{literal(tool.name)} {writer.marker('[ARGS]')} {json_value(parameters_of(tool))}" for tool in tools]
-        writer.rule("call_body", " | ".join(calls))
+        each = [f"{literal(tool.name)} {writer.marker('[ARGS]')} {json_value(parameters_of(tool))}" for tool in tools]
+        writer.rule("call_body", " | ".join(each))
         return writer.calls(self.begins[0], "call_body", "", parallel=parallel, required=required)
 
 
@@ -107,14 +105,14 @@ class SectionCalls(ToolFormat):
                 return
 
     def _read_call(self, cursor: Cursor, out: Emitter) -> Reading[None]:
-        head, _ = yield from cursor.collect_until((self.separator,), _MOST_NAME_CHARACTERS)
+        head, _ = yield from cursor.collect_until((self.separator,), MOST_NAME_CHARACTERS)
         name, call_id = head.strip(), None
         is_fenced = False
         if self.has_ids:
             name, call_id = _name_in_id(name), name
         elif name == "function":
             yield from cursor.skip_whitespace()
-            name, _ = yield from cursor.collect_until(("\n",), _MOST_NAME_CHARACTERS)
+            name, _ = yield from cursor.collect_until(("\n",), MOST_NAME_CHARACTERS)
             name = name.strip()
             is_fenced = yield from cursor.literal("```json")
         if not name:
@@ -155,8 +153,8 @@ class SectionCalls(ToolFormat):
                 calls.append(f"{literal(tool.name)} {separator} {arguments}")
         writer.rule("any_call", " | ".join(calls))
         call = writer.rule("call", f"{writer.marker(self.call_begin)} any_call {writer.marker(self.call_end)}")
-        more = f' ("\\n"? {call})*' if parallel else ""
-        section = f"{call}{more} {writer.marker(self.section_end)}"
+        several = writer.several(call, '"\\n"?', parallel=parallel)
+        section = f"{several} {writer.marker(self.section_end)}"
         return writer.after_text(self.section_begin, section, required=required)
 
 
@@ -170,8 +168,8 @@ def _read_arguments(cursor: Cursor, out: Emitter, name: str, call_id: str | None
 
 def _read_name(cursor: Cursor) -> Reading[str]:
     name = ""
-    while _is_of_name((yield from cursor.peek())) and len(name) < _MOST_NAME_CHARACTERS:
-        name += cursor.take_run(_is_of_name, _MOST_NAME_CHARACTERS - len(name))
+    while _is_of_name((yield from cursor.peek())) and len(name) < MOST_NAME_CHARACTERS:
+        name += cursor.take_run(_is_of_name, MOST_NAME_CHARACTERS - len(name))
     if not name:
         raise Malformed
     return name
@@ -197,14 +195,7 @@ DEEPSEEK_R1 = SectionCalls(
     section_end="<｜tool▁calls▁end｜>",
     kind_word="function",
 )
-DEEPSEEK_V31 = SectionCalls(
-    name="deepseek-v3.1",
-    section_begin="<｜tool▁calls▁begin｜>",
-    call_begin="<｜tool▁call▁begin｜>",
-    separator="<｜tool▁sep｜>",
-    call_end="<｜tool▁call▁end｜>",
-    section_end="<｜tool▁calls▁end｜>",
-)
+DEEPSEEK_V31 = replace(DEEPSEEK_R1, name="deepseek-v3.1", kind_word="")
 KIMI_K2 = SectionCalls(
     name="kimi-k2",
     section_begin="<|tool_calls_section_begin|>",

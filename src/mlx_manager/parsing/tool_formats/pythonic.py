@@ -12,12 +12,12 @@ from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of, with_definitions
 from mlx_manager.parsing.json_text import read_number
-from mlx_manager.parsing.style import Call, ToolFormat
+from mlx_manager.parsing.style import MOST_NAME_CHARACTERS, Call, ToolFormat
 from mlx_manager.parsing.tool_formats.json_calls import JsonCallKeys, any_name, read_calls_json
 from mlx_manager.parsing.tool_formats.text_values import types_of
 
 _MOST_DEPTH = 64
-_MOST_NAME_CHARACTERS = 256
+_COMMA = '", "'
 _WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0", "\n": "", "\\": "\\", "'": "'", '"': '"'}
 _ESCAPE_LENGTHS = {"x": 2, "u": 4, "U": 8}
@@ -92,12 +92,9 @@ class PythonicCalls(ToolFormat):
                     break  # one of several optional arguments: the first, since the comma depends on what came before
             calls.append(writer.rule(f"call_{index}", f'{literal(tool.name + "(")} {body} ")"'))
         writer.rule("any_call", " | ".join(calls))
-        more = ' (", " any_call)*' if parallel else ""
+        answer = f'"[" {writer.several("any_call", _COMMA, parallel=parallel)} "]"'
         if not self.begins_bare:
-            return writer.after_text(
-                self.begins[0], f'"[" any_call{more} "]" {writer.marker(self.end)}', required=required
-            )
-        answer = f'"[" any_call{more} "]"'
+            return writer.after_text(self.begins[0], f"{answer} {writer.marker(self.end)}", required=required)
         if required:
             return answer
         writer.rule("TEXT", r"/([^\[{ \n\t](?s:.*))?/")
@@ -237,8 +234,8 @@ def _read_comma(cursor: Cursor, end: str) -> Reading[None]:
 
 def _read_word(cursor: Cursor) -> Reading[str]:
     word = ""
-    while _is_of_word((yield from cursor.peek())) and len(word) < _MOST_NAME_CHARACTERS:
-        word += cursor.take_run(_is_of_word, _MOST_NAME_CHARACTERS - len(word))
+    while _is_of_word((yield from cursor.peek())) and len(word) < MOST_NAME_CHARACTERS:
+        word += cursor.take_run(_is_of_word, MOST_NAME_CHARACTERS - len(word))
     if not word:
         raise Malformed
     return word

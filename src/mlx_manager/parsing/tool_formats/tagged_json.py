@@ -75,8 +75,8 @@ class TaggedJson(ToolFormat):
         end = writer.marker(self.end) if self.end else ""
         if self.kind is not ListKind.EACH:
             begin, between, close = ('"["', '"," " "?', '"]"') if self.kind is ListKind.LIST else ("", '"\\n"', "")
-            more = f" ({between} {call})*" if parallel else ""
-            writer.rule("call_body", f"{space} {begin} {call}{more} {close} {space} {end}")
+            calls = writer.several(call, between, parallel=parallel)
+            writer.rule("call_body", f"{space} {begin} {calls} {close} {space} {end}")
             return writer.after_text(self.begins[0], "call_body", required=required)
         writer.rule("call_body", f"{space} {call} {space} {end}")
         return writer.calls(self.begins[0], "call_body", space, parallel=parallel, required=required)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_manager.ir import Tool
 from mlx_manager.parsing.cursor import Cursor, Malformed, Reading
 from mlx_manager.parsing.emitter import Emitter
 from mlx_manager.parsing.grammar import GrammarWriter, json_value, literal, parameters_of, with_definitions
-from mlx_manager.parsing.style import Call, ToolFormat
-from mlx_manager.parsing.tool_formats.text_values import is_text, properties_of, value_of
-
-_MOST_NAME_CHARACTERS = 256
+from mlx_manager.parsing.style import MOST_NAME_CHARACTERS, Call, ToolFormat
+from mlx_manager.parsing.tool_formats.text_values import choices_of, is_text, properties_of, value_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +66,9 @@ class TextCalls(ToolFormat):
     def _read_call(self, cursor: Cursor, out: Emitter, tools: tuple[Tool, ...]) -> Reading[None]:
         last = self.call_end or self.end
         if self.name_end:
-            name, stop = yield from cursor.collect_until((self.name_end,), _MOST_NAME_CHARACTERS)
+            name, stop = yield from cursor.collect_until((self.name_end,), MOST_NAME_CHARACTERS)
         else:
-            name, stop = yield from cursor.collect_until(("\n", self.key_begin, last), _MOST_NAME_CHARACTERS)
+            name, stop = yield from cursor.collect_until(("\n", self.key_begin, last), MOST_NAME_CHARACTERS)
         name = name.strip()
         if not name or any(character in name for character in "\n<>{}"):
             raise Malformed
@@ -90,7 +88,7 @@ class TextCalls(ToolFormat):
 
     def _read_argument(self, cursor: Cursor, out: Emitter, schemas: Mapping[str, Any], opening: str) -> Reading[None]:
         ends = (self.key_end, self.text_key_end) if self.text_key_end else (self.key_end,)
-        key, stop = yield from cursor.collect_until(ends, _MOST_NAME_CHARACTERS)
+        key, stop = yield from cursor.collect_until(ends, MOST_NAME_CHARACTERS)
         key = key.strip()
         out.arguments(f"{opening}{json.dumps(key, ensure_ascii=False)}: ")
         if self.value_begin:
@@ -133,13 +131,15 @@ class TextCalls(ToolFormat):
         lines = [f"{self.call_begin}{name}{self.name_end}"]
         for key, value in arguments.items():
             is_string = isinstance(value, str)
-            key_end = self.text_key_end if self.text_key_end and is_string else self.key_end
             text = value if is_string else json.dumps(value, ensure_ascii=False)
-            begin = f"{self.key_begin}{key}{key_end}"
+            begin = f"{self.key_begin}{key}{self._key_end(is_string)}"
             if self.value_begin:
                 begin += self.gap + self.value_begin
             lines.append(f"{begin}{self.value_gap}{text}{self.value_gap}{self.value_end}")
         return self.gap.join([*lines, self.call_end])
+
+    def _key_end(self, is_string: bool) -> str:
+        return self.text_key_end if self.text_key_end and is_string else self.key_end
 
     def write_calls(self, writer: GrammarWriter, tools: tuple[Tool, ...], *, parallel: bool, required: bool) -> str:
         """See `ToolFormat`. Of what a schema says of strings, only `enum` and `const` are enforced."""
@@ -149,8 +149,8 @@ class TextCalls(ToolFormat):
         if not self.call_end:
             body = writer.rule("call_body", f"any_call {writer.marker(self.end)}")
             return writer.calls(self.begins[0], body, gap, parallel=parallel, required=required)
-        more = f" ({gap} any_call)*" if parallel else ""
-        section = writer.rule("section", f"{gap} any_call{more} {gap} {writer.marker(self.end)}")
+        calls_in_it = writer.several("any_call", gap, parallel=parallel)
+        section = writer.rule("section", f"{gap} {calls_in_it} {gap} {writer.marker(self.end)}")
         if parallel and self.is_section_per_call:
             section = f"{section} ({gap} {writer.marker(self.begins[0])} {section})*"
         return writer.after_text(self.begins[0], section, required=required)
@@ -175,16 +175,12 @@ class TextCalls(ToolFormat):
 
     def _write_argument(self, writer: GrammarWriter, rule: str, key: str, schema: Any) -> str:
         is_string = is_text(schema)
-        key_end = self.text_key_end if self.text_key_end and is_string else self.key_end
-        begin = f"{writer.marker(self.key_begin)} {literal(key)} {writer.marker(key_end)}"
+        begin = f"{writer.marker(self.key_begin)} {literal(key)} {writer.marker(self._key_end(is_string))}"
         if self.value_begin:
             begin += f" {writer.optional(self.gap)} {writer.marker(self.value_begin)}"
         gap = writer.optional(self.value_gap)
         end = writer.marker(self.value_end)
-        choices = (
-            schema.get("enum", [schema["const"]] if "const" in schema else None) if isinstance(schema, dict) else None
-        )
-        if is_string and choices:
+        if is_string and (choices := choices_of(schema)):
             value = f"{gap} ({' | '.join(literal(choice) for choice in choices)}) {gap} {end}"
         elif is_string:
             writer.until("text_value", self.value_end)
@@ -207,6 +203,9 @@ QWEN3_CODER = TextCalls(
     value_gap="\n",
 )
 """Also Qwen3.5, Nemotron 3, Step 3.5."""
+SEED = replace(
+    QWEN3_CODER, name="seed-oss", begins=("<seed:tool_call>", QWEN3_CODER.call_begin), end="</seed:tool_call>"
+)
 GLM = TextCalls(
     name="glm",
     begins=("<tool_call>",),
@@ -215,6 +214,15 @@ GLM = TextCalls(
     key_end="</arg_key>",
     value_begin="<arg_value>",
     value_end="</arg_value>",
+)
+LONGCAT = TextCalls(
+    name="longcat",
+    begins=("<longcat_tool_call>",),
+    end="</longcat_tool_call>",
+    key_begin="<longcat_arg_key>",
+    key_end="</longcat_arg_key>",
+    value_begin="<longcat_arg_value>",
+    value_end="</longcat_arg_value>",
 )
 MINIMAX_M2 = TextCalls(
     name="minimax-m2",
@@ -240,37 +248,4 @@ DEEPSEEK_V32 = TextCalls(
     value_end="</｜DSML｜parameter>",
     token="｜DSML｜",
 )
-DEEPSEEK_V4 = TextCalls(
-    name="deepseek-v4",
-    begins=("<｜DSML｜tool_calls>", "<｜DSML｜function_calls>"),
-    end="</｜DSML｜tool_calls>",
-    call_begin='<｜DSML｜invoke name="',
-    name_end='">',
-    call_end="</｜DSML｜invoke>",
-    key_begin='<｜DSML｜parameter name="',
-    key_end='" string="false">',
-    text_key_end='" string="true">',
-    value_end="</｜DSML｜parameter>",
-    token="｜DSML｜",
-)
-LONGCAT = TextCalls(
-    name="longcat",
-    begins=("<longcat_tool_call>",),
-    end="</longcat_tool_call>",
-    key_begin="<longcat_arg_key>",
-    key_end="</longcat_arg_key>",
-    value_begin="<longcat_arg_value>",
-    value_end="</longcat_arg_value>",
-)
-SEED = TextCalls(
-    name="seed-oss",
-    begins=("<seed:tool_call>", "<function="),
-    end="</seed:tool_call>",
-    call_begin="<function=",
-    name_end=">",
-    call_end="</function>",
-    key_begin="<parameter=",
-    key_end=">",
-    value_end="</parameter>",
-    value_gap="\n",
-)
+DEEPSEEK_V4 = replace(DEEPSEEK_V32, name="deepseek-v4", begins=DEEPSEEK_V32.begins[::-1], end="</｜DSML｜tool_calls>")

@@ -36,15 +36,21 @@ def is_text(schema: object) -> bool:
     return types_of(schema) == {"string"}
 
 
+def choices_of(schema: object) -> list[Any]:
+    """The only values that a schema allows, where it lists them."""
+    if not isinstance(schema, dict):
+        return []
+    return [*schema.get("enum", []), *([schema["const"]] if "const" in schema else [])]
+
+
 def types_of(schema: object) -> set[str]:
     """The JSON types that a schema names, itself or in its alternatives; empty when it leaves them open."""
     if not isinstance(schema, dict):
         return set()
     named = schema.get("type", [])
     found = {named} if isinstance(named, str) else {each for each in named if isinstance(each, str)}
-    constants = [*schema.get("enum", []), *([schema["const"]] if "const" in schema else [])]
     if not found:
-        found = {_TYPES_BY_VALUE[type(value)] for value in constants}
+        found = {_TYPES_BY_VALUE[type(value)] for value in choices_of(schema)}
     for key in ("anyOf", "oneOf"):
         for alternative in schema.get(key, []):
             found |= types_of(alternative)
