@@ -129,7 +129,6 @@ SENT: dict[str, dict[str, Any]] = {
         "tool_choice": {"type": "any"},
         "thinking": {"type": "enabled", "budget_tokens": 2000},
         "thinking: adaptive": {"type": "adaptive"},
-        "thinking: disabled": {"type": "disabled"},
         "output_config": {"format": FORMAT},
         "output_config: effort": {"effort": "low"},
         "output_format": FORMAT,

@@ -8,11 +8,12 @@ import openai
 import pytest
 from msgspec import structs
 
+from mlx_manager.backends.scripted import script_of
 from mlx_manager.errors import ResponseNotFound
 from mlx_manager.gateway import MemoryResponses, OwnResponses
 from mlx_manager.ir import ChatPrompt
 from mlx_manager.protocols.openai.responses import StoredResponse
-from tests.http.scripted_server import TEXT, Serve, Served
+from tests.http.scripted_server import HELLO, TEXT, Serve, Served
 from tests.http.test_responses import CALLS, CUT, PATH, WEATHER, sdk
 
 
@@ -181,3 +182,19 @@ async def test_bytes_are_bounded_and_given_back() -> None:
     await store.put(kept(11, num_bytes=1001))
     assert await store.get("resp_11") is None, "it has no room at all"
     assert await store.get("resp_10") is not None, "and makes no other go"
+
+
+def test_a_conversation_goes_on_after_a_restart(serve: Serve) -> None:
+    first = serve({"m": script_of(HELLO)})
+    with sdk(first) as client:
+        made = client.responses.create(model="m", input="one", metadata={"k": "v"})
+    first.stop()
+    again = serve({"m": script_of(HELLO)})
+    with sdk(again) as client:
+        assert client.responses.retrieve(made.id) == made
+        client.responses.create(model="m", input="two", previous_response_id=made.id)
+        assert said(again) == [("user", "one"), ("assistant", TEXT), ("user", "two")]
+    again.stop()
+    forgetful = serve({"m": script_of(HELLO)}, responses_max_age=0)
+    with sdk(forgetful) as client, pytest.raises(openai.NotFoundError, match="when the server stopped"):
+        client.responses.retrieve(made.id)

@@ -288,7 +288,7 @@ async def test_an_answer_is_read_back_as_it_was_written(events: list[Event]) -> 
 async def test_a_completion_is_read_back_as_it_was_written(pieces: list[tuple[str, tuple[TokenLogprob, ...]]]) -> None:
     usage = Usage(num_prompt_tokens=3, num_cached_tokens=1, num_completion_tokens=2)
     said = [PartDelta(0, text, logprobs) for text, logprobs in pieces]
-    events = [PartStart(0), *said, PartEnd(0), ChoiceEnd(0, FinishReason.LENGTH), Finished(usage)]
+    events: list[Event] = [PartStart(0), *said, PartEnd(0), ChoiceEnd(0, FinishReason.LENGTH), Finished(usage)]
     encoder = CompletionEncoder(ENVELOPE, include_usage=True)
     read = await folded(decoded(b"".join(encoder.encode(event) for event in events), asked(1, is_chat=False)))
     expected = await folded(events)

@@ -50,6 +50,11 @@ _CONVERSATION = (
     "INSERT INTO attachments (conversation_id, digest, content) VALUES ('c', 'd', 'x')",
 )
 _TOOL_SERVER = "INSERT INTO tool_servers (name, kind, is_on, options) VALUES ('shop', 'http', true, '{}')"
+_RESPONSE = (
+    "INSERT INTO responses (id, owner, created_unix_s, num_bytes, body, input_items) "
+    "SELECT 'resp_1', id, 1, 4, '{}', '[]' FROM users",
+    "INSERT INTO response_items (item_id, response_id) VALUES ('msg_1', 'resp_1')",
+)
 # what a server of that revision may have left behind
 ROWS: dict[str, tuple[str, ...]] = {
     "0001": _FIRST,
@@ -63,6 +68,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "0003": _BEFORE_CONVERSATIONS,
     "0004": (*_BEFORE_CONVERSATIONS, *_CONVERSATION),
     "0005": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER),
+    "0006": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER, *_RESPONSE),
 }
 
 

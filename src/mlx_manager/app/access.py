@@ -16,6 +16,7 @@ from mlx_manager.ir import RequestRecord
 from mlx_manager.storage.audit import AuditLog
 from mlx_manager.storage.ledger import Ledger, Used
 from mlx_manager.storage.private_files import ensure_local_token
+from mlx_manager.storage.responses import DatabaseResponses
 from mlx_manager.storage.store import Store
 
 _logger = logging.getLogger("mlx_manager.app")
@@ -28,6 +29,7 @@ class Opened:
     access: Access
     ledger: Ledger
     audit: AuditLog
+    responses: DatabaseResponses
 
     def count(self, record: RequestRecord) -> None:
         """Add an accounted request to the sums by key."""
@@ -62,7 +64,11 @@ async def open_access(settings: Settings) -> AsyncIterator[Opened]:
                 "mlx-manager user create NAME, then mlx-manager key create NAME",
                 settings.host,
             )
-        yield Opened(Access(store=store, door=door, people=People(store), keys=keys), ledger, audit)
+        responses = DatabaseResponses(
+            store.database, max_age_s=settings.responses_max_age_h * 3600, max_bytes=settings.responses_max_bytes
+        )
+        access = Access(store=store, door=door, people=People(store), keys=keys)
+        yield Opened(access, ledger, audit, responses)
     finally:
         await audit.close()
         await ledger.close()

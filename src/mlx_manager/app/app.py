@@ -48,6 +48,7 @@ from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import (
     BackgroundWork,
     Gateway,
+    KeptResponses,
     LiveSettings,
     MemoryResponses,
     PromptLimits,
@@ -196,7 +197,7 @@ def _lifespan(
                 models=built.models,
                 pool=built.pool,
                 hub=built.hub,
-                responses=MemoryResponses(),
+                responses=KeptResponses(opened.responses) if settings.responses_max_age_h else MemoryResponses(),
                 background=background,
                 metrics=metrics,
                 audit=opened.audit,

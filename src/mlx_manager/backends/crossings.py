@@ -157,7 +157,6 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("tool_choice", "tool_choice", "tool_choice", "tool_choice"),
             Crossing("thinking", "", "chat_template_kwargs", "thinking"),
             Crossing("thinking: adaptive", "", "chat_template_kwargs", "thinking"),
-            Crossing("thinking: disabled", "", "", ""),
             Crossing("output_config", "response_format", "response_format", "output_config"),
             Crossing("output_config: effort", "reasoning_effort", "reasoning_effort", "output_config"),
             Crossing("output_format", "response_format", "response_format", "output_config"),

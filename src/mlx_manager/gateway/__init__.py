@@ -10,7 +10,7 @@ from mlx_manager.gateway.limits import PromptLimits
 from mlx_manager.gateway.live_settings import LiveSettings
 from mlx_manager.gateway.merge import merge
 from mlx_manager.gateway.offers import Offer, find_offers
-from mlx_manager.gateway.responses import MemoryResponses, OwnResponses, ResponseStore
+from mlx_manager.gateway.responses import KeptResponses, MemoryResponses, OwnResponses, ResponseStore
 from mlx_manager.gateway.router import Router, Target
 from mlx_manager.gateway.tool_desk import ToolDesk
 from mlx_manager.gateway.traits import Traits
@@ -24,6 +24,7 @@ __all__ = [
     "Budgets",
     "Desk",
     "Gateway",
+    "KeptResponses",
     "LiveSettings",
     "MemoryResponses",
     "Offer",

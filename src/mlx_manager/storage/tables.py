@@ -230,3 +230,30 @@ class AttachmentRow(SQLModel, table=True):
     conversation_id: str = _of_conversation()
     digest: str = Field(sa_column=Column(Text, primary_key=True))
     content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class ResponseRow(SQLModel, table=True):
+    """One response that is complete. Bodies are JSON, as they went out."""
+
+    __tablename__ = "responses"
+
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    owner: int | None = Field(
+        default=None, sa_column=Column(ForeignKey("users.id", ondelete="CASCADE"), nullable=True, index=True)
+    )
+    created_unix_s: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
+    previous_response_id: str | None = Field(default=None, sa_column=Column(Text))
+    num_bytes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    input_items: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class ResponseItemRow(SQLModel, table=True):
+    """An item that a response has in its input or its output."""
+
+    __tablename__ = "response_items"
+
+    item_id: str = Field(sa_column=Column(Text, primary_key=True))
+    response_id: str = Field(
+        sa_column=Column(ForeignKey("responses.id", ondelete="CASCADE"), primary_key=True, index=True)
+    )

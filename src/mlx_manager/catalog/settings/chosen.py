@@ -73,6 +73,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the pages in the browser are served."""
     audit_max_rows: int
     audit_max_age_h: float
+    responses_max_age_h: float
+    """Of stored responses; 0 keeps them in memory, until the server ends."""
+    responses_max_bytes: int
     alert_webhook: str | None
     """Address that alerts are posted to."""
     alert_error_share: float
