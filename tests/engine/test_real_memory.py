@@ -8,7 +8,7 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from mlx_manager.engine.arena import Arena, LayerShape
+from mlx_manager.engine.arena import Arena, LayerShape, Places
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.engine import Lookahead
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
@@ -26,7 +26,7 @@ def test_a_write_copies_nothing() -> None:
     mx.reset_peak_memory()
     for step in range(20):
         blocks, slots = mx.arange(step, step + 8), mx.array([step % BLOCK_SIZE] * 8)
-        arena.write(0, blocks, slots, rows, rows)
+        arena.write(0, Places(blocks, slots), rows, rows)
         arena.copy(((step, 100 + step),))
         arena.scrub((1000 + step,))
         mx.eval(*arena.arrays())
@@ -42,7 +42,7 @@ def test_the_arena_grows_to_its_budget_and_never_past_it() -> None:
     mx.eval(*arena.arrays())
     mx.reset_peak_memory()
     marks = mx.arange(60)[:, None, None].astype(mx.float32) * mx.ones((60, 2, 64))
-    arena.write(15, mx.arange(60), mx.zeros(60, dtype=mx.int32), marks, marks)
+    arena.write(15, Places(mx.arange(60), mx.zeros(60, dtype=mx.int32)), marks, marks)
     for num_blocks in range(1, 151):
         arena.reserve(num_blocks)
         assert num_blocks <= arena.num_blocks <= 150

@@ -7,7 +7,7 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_manager.engine.arena import Arena
+from mlx_manager.engine.arena import Arena, Places
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.worker.__main__ import main
 from mlx_manager.worker.load import load
@@ -19,10 +19,11 @@ _FROM, _INTO = 3, 7
 class LeakyArena(Arena):
     """Leaks one block between rows."""
 
-    def write(self, layer: int, blocks: mx.array, slots: mx.array, keys: mx.array, values: mx.array) -> None:
+    def write(self, layer: int, places: Places, keys: mx.array, values: mx.array) -> None:
         """As the real one, and once more where it should not."""
-        super().write(layer, blocks, slots, keys, values)
-        super().write(layer, mx.where(blocks == _FROM, _INTO, blocks), slots, keys, values)
+        super().write(layer, places, keys, values)
+        leaked = Places(mx.where(places.blocks == _FROM, _INTO, places.blocks), places.slots)
+        super().write(layer, leaked, keys, values)
 
 
 class LeakyRunner(PagedRunner):

@@ -13,7 +13,7 @@ this class keeps one across a write.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
@@ -45,6 +45,22 @@ class LayerShape:
     def bytes_per_token(self) -> int:
         """Bytes of one token's keys and values in this layer."""
         return self.num_kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a pass are written: row i into slot `slots[i]` of block `blocks[i]`, [rows] each."""
+
+    blocks: mx.array
+    slots: mx.array
+    _flat: dict[int, mx.array] = field(default_factory=dict)
+
+    def flat(self, num_kv_heads: int) -> mx.array:
+        """[rows * num_kv_heads] the same in an arena seen as rows of one head; made once a pass."""
+        if num_kv_heads not in self._flat:
+            heads = self.blocks[:, None] * num_kv_heads + mx.arange(num_kv_heads)
+            self._flat[num_kv_heads] = (heads * BLOCK_SIZE + self.slots[:, None]).reshape(-1)
+        return self._flat[num_kv_heads]
 
 
 class Arena:
@@ -89,11 +105,12 @@ class Arena:
         self.keys = [self._zeros(layer, layer.key_dim, 0) for layer in self.layers]
         self.values = [self._zeros(layer, layer.value_dim, 0) for layer in self.layers]
 
-    def write(self, layer: int, blocks: mx.array, slots: mx.array, keys: mx.array, values: mx.array) -> None:
-        """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into slot `slots[i]` of `blocks[i]`."""
-        self.keys[layer][blocks, :, slots] = keys
+    def write(self, layer: int, places: Places, keys: mx.array, values: mx.array) -> None:
+        """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into its place."""
+        index = places.flat(keys.shape[1])
+        _put(self.keys, layer, index, keys)
         if values.shape[-1]:
-            self.values[layer][blocks, :, slots] = values
+            _put(self.values, layer, index, values)
 
     def copy(self, pairs: tuple[tuple[int, int], ...]) -> None:
         """Copy whole blocks, (from, to) each; all are read before any is written."""
@@ -133,3 +150,15 @@ class Arena:
     @staticmethod
     def _zeros(layer: LayerShape, head_dim: int, num_blocks: int) -> mx.array:
         return mx.zeros((num_blocks, layer.num_kv_heads, BLOCK_SIZE, head_dim), dtype=layer.dtype)
+
+
+def _put(arrays: list[mx.array], layer: int, index: mx.array, rows: mx.array) -> None:
+    """Write `rows` at `index` of a layer's array seen as [rows, head_dim]: MLX's scatter is far slower over more axes.
+
+    In place: when it is evaluated, nothing holds the array as it was.
+    """
+    shape = arrays[layer].shape
+    flat = arrays[layer].reshape(-1, shape[-1])
+    arrays[layer] = flat
+    flat[index] = rows.reshape(-1, shape[-1])
+    arrays[layer] = flat.reshape(shape)

@@ -14,6 +14,7 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
+from mlx_manager.engine.arena import Places
 from mlx_manager.engine.batch import Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
 
@@ -61,8 +62,9 @@ class PassPlan:
         self.end = positions[-1] + 1
         """One past the last position; of a sequence."""
         self.positions = mx.array(np.array(positions, dtype=np.int32))
-        self.blocks = mx.array(np.array(blocks, dtype=np.int32))
-        self.slots = mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
+        self.places = Places(
+            mx.array(np.array(blocks, dtype=np.int32)), mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
+        )
         self._reads: dict[int | None, ReadPlan] = {}
 
     @cached_property
