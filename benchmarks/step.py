@@ -1,7 +1,7 @@
 """Where a step goes: decode beside a bare loop of the model, and what prefill costs by the size of its chunks.
 
-Run as `python -m benchmarks.step MODEL_FOLDER`, with the BLAS preloaded; prints two tables. The bare loop is the model's
-forward pass over mlx-lm's own cache and an argmax, the next step started before the last one's tokens are read.
+Run as `python -m benchmarks.step MODEL_FOLDER`, with the BLAS preloaded; prints two tables. The bare loop is the
+model's forward pass over mlx-lm's cache and an argmax, the next step started before the last one's tokens are read.
 """
 
 from __future__ import annotations
