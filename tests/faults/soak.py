@@ -60,7 +60,7 @@ class Look:
     num_gateway_threads: int
     num_worker_files: int
     num_worker_threads: int
-    num_temporary_files: int
+    num_files_on_disk: int
     gateway_bytes: int
     worker_bytes: int
 
@@ -137,7 +137,9 @@ class Client:
 
 def soak(folder: Path, home: Path, minutes: float) -> dict[str, Any]:
     """Run it on the model in `folder`. Raises `AssertionError` where anything is left or lost."""
-    with serving(folder, home, *_FLAGS) as server:
+    sockets = home.parent / "t"
+    sockets.mkdir(parents=True)
+    with serving(folder, home, *_FLAGS, environment={"TMPDIR": str(sockets)}) as server:
         began_s = time.monotonic()
         warm, before = _phase(server, home, minutes * 60 * _WARM_UP_SHARE)
         main, after = _phase(server, home, minutes * 60 * (1 - _WARM_UP_SHARE))
@@ -184,7 +186,9 @@ def _settled(server: ServerProcess, home: Path) -> Look:
     while time.monotonic() < deadline_s:
         time.sleep(2.0)
         latest = _look(server, home)
-        if (latest.num_tasks, latest.num_gateway_files) == (look.num_tasks, look.num_gateway_files):
+        is_steady = (latest.num_tasks, latest.num_gateway_files) == (look.num_tasks, look.num_gateway_files)
+        # the one that it listens on
+        if is_steady and latest.num_connections == 1:
             return latest
         look = latest
     return look
@@ -196,8 +200,7 @@ def _look(server: ServerProcess, home: Path) -> Look:
     worker = psutil.Process(server.model_health()["worker_pid"])
     metrics = httpx.get(f"{server.url}/metrics", timeout=_PATIENCE_S).text
     tasks = next(line for line in metrics.splitlines() if line.startswith("mlx_manager_event_loop_tasks "))
-    temporary = [file for folder in Path(tempfile.gettempdir()).glob("mlxm-*") for file in folder.iterdir()]
-    own = [file for file in home.rglob("*") if file.is_file()]
+    own = [file for folder in (home, *(home.parent / "t").glob("mlxm-*")) for file in folder.rglob("*")]
     return Look(
         num_blocks_used=stats["num_blocks_used"],
         num_blocks_lost=stats["num_blocks_total"] - stats["num_blocks_free"] - stats["num_blocks_cached"],
@@ -208,7 +211,7 @@ def _look(server: ServerProcess, home: Path) -> Look:
         num_gateway_threads=gateway.num_threads(),
         num_worker_files=worker.num_fds(),
         num_worker_threads=worker.num_threads(),
-        num_temporary_files=len(temporary) + len(own),
+        num_files_on_disk=len(own),
         gateway_bytes=gateway.memory_info().rss,
         worker_bytes=worker.memory_info().rss,
     )
@@ -241,7 +244,7 @@ def _check(report: dict[str, Any]) -> None:
     assert set(report["outcomes"]) <= {"whole", "left"}, report["outcomes"]
     for name in ("num_blocks_used", "num_blocks_lost", "num_running"):
         assert after[name] == 0, name
-    for name in ("num_tasks", "num_connections", "num_worker_files", "num_temporary_files"):
+    for name in ("num_tasks", "num_connections", "num_worker_files", "num_files_on_disk"):
         assert after[name] <= before[name], (name, before[name], after[name])
     for name in ("num_gateway_files", "num_gateway_threads", "num_worker_threads"):
         # connections to the database are opened as they are needed, and kept; each has a thread
