@@ -69,9 +69,10 @@ class Step:
         self.slowest_ms.append(page.evaluate("() => window.slowest"))
 
     def __str__(self) -> str:
+        shown, slowest = self.shown_ms, self.slowest_ms
         return (
-            f"{self.name:<44} shown after {statistics.median(self.shown_ms):4.0f} ms (at most "
-            f"{max(self.shown_ms):4.0f}); longest interaction {max(self.slowest_ms):3.0f} ms"
+            f"{self.name:<28} {len(shown):>2} times: shown after {statistics.median(shown):4.0f} ms (at most "
+            f"{max(shown):4.0f}); longest interaction {statistics.median(slowest):3.0f} ms (at most {max(slowest):.0f})"
         )
 
 

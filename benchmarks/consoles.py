@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import httpx
+import psutil
 import socketio
 
 from benchmarks.folders import import_starter
@@ -95,48 +96,66 @@ async def keep_asking(http: httpx.AsyncClient, model: str, prose: Prose) -> None
                 pass
 
 
-async def tokens_per_s(http: httpx.AsyncClient, seconds: float) -> float:
-    """What all models generate together, by the engines' own books."""
+@dataclass(frozen=True)
+class Pace:
+    """Over one measurement."""
+
+    tokens_per_s: float
+    """Of all models together, by the engines' own books."""
+    gateway_cores: float
+    """Processor time of the gateway's process, per second."""
+
+
+async def measure_pace(http: httpx.AsyncClient, seconds: float) -> Pace:
+    """After a pause in which things settle."""
+    gateway = next(child for child in psutil.Process().children() if "serve" in child.cmdline())
     counts = []
     for pause_s in (_WARM_UP_S, seconds):
         await asyncio.sleep(pause_s)
         books = (await http.get("/admin/stats")).json()["engines"].values()
-        counts.append((time.monotonic(), sum(book["num_generated_tokens"] for book in books)))
-    (from_s, before), (until_s, after) = counts
-    return float((after - before) / (until_s - from_s))
+        used = gateway.cpu_times()
+        num_tokens = sum(book["num_generated_tokens"] for book in books)
+        counts.append((time.monotonic(), num_tokens, used.user + used.system))
+    (from_s, tokens_before, cpu_before), (until_s, tokens, cpu) = counts
+    return Pace((tokens - tokens_before) / (until_s - from_s), (cpu - cpu_before) / (until_s - from_s))
 
 
 async def measure(url: str, model: str, options: argparse.Namespace) -> None:
     """Print the figures of each round and what they come to."""
-    without, with_pages = [], []
+    without: list[Pace] = []
+    with_pages: list[Pace] = []
     async with httpx.AsyncClient(base_url=url, timeout=120) as http:
         account = {"name": "ada", "password": "long enough to be one"}
         (await http.post("/auth/register", json=account)).raise_for_status()
         prose = Prose(time.time_ns())
         streams = [asyncio.create_task(keep_asking(http, model, prose)) for _ in range(NUM_STREAMS)]
         for number in range(options.rounds):
-            without.append(await tokens_per_s(http, options.seconds))
+            without.append(await measure_pace(http, options.seconds))
             async with AsyncExitStack() as stack:
                 pages = [
                     await stack.enter_async_context(open_page(http, PAGES[index % len(PAGES)]))
                     for index in range(options.consoles)
                 ]
-                with_pages.append(await tokens_per_s(http, options.seconds))
+                with_pages.append(await measure_pace(http, options.seconds))
                 told = sum(page.num_messages for page in pages), sum(page.num_bytes for page in pages)
             silent = [page.path for page in pages if not page.num_messages and page.path in _LIVELY]
             if silent:
                 raise ValueError(f"these pages were told nothing, and so are not alive: {silent}")
             print(
-                f"round {number + 1}: {without[-1]:.1f} tokens/s with none, {with_pages[-1]:.1f} with "
-                f"{options.consoles} ({told[0]} messages, {told[1] / 1024:.0f} KiB)",
+                f"round {number + 1}: {without[-1].tokens_per_s:.1f} tokens/s with none, "
+                f"{with_pages[-1].tokens_per_s:.1f} with {options.consoles} ({told[0]} messages, "
+                f"{told[1] / 1024:.0f} KiB); gateway {without[-1].gateway_cores:.3f} and "
+                f"{with_pages[-1].gateway_cores:.3f} cores",
                 flush=True,
             )
         for stream in streams:
             stream.cancel()
             with suppress(asyncio.CancelledError):
                 await stream
-    base, loaded = statistics.median(without), statistics.median(with_pages)
+    base, loaded = (statistics.median(pace.tokens_per_s for pace in paces) for paces in (without, with_pages))
+    cores = [statistics.median(pace.gateway_cores for pace in paces) for paces in (without, with_pages)]
     print(f"median {base:.1f} and {loaded:.1f} tokens/s: {options.consoles} consoles cost {1 - loaded / base:.1%}")
+    print(f"the gateway takes {cores[0]:.3f} and {cores[1]:.3f} cores: they cost {cores[1] - cores[0]:.3f} of one")
 
 
 def main() -> None:

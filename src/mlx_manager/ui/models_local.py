@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nicegui import ui
+from nicegui.events import GenericEventArguments
 
 from mlx_manager.catalog import ModelEntry
 from mlx_manager.pool import ModelState, ModelStatus, refuse_loaded
 from mlx_manager.ui.console import Console
-from mlx_manager.ui.elements import ask, badge, box, button, complaining, empty_state, set_words, tell, text
+from mlx_manager.ui.elements import ask, box, button, complaining, empty_state, set_words, tell, text
 from mlx_manager.ui.model_dialog import ModelDialog
 from mlx_manager.ui.pool_tile import STATE_TONES
 from mlx_manager.ui.words import render_count, render_size
@@ -107,7 +108,7 @@ class LocalView:
             row = self._rows.get(status.entry.name)
             if row is None:
                 with self._place:
-                    row = _Row(self._console, status, self.update)
+                    row = _Row(self._console, status)
                 row.place.move(target_index=index)
             arranged[status.entry.name] = row
         self._rows = arranged
@@ -134,30 +135,27 @@ class LocalView:
 
 
 class _Row:
-    def __init__(self, console: Console, status: ModelStatus, on_change: object) -> None:
+    """One element for all of a row: a page of models has many."""
+
+    def __init__(self, console: Console, status: ModelStatus) -> None:
         self._console = console
         self._entry = status.entry
-        self._on_change = on_change
-        self.place = box("row-item", "article")
+        self.place = ui.html("", sanitize=False, tag="article").classes("row-item")
         self.place.props["aria-label"] = status.entry.name
-        with self.place:
-            with box("stack grow").style("flex-basis: 300px; gap: 6px"):
-                with box("row-line"):
-                    text(status.entry.name, "", "h3")
-                    self._state = badge("")
-                entry_badges(status.entry)
-            with box("row-line end"):
-                self._load = button("Load", self._load_it, icon="play_arrow")
-                button("Details", self._open, icon="info")
-                delete = button("", self._ask_delete, icon="delete", look="bare")
-                delete.props["aria-label"] = f"Delete {status.entry.name}"
+        self.place.on("click", self._act, js_handler=_ACT)
 
     def update(self, status: ModelStatus) -> None:
-        """Show where the model stands."""
-        is_cold = status.state is ModelState.COLD
-        set_words(self._state, status.state.value)
-        self._state.classes(replace=f"badge {STATE_TONES[status.state]} {'hidden' if is_cold else ''}")
-        self._load.set_visibility(status.state in (ModelState.COLD, ModelState.FAILED))
+        """Show where the model stands; nothing is sent when nothing changed."""
+        self.place.set_content(_row(status))
+
+    async def _act(self, event: GenericEventArguments) -> None:
+        match event.args:
+            case "load":
+                self._load_it()
+            case "open":
+                await ModelDialog(self._console, self._entry.name).open()
+            case "delete":
+                self._ask_delete()
 
     def _load_it(self) -> None:
         with complaining():
@@ -166,9 +164,6 @@ class _Row:
                 next(s for s in self._console.pulse.look(is_fresh=True).models if s.entry.name == self._entry.name)
             )
             tell(f"{self._entry.name} is being loaded: the pool shows how far it is.")
-
-    async def _open(self) -> None:
-        await ModelDialog(self._console, self._entry.name).open()
 
     def _ask_delete(self) -> None:
         async def delete() -> None:
@@ -186,24 +181,45 @@ class _Row:
         )
 
 
-def entry_badges(entry: ModelEntry) -> None:
-    """What is known of a model from its files. One element for all of them: a list of models has many."""
-    badges = [
-        (entry.kind.value, "accent", ""),
-        (entry.architecture, "", ""),
-        (entry.quantization, "", ""),
-        (render_size(entry.size_bytes), "", ""),
-    ]
-    if entry.num_parameters:
-        badges.append((f"{render_count(entry.num_parameters)} parameters", "", ""))
-    if entry.max_context:
-        badges.append((f"{entry.max_context:,} context", "", ""))
-    if entry.has_tools:
-        badges.append(("tools", "good", "Its chat template shows tools to the model."))
-    if entry.has_thinking:
-        badges.append(("thinking", "good", "It can think before it answers."))
-    content = "".join(
-        f'<span class="badge {tone}" title="{html.escape(hint)}">{html.escape(words)}</span>'
-        for words, tone, hint in badges
+_ACT = "(event) => { const act = event.target.closest('[data-act]'); if (act) emit(act.dataset.act); }"
+
+
+def _row(status: ModelStatus) -> str:
+    name = html.escape(status.entry.name)
+    state = "" if status.state is ModelState.COLD else _badge(status.state.value, STATE_TONES[status.state])
+    delete = (
+        f'<button class="plain-button bare" data-act="delete" aria-label="Delete {name}">{_icon("delete")}</button>'
     )
-    ui.html(content, sanitize=False).classes("row-line")
+    load = _button("load", "play_arrow", "Load") if status.state in (ModelState.COLD, ModelState.FAILED) else ""
+    return (
+        f'<div class="stack grow row-words"><div class="row-line"><h3>{name}</h3>{state}</div>'
+        f'<div class="row-line">{"".join(_badges(status.entry))}</div></div>'
+        f'<div class="row-line end">{load}{_button("open", "info", "Details")}{delete}</div>'
+    )
+
+
+def _badges(entry: ModelEntry) -> Iterator[str]:
+    """What is known of a model from its files."""
+    yield _badge(entry.kind.value, "accent")
+    for words in (entry.architecture, entry.quantization, render_size(entry.size_bytes)):
+        yield _badge(words)
+    if entry.num_parameters:
+        yield _badge(f"{render_count(entry.num_parameters)} parameters")
+    if entry.max_context:
+        yield _badge(f"{entry.max_context:,} context")
+    if entry.has_tools:
+        yield _badge("tools", "good", "Its chat template shows tools to the model.")
+    if entry.has_thinking:
+        yield _badge("thinking", "good", "It can think before it answers.")
+
+
+def _badge(words: str, tone: str = "", hint: str = "") -> str:
+    return f'<span class="badge {tone}" title="{html.escape(hint)}">{html.escape(words)}</span>'
+
+
+def _button(act: str, icon: str, label: str) -> str:
+    return f'<button class="plain-button" data-act="{act}">{_icon(icon)}{label}</button>'
+
+
+def _icon(name: str) -> str:
+    return f'<i class="q-icon material-icons" aria-hidden="true">{name}</i>'
