@@ -147,4 +147,4 @@ def _leave_when_over(console: Console, request: Request, place: PagePlace) -> No
         if viewer is None or (place.is_for_admins and not viewer.is_admin):
             ui.navigate.to(LOGIN)
 
-    ui.timer(10.0, check, immediate=False)
+    ui.timer(4.0, check, immediate=False)
