@@ -193,3 +193,12 @@ def test_one_seed_gives_one_sequence_of_numbers() -> None:
     assert all(0 <= number < 1 for number in numbers)
     assert 0.4 < sum(numbers) / len(numbers) < 0.6
     assert uniform(1, 2) == uniform(1, 2)
+
+
+def test_what_is_built_ahead_shares_no_array_with_who_reads() -> None:
+    """One thread may wait for the tokens while another computes with them, and an array is for one thread at a time."""
+    logits = np.random.default_rng(1).normal(size=(2, VOCABULARY)).astype(np.float32)
+    samples = choose(mx.array(logits), *step_of([CASES["greedy"]] * 2, 0), None)
+    mx.eval(samples.arrays())
+    assert samples.ahead is not samples.tokens
+    assert samples.ahead.tolist() == samples.tokens.tolist() == logits.argmax(axis=-1).tolist()

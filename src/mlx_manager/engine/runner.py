@@ -115,7 +115,7 @@ class PagedRunner:
 
     def build(self, batch: Batch, previous: Launched | None, masks: PendingMasks | None = None) -> Launched:
         """Build a step without starting it; with masks, its forward pass is started."""
-        previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
+        previous_tokens = None if previous is None or previous.samples is None else previous.samples.ahead
         wanted = tuple((sample.segment, sample.num_before_end) for sample in batch.samples)
         logits = self._run(batch, wanted, previous_tokens)
         samples = None

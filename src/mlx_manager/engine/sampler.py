@@ -35,7 +35,10 @@ class Samples:
     """The choices of one step, still on the device. Rows are in the order of the step's samples."""
 
     tokens: mx.array
-    """[R] int32."""
+    """[R] int32. For `read`, which a second thread may call: nothing that is built later may hang on it."""
+    ahead: mx.array
+    """[R] the same, for what is built on them before they are read. An array of its own: while one thread waits for an
+    array, MLX lets no other thread compute with it."""
     is_finite: mx.array
     """[R] bool."""
     reported: tuple[int, ...]
@@ -52,7 +55,7 @@ class Samples:
     def arrays(self) -> list[mx.array]:
         """Everything to evaluate."""
         optional = (self.logprobs, self.top_tokens, self.top_logprobs)
-        return [self.tokens, self.is_finite, *(array for array in optional if array is not None)]
+        return [self.tokens, self.ahead, self.is_finite, *(array for array in optional if array is not None)]
 
     def read(self) -> tuple[Chosen, ...]:
         """Wait for the device and bring the choices to the host."""
@@ -96,8 +99,10 @@ def choose(
     reported = tuple(row for row, sample in enumerate(samples) if sample.params.num_top_logprobs is not None)
     num_top = tuple(samples[row].params.num_top_logprobs or 0 for row in reported)
     logprobs, top_tokens, top_logprobs = _report(logits, tokens, reported, max(num_top, default=0))
+    tokens = tokens.astype(mx.int32)
     return Samples(
-        tokens=tokens.astype(mx.int32),
+        tokens=tokens,
+        ahead=tokens + 0,
         is_finite=mx.isfinite(mx.max(logits, axis=-1)),
         reported=reported,
         logprobs=logprobs,

@@ -52,7 +52,7 @@ class SequentialRunner:
         for seq_id in batch.ended:
             self._caches.pop(seq_id, None)
             self._later.pop(seq_id, None)
-        previous_tokens = None if previous is None or previous.samples is None else previous.samples.tokens
+        previous_tokens = None if previous is None or previous.samples is None else previous.samples.ahead
         logits = [self._forward(segment, previous_tokens) for segment in batch.segments]
         for sample in batch.samples:
             leader = batch.segments[sample.segment].seq_id
