@@ -33,6 +33,8 @@ def test_a_model_is_loaded_and_unloaded(open_page: OpenPage, admin_client: httpx
     expect(page.get_by_role("cell", name="unloaded by hand")).to_have_count(2)
     states = {model["id"]: model["state"] for model in admin_client.get("/admin/models").json()["models"]}
     assert states[EMBEDDING] == "cold"
+    done = [change for change in admin_client.get("/admin/changes").json()["changes"] if change["subject"] == EMBEDDING]
+    assert [change["action"] for change in done[:4]] == ["model.unload", "model.restart", "model.change", "model.load"]
 
 
 def test_a_profile_is_kept_and_refused_with_the_reason(

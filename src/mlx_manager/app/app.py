@@ -183,6 +183,7 @@ def _lifespan(
                 find_offers=partial(find_offers, gateway, lambda: opened.access.store.current),
                 find_alerts=lambda: [*alerts.firing.values(), *reversed(alerts.past)],
                 find_changes=lambda most: opened.access.store.changes(limit=most),
+                note_change=opened.access.store.note,
                 find_api_paths=lambda: app.openapi()["paths"],
             )
             background = BackgroundWork()

@@ -22,7 +22,7 @@ from mlx_manager.pool import ModelDirectory, ModelPool
 from mlx_manager.storage.audit import AuditLog
 from mlx_manager.storage.configuration import Configuration
 from mlx_manager.storage.conversations import ConversationStore
-from mlx_manager.storage.store import RecordedChange
+from mlx_manager.storage.store import Change, RecordedChange
 from mlx_manager.tools import Toolbox
 from mlx_manager.ui.chats import Chats
 from mlx_manager.ui.found_requests import FoundRequests
@@ -66,6 +66,8 @@ class Console:
     """Those that are on, and those that were lately."""
     find_changes: Callable[[int], Awaitable[Sequence[RecordedChange]]]
     """The last so many changes of the configuration, the last first."""
+    note_change: Callable[[Change], Awaitable[None]]
+    """Records one more."""
     find_api_paths: Callable[[], Collection[str]]
     """What the app serves: a snippet is shown only for what a client can reach."""
     started_s: float = field(default_factory=time.monotonic)

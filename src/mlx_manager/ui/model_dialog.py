@@ -13,6 +13,7 @@ from mlx_manager.hub.judge import Fit
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import Tone, badge, box, button, complaining, dialog, facts, note, tell, text
 from mlx_manager.ui.markdown import render_card
+from mlx_manager.ui.recording import record
 from mlx_manager.ui.words import render_count, render_size
 
 _TONES: dict[str, Tone] = {"fits": "good", "fits with less context": "warn", "does not fit": "bad"}
@@ -86,6 +87,7 @@ class ModelDialog:
     def _download(self, opened: ui.dialog) -> None:
         with complaining():
             self._console.need_hub().downloads.add(DownloadRequest(model=self._name))
+            record(self._console, "model.download", self._name)
             opened.close()
             tell(f"The download of {self._name} has begun.", "positive")
             if self._on_download is not None:

@@ -8,6 +8,7 @@ from mlx_manager.catalog import MODEL_SETTINGS, ModelOverrides, ModelSetting
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import box, button, dialog, tell, text
+from mlx_manager.ui.recording import record
 
 _ELSEWHERE = ("pinned", "priority")
 """Those have their own controls on the tile."""
@@ -49,6 +50,7 @@ def profile_dialog(console: Console, name: str) -> None:
                 field.props["error"] = True
                 field.props["error-message"] = error.message
                 return
+            record(console, "model.change", name, values)
             opened.close()
             late = [_title(row.name) for row in MODEL_SETTINGS if row.needs_load and row.name in values]
             tell(f"Saved. After the next load: {', '.join(late)}." if late else "Saved; it holds from now on.")

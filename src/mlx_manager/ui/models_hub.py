@@ -16,6 +16,7 @@ from mlx_manager.hub.search import SORTS, SearchHit, SearchQuery, Sort
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import badge, box, button, complaining, empty_state, note, tell, text
 from mlx_manager.ui.model_dialog import ModelDialog
+from mlx_manager.ui.recording import record
 from mlx_manager.ui.words import render_age, render_count, render_size
 
 _PAGE_SIZE = 30
@@ -112,6 +113,7 @@ class HubView:
     def _download(self, name: str) -> None:
         with complaining():
             self._console.need_hub().downloads.add(DownloadRequest(model=name))
+            record(self._console, "model.download", name)
             tell(f"The download of {name} has begun.", "positive")
             self._on_download()
 

@@ -15,6 +15,7 @@ from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import ask, box, button, complaining, empty_state, set_words, tell, text
 from mlx_manager.ui.model_dialog import ModelDialog
 from mlx_manager.ui.pool_tile import STATE_TONES
+from mlx_manager.ui.recording import record
 from mlx_manager.ui.words import render_count, render_size
 
 _PAGE_SIZE = 25
@@ -160,6 +161,7 @@ class _Row:
     def _load_it(self) -> None:
         with complaining():
             self._console.need_pool().begin_load(self._entry.name)
+            record(self._console, "model.load", self._entry.name)
             self.update(
                 next(s for s in self._console.pulse.look(is_fresh=True).models if s.entry.name == self._entry.name)
             )
@@ -169,6 +171,7 @@ class _Row:
         async def delete() -> None:
             refuse_loaded(self._console.models, self._entry.name, "deleted")
             removed = await self._console.need_hub().delete(self._entry.name)
+            record(self._console, "model.delete", self._entry.name)
             self._console.pulse.look(is_fresh=True)
             tell(f"{self._entry.name} is deleted: {render_size(removed.size_bytes)} are free again.", "positive")
 

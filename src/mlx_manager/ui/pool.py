@@ -16,6 +16,7 @@ from mlx_manager.ui.memory_bar import MemoryBar
 from mlx_manager.ui.paths import POOL
 from mlx_manager.ui.pool_tile import PoolTile
 from mlx_manager.ui.pulse import Beat
+from mlx_manager.ui.recording import record
 from mlx_manager.ui.words import render_age, render_duration, render_size
 
 
@@ -57,6 +58,7 @@ def _loader(console: Console) -> Callable[[Beat], None]:
             return
         with complaining():
             console.need_pool().begin_load(selector.value)
+            record(console, "model.load", selector.value)
             selector.set_value(None)
             console.pulse.look(is_fresh=True)
 

@@ -11,6 +11,7 @@ from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import ask, badge, box, button, complaining, facts, note, set_words, tell, text
 from mlx_manager.ui.model_profile import profile_dialog
 from mlx_manager.ui.pulse import Rate
+from mlx_manager.ui.recording import record
 from mlx_manager.ui.words import render_count, render_duration, render_rate, render_size
 
 BLOCK_TOKENS = 32
@@ -135,11 +136,13 @@ class PoolTile:
     def _load(self) -> None:
         with complaining():
             self._console.need_pool().begin_load(self._name)
+            record(self._console, "model.load", self._name)
             self._refresh()
 
     def _ask_unload(self) -> None:
         async def unload() -> None:
             await self._console.need_pool().unload(self._name)
+            record(self._console, "model.unload", self._name)
             self._refresh()
 
         ask(
@@ -153,6 +156,7 @@ class PoolTile:
         async def restart() -> None:
             pool = self._console.need_pool()
             status = await pool.unload(self._name)
+            record(self._console, "model.restart", self._name)
             if status.state is ModelState.DRAINING:
                 tell("It goes once its requests are answered. Load it again then.")
             else:
@@ -172,13 +176,16 @@ class PoolTile:
 
     def _toggle_pin(self) -> None:
         with complaining():
-            self._console.need_pool().change(self._name, {"pinned": not self._status.overrides.pinned})
+            values = {"pinned": not self._status.overrides.pinned}
+            self._console.need_pool().change(self._name, values)
+            record(self._console, "model.change", self._name, values)
             self._refresh()
 
     def _rank(self, event: object) -> None:
         with complaining():
             value = getattr(event, "value", None)
             self._console.need_pool().change(self._name, {"priority": value})
+            record(self._console, "model.change", self._name, {"priority": value})
             tell(f"Requests to {self._name} that name no priority are {value} now.")
 
     def _refresh(self) -> None:
