@@ -39,22 +39,27 @@ class Crossing:
                 return self.anthropic
 
 
+_SAMPLING = (
+    Crossing("temperature", "temperature", "temperature", "temperature"),
+    Crossing("top_p", "top_p", "top_p", "top_p"),
+    Crossing("top_k", REFUSED, "top_k", "top_k"),
+    Crossing("min_p", REFUSED, "min_p", REFUSED),
+    Crossing("seed", "seed", "seed", REFUSED),
+    Crossing("repetition_penalty", REFUSED, "repetition_penalty", REFUSED),
+    Crossing("presence_penalty", "presence_penalty", "presence_penalty", REFUSED),
+    Crossing("frequency_penalty", "frequency_penalty", "frequency_penalty", REFUSED),
+    Crossing("logit_bias", "logit_bias", "logit_bias", REFUSED),
+    Crossing("stop", "stop", "stop", "stop_sequences"),
+    Crossing("ignore_eos", REFUSED, "ignore_eos", REFUSED),
+    Crossing("priority", "", "", ""),
+    Crossing("stream", "", "", ""),
+)
+"""What chat and responses take alike."""
+
 CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
     {
         "chat": (
-            Crossing("temperature", "temperature", "temperature", "temperature"),
-            Crossing("top_p", "top_p", "top_p", "top_p"),
-            Crossing("top_k", REFUSED, "top_k", "top_k"),
-            Crossing("min_p", REFUSED, "min_p", REFUSED),
-            Crossing("seed", "seed", "seed", REFUSED),
-            Crossing("repetition_penalty", REFUSED, "repetition_penalty", REFUSED),
-            Crossing("presence_penalty", "presence_penalty", "presence_penalty", REFUSED),
-            Crossing("frequency_penalty", "frequency_penalty", "frequency_penalty", REFUSED),
-            Crossing("logit_bias", "logit_bias", "logit_bias", REFUSED),
-            Crossing("stop", "stop", "stop", "stop_sequences"),
-            Crossing("ignore_eos", REFUSED, "ignore_eos", REFUSED),
-            Crossing("priority", "", "", ""),
-            Crossing("stream", "", "", ""),
+            *_SAMPLING,
             Crossing("response_format", "response_format", "response_format", "output_config"),
             Crossing("response_format: json_object", "response_format", "response_format", REFUSED),
             Crossing("guided_json", "response_format", "response_format", "output_config"),
@@ -114,19 +119,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("echo", "echo", "echo", REFUSED),
         ),
         "responses": (
-            Crossing("temperature", "temperature", "temperature", "temperature"),
-            Crossing("top_p", "top_p", "top_p", "top_p"),
-            Crossing("top_k", REFUSED, "top_k", "top_k"),
-            Crossing("min_p", REFUSED, "min_p", REFUSED),
-            Crossing("seed", "seed", "seed", REFUSED),
-            Crossing("repetition_penalty", REFUSED, "repetition_penalty", REFUSED),
-            Crossing("presence_penalty", "presence_penalty", "presence_penalty", REFUSED),
-            Crossing("frequency_penalty", "frequency_penalty", "frequency_penalty", REFUSED),
-            Crossing("logit_bias", "logit_bias", "logit_bias", REFUSED),
-            Crossing("stop", "stop", "stop", "stop_sequences"),
-            Crossing("ignore_eos", REFUSED, "ignore_eos", REFUSED),
-            Crossing("priority", "", "", ""),
-            Crossing("stream", "", "", ""),
+            *_SAMPLING,
             Crossing("enable_thinking", "", "chat_template_kwargs", "thinking"),
             Crossing("chat_template_kwargs", REFUSED, "chat_template_kwargs", REFUSED),
             Crossing("model", "model", "model", "model"),
