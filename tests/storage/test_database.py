@@ -8,11 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from mlx_manager.catalog import (
     KeyLimits,
@@ -342,3 +344,26 @@ def test_the_newest_revision_is_the_one_named() -> None:
     folder = Path(sys.modules["mlx_manager.storage.migrations"].__file__ or "").parent / "versions"
     revisions = sorted(path.name[1:5] for path in folder.glob("r*.py"))
     assert revisions[-1] == NEWEST
+
+
+def test_no_thread_of_the_driver_answers_to_an_event_loop_that_ended(tmp_path: Path) -> None:
+    async def cancel_after(num_turns: int) -> None:
+        database = await Database.open(None, tmp_path)
+
+        async def read() -> None:
+            async with database.reading() as session:
+                await session.exec(text("SELECT 1"))  # type: ignore[call-overload]
+
+        readers = [asyncio.create_task(read()) for _ in range(6)]
+        for _ in range(num_turns):
+            await asyncio.sleep(0)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await database.close()
+
+    before = set(threading.enumerate())
+    for num_turns in range(12):
+        # a connection is cancelled while it is opened in some of these turns
+        asyncio.run(cancel_after(num_turns))
+        assert set(threading.enumerate()) <= before

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import URL, Connection, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -19,6 +23,8 @@ from mlx_manager.storage.migrations import NEWEST
 
 SQLITE_FILE = "mlx-manager.db"
 _BUSY_S = 2.0
+_END_S = 5.0
+"""Longest wait for the driver's threads when a database is closed."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 10242
 """Held by whoever changes something in PostgreSQL, so that what was checked still holds when it is written."""
@@ -30,7 +36,8 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self._url = url
-        self._engine = _make_engine(url)
+        self._threads = _DriverThreads()
+        self._engine = _make_engine(url, self._threads)
         self._writer = self._engine.execution_options(is_writer=True)
 
     @classmethod
@@ -65,8 +72,9 @@ class Database:
         return self._url.get_backend_name() == "postgresql"
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, and wait for their threads: one that is left answers to an event loop that ended."""
         await self._engine.dispose()
+        await self._threads.end()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -115,6 +123,30 @@ class Database:
         return StorageUnavailable(f"The database {self.name} cannot be used: {said}", retry_after_s=5)
 
 
+class _DriverThreads:
+    """The threads of the SQLite driver, one for each connection, those of connections that never opened included.
+
+    The driver lets go of a thread without waiting where opening a connection fails or is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._started: list[Thread] = []
+
+    def connect(self, *args: Any, **options: Any) -> aiosqlite.Connection:
+        """A connection as SQLAlchemy makes it, still to be awaited."""
+        connection = aiosqlite.connect(*args, **options)
+        thread = connection._thread  # SQLAlchemy sets the same attribute
+        thread.daemon = True
+        self._started = [each for each in self._started if each.is_alive()] + [thread]
+        return connection
+
+    async def end(self) -> None:
+        """Wait until all have ended, at most `_END_S` seconds together."""
+        deadline = time.monotonic() + _END_S
+        for thread in [each for each in self._started if each.is_alive()]:
+            await asyncio.to_thread(thread.join, max(0.0, deadline - time.monotonic()))
+
+
 def parse_database_url(url: str | None, home: Path) -> URL:
     """`url` with the driver we use; None is the file in `home`. Raises `InvalidRequest`."""
     if url is None:
@@ -145,10 +177,10 @@ _CAUSES = {
 }
 
 
-def _make_engine(url: URL) -> AsyncEngine:
+def _make_engine(url: URL, threads: _DriverThreads) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S})
+    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S, "async_creator_fn": threads.connect})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
