@@ -6,16 +6,19 @@ import asyncio
 import getpass
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from mlx_manager.auth import Keys, People
 from mlx_manager.catalog import load_settings
+from mlx_manager.cli.models import print_table
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.gateway import Desk
-from mlx_manager.storage.store import Store
+
+if TYPE_CHECKING:
+    from mlx_manager.auth import Keys, People
+    from mlx_manager.gateway import Desk
+    from mlx_manager.storage.store import Store
 
 ACTOR = "cli"
 _T = TypeVar("_T")
@@ -39,6 +42,35 @@ def with_accounts(flags: Mapping[str, object], work: Callable[[Accounts], Awaita
             return await work(accounts)
 
     return asyncio.run(run())
+
+
+def print_all(
+    flags: Mapping[str, object],
+    header: Sequence[str],
+    list_rows: Callable[[Accounts], list[tuple[str, ...]]],
+    *,
+    if_none: str,
+) -> None:
+    """Print a table of what `list_rows` finds, or the sentence that says that there is nothing, and what to do."""
+
+    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+        return list_rows(accounts)
+
+    rows = with_accounts(flags, work)
+    if rows:
+        print_table(header, rows)
+    else:
+        print(if_none)
+
+
+def delete_named(name: str, flags: Mapping[str, object], remove: Callable[[Accounts], Awaitable[None]]) -> None:
+    """Delete something by `remove`, and say so."""
+
+    async def work(accounts: Accounts) -> None:
+        await remove(accounts)
+        print(f"{name} is deleted.")
+
+    with_accounts(flags, work)
 
 
 def ask_password(prompt: str) -> str:
@@ -74,6 +106,11 @@ def ask_secret(prompt: str, variable: str | None = None) -> str:
 
 @asynccontextmanager
 async def _opened(flags: Mapping[str, object]) -> AsyncIterator[Accounts]:
+    # the database's driver and what is above it are not cheap, and help needs none of them
+    from mlx_manager.auth import Keys, People  # noqa: PLC0415
+    from mlx_manager.gateway import Desk  # noqa: PLC0415
+    from mlx_manager.storage.store import Store  # noqa: PLC0415
+
     settings = load_settings(os.environ, flags)
     settings.home.mkdir(parents=True, exist_ok=True)
     store = await Store.open(settings.database, settings.home)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -41,6 +41,11 @@ def with_settings(*names: str) -> Callable[[Callable[..., None]], Callable[..., 
         return command
 
     return decorate
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that were given: what is None was not."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _parameter(row: Setting) -> inspect.Parameter:

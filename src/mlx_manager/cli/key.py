@@ -8,8 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from mlx_manager.catalog import KeyLimits, Scope
+from mlx_manager.cli.accounts import ACTOR, Accounts, print_all, with_accounts
 from mlx_manager.cli.flags import with_settings
-from mlx_manager.cli.models import print_table
 from mlx_manager.errors import InvalidRequest
 
 key_commands = typer.Typer(
@@ -36,8 +36,6 @@ def create(
     **flags: object,
 ) -> None:
     """Make an API key and print it, this once."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
     limits = KeyLimits(
         models=tuple(model), requests_per_minute=rpm, tokens_per_day=tokens_per_day, is_local_only=local_only
     )
@@ -64,9 +62,8 @@ def create(
 @with_settings("home", "database")
 def list_keys(**flags: object) -> None:
     """Show every API key, without its text."""
-    from mlx_manager.cli.accounts import Accounts, with_accounts  # noqa: PLC0415
 
-    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+    def list_rows(accounts: Accounts) -> list[tuple[str, ...]]:
         owners = accounts.store.current.users_by_id
         return [
             (
@@ -81,18 +78,18 @@ def list_keys(**flags: object) -> None:
             for key in accounts.keys.all()
         ]
 
-    rows = with_accounts(flags, work)
-    if rows:
-        print_table(("id", "user", "name", "key", "scopes", "expires", "last used"), rows)
-    else:
-        print("No API key has been made: on this machine /v1 answers without one.")
+    print_all(
+        flags,
+        ("id", "user", "name", "key", "scopes", "expires", "last used"),
+        list_rows,
+        if_none="No API key has been made: on this machine /v1 answers without one.",
+    )
 
 
 @key_commands.command()
 @with_settings("home", "database")
 def revoke(key_id: Annotated[int, typer.Argument(help="Its number, as the list has it.")], **flags: object) -> None:
     """Delete an API key: it is good no longer."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
 
     async def work(accounts: Accounts) -> None:
         key = accounts.keys.find(key_id)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, Optional
 
+import msgspec
 import typer
 
 from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
-from mlx_manager.cli.flags import with_settings
-from mlx_manager.cli.models import print_table
+from mlx_manager.cli.accounts import ACTOR, Accounts, ask_secret, delete_named, print_all, with_accounts
+from mlx_manager.cli.flags import given, with_settings
 from mlx_manager.cli.provider_fields import read_headers, read_prices, read_timeouts
 from mlx_manager.errors import InvalidRequest
 
@@ -46,9 +47,8 @@ _Retries = Annotated[Optional[int], typer.Option(help="Tries again before the fi
 @with_settings("home", "database")
 def list_providers(**flags: object) -> None:
     """Show every provider, without its key."""
-    from mlx_manager.cli.accounts import Accounts, with_accounts  # noqa: PLC0415
 
-    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+    def list_rows(accounts: Accounts) -> list[tuple[str, ...]]:
         return [
             (
                 one.name,
@@ -61,11 +61,12 @@ def list_providers(**flags: object) -> None:
             for one in accounts.store.current.providers
         ]
 
-    rows = with_accounts(flags, work)
-    if rows:
-        print_table(("name", "kind", "address", "key", "state", "models"), rows)
-    else:
-        print("There is no provider: mlx-manager provider add NAME KIND. Until then all is answered on this machine.")
+    print_all(
+        flags,
+        ("name", "kind", "address", "key", "state", "models"),
+        list_rows,
+        if_none="There is no provider: mlx-manager provider add NAME KIND. Until then all is answered on this machine.",
+    )
 
 
 @provider_commands.command()
@@ -88,8 +89,6 @@ def add(  # noqa: PLR0913
     **flags: object,
 ) -> None:
     """Add a provider; its key is asked for, or read from standard input, and kept encrypted."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, ask_secret, with_accounts  # noqa: PLC0415
-
     fields = _fields(base_url=base_url, private=private, price=price, timeout=timeout, retries=retries)
     headers = read_headers(header)
     key = None if no_key else ask_secret(f"Key of {name}", key_env)
@@ -127,10 +126,6 @@ def set_provider(  # noqa: PLR0913
     **flags: object,
 ) -> None:
     """Change a provider; what is not named stays. Headers, prices and timeouts replace what there was of them."""
-    import msgspec  # noqa: PLC0415
-
-    from mlx_manager.cli.accounts import ACTOR, Accounts, ask_secret, with_accounts  # noqa: PLC0415
-
     values = _fields(base_url=base_url, private=private, price=price, timeout=timeout, retries=retries, is_on=is_on)
     if header or no_headers:
         values["headers"] = read_headers(header)
@@ -151,7 +146,6 @@ def set_provider(  # noqa: PLR0913
 @with_settings("home", "database")
 def fetch_models(name: _Name, **flags: object) -> None:
     """Ask a provider which models it has, with its key, and keep the list."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
 
     async def work(accounts: Accounts) -> None:
         began_s = time.monotonic()
@@ -166,13 +160,7 @@ def fetch_models(name: _Name, **flags: object) -> None:
 @with_settings("home", "database")
 def rm(name: _Name, **flags: object) -> None:
     """Delete a provider that no route leads to."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
-    async def work(accounts: Accounts) -> None:
-        await accounts.desk.remove_provider(name, actor=ACTOR)
-        print(f"{name} is deleted.")
-
-    with_accounts(flags, work)
+    delete_named(name, flags, lambda accounts: accounts.desk.remove_provider(name, actor=ACTOR))
 
 
 def _fields(
@@ -185,12 +173,11 @@ def _fields(
     is_on: bool | None = None,
 ) -> dict[str, Any]:
     """Those that were given, by the names that a provider has for them. Raises `InvalidRequest`."""
-    given = {
-        "base_url": base_url,
-        "allows_private_address": private,
-        "max_retries": retries,
-        "is_on": is_on,
-        "prices": read_prices(price) or None,
-        "timeouts": read_timeouts(timeout) if timeout else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    return given(
+        base_url=base_url,
+        allows_private_address=private,
+        max_retries=retries,
+        is_on=is_on,
+        prices=read_prices(price) or None,
+        timeouts=read_timeouts(timeout) if timeout else None,
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
+import msgspec
 import typer
 
 from mlx_manager.catalog import PatternKind, Route, RouteConditions, RouteTarget, Spill, TargetOrder, load_settings
-from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.accounts import ACTOR, Accounts, delete_named, print_all, with_accounts
+from mlx_manager.cli.flags import given, with_settings
 from mlx_manager.cli.models import print_table
 from mlx_manager.errors import InvalidRequest
 
@@ -51,9 +53,8 @@ _Key = Annotated[list[str], typer.Option(help="Only requests with the API key of
 @with_settings("home", "database")
 def list_routes(**flags: object) -> None:
     """Show every route, in the order in which they are looked at."""
-    from mlx_manager.cli.accounts import Accounts, with_accounts  # noqa: PLC0415
 
-    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+    def list_rows(accounts: Accounts) -> list[tuple[str, ...]]:
         return [
             (
                 str(place),
@@ -66,11 +67,12 @@ def list_routes(**flags: object) -> None:
             for place, route in enumerate(accounts.store.current.routes, 1)
         ]
 
-    rows = with_accounts(flags, work)
-    if rows:
-        print_table(("place", "name", "kind", "pattern", "targets", "state"), rows)
-    else:
-        print("There is no route: every request is answered by the local model that it names.")
+    print_all(
+        flags,
+        ("place", "name", "kind", "pattern", "targets", "state"),
+        list_rows,
+        if_none="There is no route: every request is answered by the local model that it names.",
+    )
 
 
 @route_commands.command()
@@ -94,8 +96,6 @@ def add(  # noqa: PLR0913
     **flags: object,
 ) -> None:
     """Add a route behind all others."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
     route = Route(
         id=0,
         name=name,
@@ -144,25 +144,21 @@ def set_route(  # noqa: PLR0913
     **flags: object,
 ) -> None:
     """Change a route; what is not named stays."""
-    import msgspec  # noqa: PLC0415
-
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
-    plain = _given(
+    plain = given(
         pattern=pattern,
         pattern_kind=kind,
         is_on=is_on,
         targets=tuple(map(_read_target, target)) or None,
         order=order,
     )
-    conditions = _given(
+    conditions = given(
         longer_than_tokens=longer_than,
         has_images=images,
         needs_tools=tools,
         users=tuple(user) or None,
         keys=tuple(key) or None,
     )
-    spill = _given(queue_wait_s=queue_wait, when_too_long=when_too_long)
+    spill = given(queue_wait_s=queue_wait, when_too_long=when_too_long)
     if not (plain or conditions or spill or no_conditions or no_spill):
         raise InvalidRequest("Nothing to change: mlx-manager route set --help")
 
@@ -185,7 +181,6 @@ def move(
     **flags: object,
 ) -> None:
     """Put a route at another place in the order."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
 
     async def work(accounts: Accounts) -> None:
         routes = await accounts.desk.move_route(name, place, actor=ACTOR)
@@ -236,20 +231,10 @@ def explain(
 @with_settings("home", "database")
 def rm(name: _Name, **flags: object) -> None:
     """Delete a route."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
-    async def work(accounts: Accounts) -> None:
-        await accounts.desk.remove_route(name, actor=ACTOR)
-        print(f"{name} is deleted.")
-
-    with_accounts(flags, work)
+    delete_named(name, flags, lambda accounts: accounts.desk.remove_route(name, actor=ACTOR))
 
 
 _STATES = {"closed": "is asked", "open": "failed, and is left alone for a while", "half_open": "failed, and is tried"}
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _say(route: Route) -> None:

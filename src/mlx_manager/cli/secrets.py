@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts
 from mlx_manager.cli.flags import with_settings
 
 secrets_commands = typer.Typer(
@@ -25,7 +26,6 @@ class Place(StrEnum):
 @with_settings("home", "database")
 def rotate(**flags: object) -> None:
     """Encrypt everything anew with a new key, and forget the old one. Everybody has to log in again."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
 
     async def work(accounts: Accounts) -> None:
         num_secrets = await accounts.store.rotate_secrets(actor=ACTOR)
@@ -43,7 +43,6 @@ def move(
     **flags: object,
 ) -> None:
     """Keep the keys in the system's keychain, or in the file again. Nothing else changes; nobody has to log in."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
 
     async def work(accounts: Accounts) -> None:
         await accounts.store.move_secrets(to_keychain=place is Place.KEYCHAIN, actor=ACTOR)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mlx_manager.catalog import UserRole, UserState
+from mlx_manager.cli.accounts import ACTOR, Accounts, ask_password, delete_named, print_all, with_accounts
 from mlx_manager.cli.flags import with_settings
-from mlx_manager.cli.models import print_table
 
 user_commands = typer.Typer(
     name="user", help="Accounts: the first one is the admin's.", no_args_is_help=True, rich_markup_mode=None
@@ -25,8 +25,6 @@ def create(
     **flags: object,
 ) -> None:
     """Make an account that can be used at once; its password is asked for, or read from standard input."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, ask_password, with_accounts  # noqa: PLC0415
-
     role = UserRole.ADMIN if is_admin else UserRole.USER
     password = ask_password(f"Password of {name}")
 
@@ -41,18 +39,18 @@ def create(
 @with_settings("home", "database")
 def list_users(**flags: object) -> None:
     """Show every account."""
-    from mlx_manager.cli.accounts import Accounts, with_accounts  # noqa: PLC0415
 
-    async def work(accounts: Accounts) -> list[tuple[str, ...]]:
+    def list_rows(accounts: Accounts) -> list[tuple[str, ...]]:
         return [
             (user.name, user.role.value, user.state.value, _day(user.created_unix_s)) for user in accounts.people.all()
         ]
 
-    rows = with_accounts(flags, work)
-    if rows:
-        print_table(("name", "role", "state", "created"), rows)
-    else:
-        print("There is no account yet: mlx-manager user create NAME makes the admin's.")
+    print_all(
+        flags,
+        ("name", "role", "state", "created"),
+        list_rows,
+        if_none="There is no account yet: mlx-manager user create NAME makes the admin's.",
+    )
 
 
 @user_commands.command()
@@ -82,8 +80,6 @@ def role(
 @with_settings("home", "database")
 def password(name: _Name, **flags: object) -> None:
     """Set a new password; every session of the account ends."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, ask_password, with_accounts  # noqa: PLC0415
-
     new = ask_password(f"New password of {name}")
 
     async def work(accounts: Accounts) -> None:
@@ -97,20 +93,12 @@ def password(name: _Name, **flags: object) -> None:
 @with_settings("home", "database")
 def delete(name: _Name, **flags: object) -> None:
     """Delete an account with its sessions and API keys."""
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
-    async def work(accounts: Accounts) -> None:
-        await accounts.people.remove(accounts.people.find(name), actor=ACTOR)
-        print(f"{name} is deleted.")
-
-    with_accounts(flags, work)
+    delete_named(name, flags, lambda accounts: accounts.people.remove(accounts.people.find(name), actor=ACTOR))
 
 
 def _change(
     name: str, flags: dict[str, object], *, role: UserRole | None = None, state: UserState | None = None
 ) -> None:
-    from mlx_manager.cli.accounts import ACTOR, Accounts, with_accounts  # noqa: PLC0415
-
     async def work(accounts: Accounts) -> None:
         user = await accounts.people.change(accounts.people.find(name), role=role, state=state, actor=ACTOR)
         print(f"{user.name}: {user.role.value}, {user.state.value}.")
