@@ -216,8 +216,8 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
                 if pragma != "journal_mode=WAL" or error.sqlite_errorname == "SQLITE_CANTOPEN":
                     raise
         cursor.close()
-    except sqlite3.Error:
-        # nobody else closes what was never handed out; its thread would outlive the event loop
+    except BaseException:
+        # an error, or its request was cancelled: nobody else closes what was never handed out
         connection.close()
         raise
 
