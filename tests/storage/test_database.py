@@ -32,11 +32,12 @@ from mlx_manager.catalog import (
 from mlx_manager.catalog.people import ApiKey
 from mlx_manager.catalog.route import PatternKind
 from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable
-from mlx_manager.storage import keys, providers, routes, tool_servers, users
+from mlx_manager.storage import keys, users
 from mlx_manager.storage.configuration import Configuration
 from mlx_manager.storage.database import SQLITE_FILE, Database, parse_database_url
 from mlx_manager.storage.ledger import Ledger, Used
 from mlx_manager.storage.migrations import NEWEST
+from mlx_manager.storage.named_rows import PROVIDERS, ROUTES, TOOL_SERVERS
 from mlx_manager.storage.secrets import KEY_FILE, BrokenSecret
 from mlx_manager.storage.store import Change, Store
 
@@ -71,9 +72,9 @@ async def fill(store: Store) -> Configuration:
             created_unix_s=1_700_000_001,
         )
         await keys.insert(session, key, "digest")
-        await providers.insert(session, PROVIDER, store.secrets.seal(b"sk-1"))
-        await routes.insert(session, ROUTE)
-        await tool_servers.insert(session, SHOP, store.secrets.seal(b"open sesame"))
+        await PROVIDERS.insert(session, PROVIDER, secret=store.secrets.seal(b"sk-1"))
+        await ROUTES.insert(session, ROUTE)
+        await TOOL_SERVERS.insert(session, SHOP, secret=store.secrets.seal(b"open sesame"))
     return store.current
 
 
@@ -117,7 +118,7 @@ async def test_what_fails_half_way_is_undone(database_url: str | None, tmp_path:
     async def rename_and_collide() -> None:
         async with store.changing(change("user.rename")) as session:
             await users.update(session, store.current.users[0].id, {"name": "eve"})
-            await providers.insert(session, PROVIDER, None)
+            await PROVIDERS.insert(session, PROVIDER)
 
     with pytest.raises(Conflict):
         await rename_and_collide()

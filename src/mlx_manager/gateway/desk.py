@@ -21,8 +21,7 @@ from mlx_manager.catalog import (
 from mlx_manager.errors import Conflict, InvalidRequest, NotFound
 from mlx_manager.gateway.patterns import REST, compile_pattern
 from mlx_manager.gateway.router import HERE
-from mlx_manager.storage import providers as stored_providers
-from mlx_manager.storage import routes as stored_routes
+from mlx_manager.storage.named_rows import PROVIDERS, ROUTES
 from mlx_manager.storage.store import Change, Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
@@ -62,7 +61,7 @@ class Desk:
             raise InvalidRequest(f"{HERE!r} is this machine: choose another name.", param="name")
         provider = await _checked_provider(provider, secret)
         async with self._store.changing(_change(actor, "provider.create", provider)) as session:
-            return await stored_providers.insert(session, provider, self._seal(secret))
+            return await PROVIDERS.insert(session, provider, secret=self._seal(secret))
 
     async def change_provider(
         self, name: str, values: Mapping[str, Any], *, key: str | msgspec.UnsetType | None, actor: str
@@ -71,7 +70,7 @@ class Desk:
         provider, secret = self._changed(name, values, key)
         provider = await _checked_provider(provider, secret)
         async with self._store.changing(_change(actor, "provider.change", provider)) as session:
-            await stored_providers.change(session, provider, self._seal(secret))
+            await PROVIDERS.change(session, provider, secret=self._seal(secret))
         return provider
 
     async def remove_provider(self, name: str, *, actor: str) -> None:
@@ -85,7 +84,7 @@ class Desk:
         if users:
             raise Conflict(f"Routes lead to {name}: {', '.join(users)}. Change or delete them first.")
         async with self._store.changing(Change(actor=actor, action="provider.delete", subject=name)) as session:
-            await stored_providers.remove(session, name)
+            await PROVIDERS.remove(session, name)
 
     async def fetch_models(self, name: str, *, actor: str) -> Provider:
         """Ask the provider for its models, and keep the list. Raises `ProviderFailed`."""
@@ -116,14 +115,14 @@ class Desk:
             route = msgspec.structs.replace(route, position=last + 10)
         self._check_route(route)
         async with self._store.changing(_change(actor, "route.create", route)) as session:
-            return await stored_routes.insert(session, route)
+            return await ROUTES.insert(session, route)
 
     async def change_route(self, name: str, values: Mapping[str, Any], *, actor: str) -> Route:
         """Change fields by name. Raises `NotFound` and `InvalidRequest`."""
         route = msgspec.structs.replace(self.route(name), **values)
         self._check_route(route)
         async with self._store.changing(_change(actor, "route.change", route)) as session:
-            await stored_routes.change(session, route)
+            await ROUTES.change(session, route)
         return route
 
     async def move_route(self, name: str, place: int, *, actor: str) -> list[Route]:
@@ -137,14 +136,14 @@ class Desk:
             Change(actor=actor, action="route.move", subject=name, detail=detail)
         ) as session:
             for route in placed:
-                await stored_routes.change(session, route)
+                await ROUTES.change(session, route)
         return placed
 
     async def remove_route(self, name: str, *, actor: str) -> None:
         """Raises `NotFound`."""
         self.route(name)
         async with self._store.changing(Change(actor=actor, action="route.delete", subject=name)) as session:
-            await stored_routes.remove(session, name)
+            await ROUTES.remove(session, name)
 
     def _changed(
         self, name: str, values: Mapping[str, Any], key: str | msgspec.UnsetType | None

@@ -11,7 +11,7 @@ import msgspec
 from mlx_manager.backends.addresses import AddressRefused, resolve
 from mlx_manager.catalog import BUILT_IN_TOOL_SERVERS, ToolServer, ToolServerKind, ToolServerSecret
 from mlx_manager.errors import Conflict, InvalidRequest, NotFound
-from mlx_manager.storage import tool_servers
+from mlx_manager.storage.named_rows import TOOL_SERVERS
 from mlx_manager.storage.store import Change, Store
 from mlx_manager.tools import ServerTool, try_server
 
@@ -56,21 +56,21 @@ class ToolDesk:
         if any(server.name == other.name for other in BUILT_IN_TOOL_SERVERS):
             raise Conflict(f"{server.name!r} is the name of a tool server that ships. Choose another.")
         async with self._store.changing(_change(actor, "tool_server.create", server)) as session:
-            return await tool_servers.insert(session, server, self._seal(secret))
+            return await TOOL_SERVERS.insert(session, server, secret=self._seal(secret))
 
     async def change(self, server: ToolServer, secret: ToolServerSecret, *, actor: str) -> ToolServer:
         """Write all of it but its name. Raises `NotFound` and `InvalidRequest`."""
         self.find(server.name)
         server = await _checked(server, secret)
         async with self._store.changing(_change(actor, "tool_server.change", server)) as session:
-            await tool_servers.change(session, server, self._seal(secret))
+            await TOOL_SERVERS.change(session, server, secret=self._seal(secret))
         return server
 
     async def remove(self, name: str, *, actor: str) -> None:
         """Raises `NotFound`."""
         self.find(name)
         async with self._store.changing(Change(actor=actor, action="tool_server.delete", subject=name)) as session:
-            await tool_servers.remove(session, name)
+            await TOOL_SERVERS.remove(session, name)
 
     async def try_out(self, server: ToolServer, secret: ToolServerSecret) -> Sequence[ServerTool]:
         """Start or reach it as it would be, and see what it offers. Raises `InvalidRequest` and `ToolServerFailed`."""

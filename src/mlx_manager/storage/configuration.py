@@ -12,7 +12,8 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from mlx_manager.catalog import ApiKey, Provider, Route, ToolServer, User
-from mlx_manager.storage import keys, providers, routes, tool_servers, users
+from mlx_manager.storage import keys, users
+from mlx_manager.storage.named_rows import PROVIDERS, ROUTES, TOOL_SERVERS
 from mlx_manager.storage.tables import ApiKeyRow, ChangeRow, OverrideRow, ProviderRow, RouteRow, ToolServerRow, UserRow
 
 
@@ -69,10 +70,10 @@ async def read_configuration(session: AsyncSession) -> Configuration:
         users=tuple(users.as_value(row) for row in user_rows),
         keys=tuple(keys.as_value(row) for row in key_rows),
         digests={row.digest: row.id for row in key_rows if row.id is not None},
-        providers=tuple(providers.as_value(row) for row in provider_rows),
+        providers=tuple(PROVIDERS.as_value(row) for row in provider_rows),
         sealed={row.name: row.secret for row in provider_rows},
-        routes=tuple(routes.as_value(row) for row in route_rows),
-        tool_servers=tuple(tool_servers.as_value(row) for row in tool_rows),
+        routes=tuple(ROUTES.as_value(row) for row in route_rows),
+        tool_servers=tuple(TOOL_SERVERS.as_value(row) for row in tool_rows),
         sealed_of_tools={row.name: row.secret for row in tool_rows},
         overrides={row.name: row.value for row in override_rows},
     )

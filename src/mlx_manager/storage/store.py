@@ -15,9 +15,9 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from mlx_manager.errors import StorageUnavailable
-from mlx_manager.storage import providers, tool_servers
 from mlx_manager.storage.configuration import Configuration, read_change_id, read_configuration
 from mlx_manager.storage.database import Database
+from mlx_manager.storage.named_rows import PROVIDERS, TOOL_SERVERS
 from mlx_manager.storage.secrets import Secrets
 from mlx_manager.storage.tables import ChangeRow, OverrideRow
 
@@ -143,8 +143,8 @@ class Store:
             configured = await read_configuration(session)
             sealed = self._reseal(configured.sealed)
             sealed_of_tools = self._reseal(configured.sealed_of_tools)
-            await providers.reseal(session, sealed)
-            await tool_servers.reseal(session, sealed_of_tools)
+            await PROVIDERS.reseal(session, sealed)
+            await TOOL_SERVERS.reseal(session, sealed_of_tools)
         self.secrets.end_rotation()
         return len(sealed) + len(sealed_of_tools)
 
