@@ -39,7 +39,7 @@ def use(toolbox: Toolbox, *servers: ToolServer) -> None:
     toolbox.update(servers, lambda name: name, lambda _: SECRET)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shop_url() -> Iterator[str]:
     """The shop over HTTP, in a process of its own."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -106,6 +106,32 @@ async def test_an_address_is_asked_where_it_may_be(toolbox: Toolbox, shop_url: s
     names = [one.tool.name for one in offered]
     assert (names[0], names[4], names[-1]) == ("net__find_price", "other_net__find_price", "get_weather")
     assert (offered[4].server, offered[4].name) == ("other.net", "find_price")
+
+
+class TwoAddresses(asyncio.SelectorEventLoop):
+    """Every name leads to two addresses, of which tests serve at the second one only."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **kinds: Any) -> Any:
+        """As a name service would."""
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+
+
+def test_every_address_of_a_name_is_tried(shop_url: str) -> None:
+    url = shop_url.replace("127.0.0.1", "localhost")
+
+    async def call() -> str:
+        toolbox = Toolbox()
+        use(toolbox, ToolServer(id=1, name="net", kind=ToolServerKind.HTTP, url=url, allows_private_address=True))
+        try:
+            return (await toolbox.call("net", "find_price", {"item": "tea"})).text
+        finally:
+            await toolbox.close()
+
+    with asyncio.Runner(loop_factory=TwoAddresses) as runner:
+        assert runner.run(call()) == "tea costs 4 euros"
 
 
 async def test_a_server_that_is_off_or_gone_is_named(toolbox: Toolbox) -> None:

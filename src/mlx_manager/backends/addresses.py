@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 import httpcore
 
@@ -16,6 +17,7 @@ _METADATA = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd0
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Stream = TypeVar("_Stream")
 
 
 class AddressRefused(InvalidRequest):
@@ -55,6 +57,28 @@ async def resolve(host: str, port: int, *, allows_private: bool) -> list[str]:
     return addresses
 
 
+async def connect_to_any(
+    host: str,
+    port: int,
+    connect: Callable[[str], Awaitable[_Stream]],
+    *,
+    allows_private: bool,
+    failures: tuple[type[Exception], ...],
+) -> _Stream:
+    """What `connect` makes of the first address of `host` that takes a connection.
+
+    `failures` are what an address that takes none raises; of the last address they are raised. Raises
+    `AddressRefused`, and `OSError` where there is no address.
+    """
+    addresses = await resolve(host, port, allows_private=allows_private)
+    for address in addresses[:-1]:
+        try:
+            return await connect(address)
+        except failures:
+            continue
+    return await connect(addresses[-1])
+
+
 class GuardedNetwork(httpcore.AsyncNetworkBackend):
     """Connects to allowed addresses only."""
 
@@ -72,12 +96,12 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address of `host` that takes one."""
         try:
-            addresses = await resolve(host, port, allows_private=self._allows_private)
+            return await connect_to_any(
+                host,
+                port,
+                lambda address: self._network.connect_tcp(address, port, timeout, local_address, socket_options),
+                allows_private=self._allows_private,
+                failures=(httpcore.ConnectError, httpcore.ConnectTimeout),
+            )
         except OSError as error:
             raise httpcore.ConnectError(f"{host} has no address: {error}") from error
-        for address in addresses[:-1]:
-            try:
-                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._network.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)

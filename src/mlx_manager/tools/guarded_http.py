@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import httpcore2
 import httpx2
 
-from mlx_manager.backends.addresses import resolve
+from mlx_manager.backends.addresses import connect_to_any
 from mlx_manager.catalog import ToolServer, ToolServerSecret
 
 _CONNECT_S = 10.0
@@ -31,7 +31,7 @@ class _GuardedTransport(httpx2.AsyncHTTPTransport):
 
 
 class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
-    """Connects to allowed addresses only."""
+    """`backends.addresses.GuardedNetwork` for the library that clients of tool servers speak HTTP with."""
 
     def __init__(self, *, allows_private: bool) -> None:
         self._allows_private = allows_private
@@ -45,9 +45,14 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """A connection to the first address of `host`."""
+        """A connection to the first address of `host` that takes one."""
         try:
-            addresses = await resolve(host, port, allows_private=self._allows_private)
+            return await connect_to_any(
+                host,
+                port,
+                lambda address: self._network.connect_tcp(address, port, timeout, local_address, socket_options),
+                allows_private=self._allows_private,
+                failures=(httpcore2.ConnectError, httpcore2.ConnectTimeout),
+            )
         except OSError as error:
             raise httpcore2.ConnectError(f"{host} has no address: {error}") from error
-        return await self._network.connect_tcp(addresses[0], port, timeout, local_address, socket_options)
