@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
+from mlx_manager.api.json_answer import json_answer
 from mlx_manager.api.state import HttpOptionsDep, ModelsDep, PoolDep
 from mlx_manager.api.who import Access, AccessDep, AdminDep, admit_admin
 from mlx_manager.catalog import MODEL_SETTINGS, ModelKind, model_setting
@@ -95,7 +96,7 @@ class Evictions(msgspec.Struct, frozen=True, kw_only=True):
 async def list_models(models: ModelsDep) -> Response:
     """Every model: its state, its part of the memory, its settings."""
     listed = [_render(status, models.default_model) for status in models.statuses()]
-    return _answer(AdminModels(models=listed))
+    return json_answer(AdminModels(models=listed))
 
 
 @router.post("/models/{name:path}/load")
@@ -103,7 +104,7 @@ async def load_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDe
     """Begin to load a model; its state tells when it is there."""
     status = pool.begin_load(name)
     await access.store.note(Change(actor=admin.label, action="model.load", subject=name))
-    return _answer(_render(status, pool.default_model), 200 if status.state is ModelState.READY else 202)
+    return json_answer(_render(status, pool.default_model), 200 if status.state is ModelState.READY else 202)
 
 
 @router.post("/models/{name:path}/unload")
@@ -111,21 +112,21 @@ async def unload_model(name: str, pool: PoolDep, access: AccessDep, admin: Admin
     """Unload a model: at once, or once its requests are answered, at the latest after the drain timeout."""
     status = await pool.unload(name)
     await access.store.note(Change(actor=admin.label, action="model.unload", subject=name))
-    return _answer(_render(status, pool.default_model), 202 if status.state is ModelState.DRAINING else 200)
+    return json_answer(_render(status, pool.default_model), 202 if status.state is ModelState.DRAINING else 200)
 
 
 @router.post("/models/{name:path}/pin")
 async def pin_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDep) -> Response:
     """Keep a model in memory once it is there, whatever else needs room."""
     status = await _change(pool, access, admin, name, {"pinned": True})
-    return _answer(_render(status, pool.default_model))
+    return json_answer(_render(status, pool.default_model))
 
 
 @router.post("/models/{name:path}/unpin")
 async def unpin_model(name: str, pool: PoolDep, access: AccessDep, admin: AdminDep) -> Response:
     """Let a model go when others need room."""
     status = await _change(pool, access, admin, name, {"pinned": False})
-    return _answer(_render(status, pool.default_model))
+    return json_answer(_render(status, pool.default_model))
 
 
 @router.patch("/models/{name:path}")
@@ -143,7 +144,7 @@ async def change_model(
     status = await _change(pool, access, admin, name, values)
     is_cold = status.state in (ModelState.COLD, ModelState.FAILED)
     late = () if is_cold else tuple(key for key in values if model_setting(key).needs_load)
-    return _answer(Changed(model=_render(status, pool.default_model), after_next_load=late))
+    return json_answer(Changed(model=_render(status, pool.default_model), after_next_load=late))
 
 
 @router.get("/models/{name:path}")
@@ -151,7 +152,7 @@ async def show_model(name: str, models: ModelsDep) -> Response:
     """One model."""
     for status in models.statuses():
         if name == status.entry.name or name in status.overrides.aliases:
-            return _answer(_render(status, models.default_model))
+            return json_answer(_render(status, models.default_model))
     raise ModelNotFound(f"There is no model {name!r}.", param="name")
 
 
@@ -159,13 +160,13 @@ async def show_model(name: str, models: ModelsDep) -> Response:
 async def show_stats(pool: PoolDep) -> Response:
     """The pool's books and those of every engine."""
     engines = {status.entry.name: status.stats for status in pool.statuses() if status.stats is not None}
-    return _answer(AdminStats(pool=pool.stats(), engines=engines))
+    return json_answer(AdminStats(pool=pool.stats(), engines=engines))
 
 
 @router.get("/evictions")
 async def list_evictions(pool: PoolDep) -> Response:
     """What was unloaded or trimmed lately, and why."""
-    return _answer(Evictions(evictions=pool.evictions()))
+    return json_answer(Evictions(evictions=pool.evictions()))
 
 
 async def _change(pool: ModelPool, access: Access, admin: Caller, name: str, values: dict[str, Any]) -> ModelStatus:
@@ -206,7 +207,3 @@ def _render(status: ModelStatus, default_model: str | None) -> AdminModel:
         error=status.error,
         retry_in_s=status.retry_in_s,
     )
-
-
-def _answer(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
+from mlx_manager.api.json_answer import json_answer
 from mlx_manager.api.state import AlertsDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.observability.alerts import Alert
@@ -25,4 +26,4 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True):
 async def list_alerts(alerts: AlertsDep) -> Response:
     """Alerts that fire now, and those that have cleared since the start."""
     body = Alerts(firing=list(alerts.firing.values()), past=list(reversed(alerts.past)))
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    return json_answer(body)

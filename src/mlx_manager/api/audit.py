@@ -13,6 +13,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from mlx_manager.api.json_answer import json_answer
 from mlx_manager.api.state import AuditDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.ir import RequestRecord
@@ -93,7 +94,7 @@ async def list_requests(
     """Requests that match, the last first; `since` and `until` in Unix seconds."""
     found = await audit.find(query, limit=limit, before=before)
     page = AuditPage(requests=found, next_before=found[-1].id if len(found) == limit else None)
-    return Response(msgspec.json.encode(page), media_type="application/json")
+    return json_answer(page)
 
 
 @router.get("/requests/export")

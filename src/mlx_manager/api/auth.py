@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from mlx_manager.api.body import read_struct
 from mlx_manager.api.cross_site import refuse_other_sites
+from mlx_manager.api.json_answer import unkept_answer
 from mlx_manager.api.people import KeyCreated, KeyList, KeyObject, NewKey, UserObject, render_key, render_user
 from mlx_manager.api.state import HttpOptionsDep
 from mlx_manager.api.who import SESSION_COOKIE, Access, AccessDep, PersonDep, PublicDep, address_of, credentials_of
@@ -57,7 +58,7 @@ class AuthState(msgspec.Struct, frozen=True, kw_only=True):
 async def show_state(access: AccessDep, _: PublicDep) -> Response:
     """Whether there is an account yet, and whether /v1 is open."""
     is_open = access.door.is_loopback and not access.keys.all()
-    return _answer(AuthState(has_accounts=not access.people.is_empty, is_open=is_open))
+    return unkept_answer(AuthState(has_accounts=not access.people.is_empty, is_open=is_open))
 
 
 @router.post("/register")
@@ -71,8 +72,10 @@ async def register(request: Request, access: AccessDep, http: HttpOptionsDep, _:
     if user is not None and user.is_admin:
         login = await access.people.open_session(user, address=address_of(request))
         made = Registered(state="active", message="This account is the admin's.", user=render_user(user))
-        return _logged_in(request, login, _answer(made, 201))
-    return _answer(Registered(state="pending", message="The account can be used once an admin has approved it."), 202)
+        return _logged_in(request, login, unkept_answer(made, 201))
+    return unkept_answer(
+        Registered(state="pending", message="The account can be used once an admin has approved it."), 202
+    )
 
 
 @router.post("/login")
@@ -81,7 +84,7 @@ async def log_in(request: Request, access: AccessDep, http: HttpOptionsDep, _: P
     await refuse_other_sites(request)
     body = await read_struct(request, http.max_body_bytes, NamePassword)
     login = await access.people.log_in(body.name, body.password, address=address_of(request))
-    return _logged_in(request, login, _answer(render_user(login.user)))
+    return _logged_in(request, login, unkept_answer(render_user(login.user)))
 
 
 @router.post("/logout")
@@ -97,7 +100,7 @@ async def log_out(access: AccessDep, person: PersonDep) -> Response:
 @router.get("/me")
 async def show_me(access: AccessDep, person: PersonDep) -> Response:
     """Who is logged in."""
-    return _answer(render_user(_user_of(access, person)))
+    return unkept_answer(render_user(_user_of(access, person)))
 
 
 @router.post("/password")
@@ -106,14 +109,14 @@ async def change_password(request: Request, access: AccessDep, http: HttpOptions
     body = await read_struct(request, http.max_body_bytes, NewPassword)
     user = _user_of(access, person)
     login = await access.people.change_password(user, body.old_password, body.new_password, address=address_of(request))
-    return _logged_in(request, login, _answer(render_user(login.user)))
+    return _logged_in(request, login, unkept_answer(render_user(login.user)))
 
 
 @router.get("/keys")
 async def list_own_keys(access: AccessDep, person: PersonDep) -> Response:
     """One's own API keys, without their text."""
     user = _user_of(access, person)
-    return _answer(KeyList(keys=[render_key(key, user) for key in access.keys.of(user.id)]))
+    return unkept_answer(KeyList(keys=[render_key(key, user) for key in access.keys.of(user.id)]))
 
 
 @router.post("/keys")
@@ -129,7 +132,7 @@ async def mint_own_key(request: Request, access: AccessDep, http: HttpOptionsDep
         expires_unix_s=body.expires_unix_s,
         actor=person.label,
     )
-    return _answer(KeyCreated(key=render_key(minted.key, user), secret=minted.secret), 201)
+    return unkept_answer(KeyCreated(key=render_key(minted.key, user), secret=minted.secret), 201)
 
 
 @router.get("/keys/{key_id}")
@@ -137,7 +140,7 @@ async def show_own_key(key_id: int, access: AccessDep, person: PersonDep) -> Res
     """One of one's own API keys."""
     user = _user_of(access, person)
     shown: KeyObject = render_key(access.keys.find(key_id, user_id=user.id), user)
-    return _answer(shown)
+    return unkept_answer(shown)
 
 
 @router.delete("/keys/{key_id}")
@@ -178,9 +181,3 @@ def _logged_in(request: Request, login: Login, response: Response) -> Response:
         secure=request.url.scheme == "https",
     )
     return response
-
-
-def _answer(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -51,6 +51,16 @@ async def read_struct(request: Request, max_body_bytes: int, form: type[_Form]) 
         raise InvalidRequest(f"{param or 'The body'}: {message}.", param=param) from None
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.") from None
+
+
+def given_fields(change: msgspec.Struct) -> dict[str, Any]:
+    """Those that the body of a change named, by name. The others are UNSET: they stay as they are."""
+    return {name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
+
+
+def take_fields(fields: dict[str, Any], form: type[_Form]) -> _Form:
+    """A `form` of those of `fields` that are its own, which are no longer in `fields` then."""
+    return form(**{name: fields.pop(name) for name in form.__struct_fields__ if name in fields})
 
 
 _Form = TypeVar("_Form", bound=msgspec.Struct)

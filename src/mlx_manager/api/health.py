@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from mlx_manager.api.json_answer import json_answer
 from mlx_manager.api.state import HttpOptionsDep, ModelsDep, UptimeDep
 from mlx_manager.api.who import PublicDep
 from mlx_manager.errors import ErrorInfo
@@ -59,7 +60,7 @@ async def health(models: ModelsDep, http: HttpOptionsDep, uptime_s: UptimeDep, _
         default_model=models.default_model,
         models=[_model_health(status) for status in models.statuses()],
     )
-    return Response(msgspec.json.encode(body), media_type="application/json")
+    return json_answer(body)
 
 
 @router.get("/ready")
@@ -68,9 +69,7 @@ async def ready(models: ModelsDep, _: PublicDep) -> Response:
     waiting_for = _missing(models)
     body = Readiness(ready=waiting_for is None, model=models.default_model, waiting_for=waiting_for)
     headers = {} if body.ready else {"retry-after": "1"}
-    return Response(
-        msgspec.json.encode(body), 200 if body.ready else 503, headers=headers, media_type="application/json"
-    )
+    return json_answer(body, 200 if body.ready else 503, headers=headers)
 
 
 def _missing(models: ModelDirectory) -> str | None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from mlx_manager.api.body import read_json_body
+from mlx_manager.api.json_answer import json_answer
 from mlx_manager.api.state import HttpOptionsDep, HubDep, ModelsDep
 from mlx_manager.api.who import AccessDep, AdminDep, admit_admin
 from mlx_manager.catalog import ModelKind
@@ -59,13 +60,13 @@ async def search_hub(  # noqa: PLR0913
         limit=limit,
         offset=offset,
     )
-    return _answer(await hub.search(asked))
+    return json_answer(await hub.search(asked))
 
 
 @router.get("/hub/models/{model_id:path}")
 async def show_model(model_id: str, hub: HubDep, revision: str | None = None) -> Response:
     """A model's card, its characteristics, and whether it fits, also before it is downloaded."""
-    return _answer(await hub.show(model_id, revision))
+    return json_answer(await hub.show(model_id, revision))
 
 
 @router.delete("/hub/models/{model_id:path}")
@@ -74,13 +75,13 @@ async def delete_model(model_id: str, hub: HubDep, models: ModelsDep, access: Ac
     refuse_loaded(models, model_id, "deleted")
     found = await hub.delete(model_id)
     await access.store.note(Change(actor=admin.label, action="model.delete", subject=model_id))
-    return _answer(Deleted(id=model_id, freed_bytes=found.size_bytes))
+    return json_answer(Deleted(id=model_id, freed_bytes=found.size_bytes))
 
 
 @router.get("/downloads")
 async def list_downloads(hub: HubDep) -> Response:
     """All downloads that are remembered, the latest first."""
-    return _answer(DownloadList(downloads=hub.downloads.statuses()))
+    return json_answer(DownloadList(downloads=hub.downloads.statuses()))
 
 
 @router.post("/downloads")
@@ -95,7 +96,7 @@ async def begin_download(
         raise InvalidRequest(f"The body is not a download: {error}. It looks like: {_EXAMPLE}") from None
     status = hub.downloads.add(asked)
     await access.store.note(Change(actor=admin.label, action="model.download", subject=asked.model))
-    return _answer(status, 202)
+    return json_answer(status, 202)
 
 
 _EXAMPLE = '{"model": "org/name", "revision": "main", "include": ["*.json"]}; revision and include may be left out.'
@@ -104,25 +105,25 @@ _EXAMPLE = '{"model": "org/name", "revision": "main", "include": ["*.json"]}; re
 @router.get("/downloads/{download_id}")
 async def show_download(download_id: str, hub: HubDep) -> Response:
     """How one download stands."""
-    return _answer(hub.downloads.status(download_id))
+    return json_answer(hub.downloads.status(download_id))
 
 
 @router.post("/downloads/{download_id}/pause")
 async def pause_download(download_id: str, hub: HubDep) -> Response:
     """Stop a download and keep what has arrived."""
-    return _answer(await hub.downloads.pause(download_id))
+    return json_answer(await hub.downloads.pause(download_id))
 
 
 @router.post("/downloads/{download_id}/resume")
 async def resume_download(download_id: str, hub: HubDep) -> Response:
     """Go on with a download that was paused, has failed or was cancelled."""
-    return _answer(hub.downloads.resume(download_id), 202)
+    return json_answer(hub.downloads.resume(download_id), 202)
 
 
 @router.post("/downloads/{download_id}/cancel")
 async def cancel_download(download_id: str, hub: HubDep) -> Response:
     """Stop a download and remove what has arrived of it."""
-    return _answer(await hub.downloads.cancel(download_id))
+    return json_answer(await hub.downloads.cancel(download_id))
 
 
 @router.delete("/downloads/{download_id}")
@@ -130,7 +131,3 @@ async def forget_download(download_id: str, hub: HubDep) -> Response:
     """Take a download that is over or paused off the list."""
     hub.downloads.forget(download_id)
     return Response(status_code=204)
-
-
-def _answer(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from mlx_manager.api.body import read_struct
+from mlx_manager.api.json_answer import unkept_answer
 from mlx_manager.api.state import HttpOptionsDep
 from mlx_manager.api.who import AccessDep, AdminDep
 from mlx_manager.auth.keys import KeyChanges
@@ -108,7 +109,7 @@ class ChangeList(msgspec.Struct, frozen=True, kw_only=True):
 @router.get("/users")
 async def list_users(access: AccessDep, _: AdminDep) -> Response:
     """Every account."""
-    return _answer(UserList(users=[render_user(user) for user in access.people.all()]))
+    return unkept_answer(UserList(users=[render_user(user) for user in access.people.all()]))
 
 
 @router.post("/users")
@@ -116,7 +117,7 @@ async def create_user(request: Request, access: AccessDep, http: HttpOptionsDep,
     """Make an account that can be used at once; the first one is an admin's."""
     body = await read_struct(request, http.max_body_bytes, NewUser)
     user = await access.people.create(body.name, body.password, role=body.role, actor=admin.label)
-    return _answer(render_user(user), 201)
+    return unkept_answer(render_user(user), 201)
 
 
 @router.patch("/users/{name}")
@@ -129,7 +130,7 @@ async def change_user(
     if body.password is not None:
         await access.people.reset_password(user, body.password, actor=admin.label)
     user = await access.people.change(user, role=body.role, state=body.state, actor=admin.label)
-    return _answer(render_user(user))
+    return unkept_answer(render_user(user))
 
 
 @router.delete("/users/{name}")
@@ -143,7 +144,7 @@ async def delete_user(name: str, access: AccessDep, admin: AdminDep) -> Response
 async def list_keys(access: AccessDep, _: AdminDep) -> Response:
     """Every API key, without its text."""
     owners = access.store.current.users_by_id
-    return _answer(KeyList(keys=[render_key(key, owners[key.user_id]) for key in access.keys.all()]))
+    return unkept_answer(KeyList(keys=[render_key(key, owners[key.user_id]) for key in access.keys.all()]))
 
 
 @router.post("/keys")
@@ -162,7 +163,7 @@ async def mint_key(request: Request, access: AccessDep, http: HttpOptionsDep, ad
         expires_unix_s=body.expires_unix_s,
         actor=admin.label,
     )
-    return _answer(KeyCreated(key=render_key(minted.key, user), secret=minted.secret), 201)
+    return unkept_answer(KeyCreated(key=render_key(minted.key, user), secret=minted.secret), 201)
 
 
 @router.patch("/keys/{key_id}")
@@ -173,7 +174,7 @@ async def change_key(
     body = await read_struct(request, http.max_body_bytes, KeyChange)
     changes = KeyChanges(name=body.name, scopes=body.scopes, limits=body.limits, expires_unix_s=body.expires_unix_s)
     key = await access.keys.change(access.keys.find(key_id), changes, actor=admin.label)
-    return _answer(render_key(key, access.store.current.users_by_id[key.user_id]))
+    return unkept_answer(render_key(key, access.store.current.users_by_id[key.user_id]))
 
 
 @router.delete("/keys/{key_id}")
@@ -191,7 +192,7 @@ async def list_changes(
     before: int | None = None,
 ) -> Response:
     """What was changed, and by whom: the last change first."""
-    return _answer(ChangeList(changes=list(await access.store.changes(limit=limit, before=before))))
+    return unkept_answer(ChangeList(changes=list(await access.store.changes(limit=limit, before=before))))
 
 
 def render_user(user: User) -> UserObject:
@@ -211,10 +212,4 @@ def render_key(key: ApiKey, owner: User) -> KeyObject:
         created_unix_s=key.created_unix_s,
         expires_unix_s=key.expires_unix_s,
         last_used_unix_s=key.last_used_unix_s,
-    )
-
-
-def _answer(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
     )

@@ -6,7 +6,8 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from mlx_manager.api.body import read_struct
+from mlx_manager.api.body import given_fields, read_struct, take_fields
+from mlx_manager.api.json_answer import unkept_answer
 from mlx_manager.api.state import DeskDep, HttpOptionsDep
 from mlx_manager.api.who import AccessDep, AdminDep
 from mlx_manager.catalog import Price, Provider, ProviderKind, ProviderSecret, Timeouts
@@ -52,32 +53,21 @@ class ProviderList(msgspec.Struct, frozen=True, kw_only=True):
 @router.get("/providers")
 async def list_providers(access: AccessDep, _: AdminDep) -> Response:
     """Every provider, without its key."""
-    return _answer(ProviderList(providers=list(access.store.current.providers)))
+    return unkept_answer(ProviderList(providers=list(access.store.current.providers)))
 
 
 @router.post("/providers")
 async def add_provider(request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
     """Add a provider."""
-    body = await read_struct(request, http.max_body_bytes, NewProvider)
-    provider = Provider(
-        id=0,
-        name=body.name,
-        kind=body.kind,
-        base_url=body.base_url,
-        is_on=body.is_on,
-        allows_private_address=body.allows_private_address,
-        max_retries=body.max_retries,
-        timeouts=body.timeouts,
-        prices=body.prices,
-    )
-    secret = ProviderSecret(key=body.key, headers=body.headers)
-    return _answer(await desk.add_provider(provider, secret, actor=admin.label), 201)
+    fields = msgspec.structs.asdict(await read_struct(request, http.max_body_bytes, NewProvider))
+    secret = take_fields(fields, ProviderSecret)
+    return unkept_answer(await desk.add_provider(Provider(id=0, **fields), secret, actor=admin.label), 201)
 
 
 @router.get("/providers/{name}")
 async def show_provider(name: str, desk: DeskDep, _: AdminDep) -> Response:
     """One provider."""
-    return _answer(desk.provider(name))
+    return unkept_answer(desk.provider(name))
 
 
 @router.patch("/providers/{name}")
@@ -85,13 +75,9 @@ async def change_provider(
     name: str, request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep
 ) -> Response:
     """Change a provider; null forgets its key."""
-    body = await read_struct(request, http.max_body_bytes, ProviderChange)
-    values = {
-        field: value
-        for field, value in msgspec.structs.asdict(body).items()
-        if value is not msgspec.UNSET and field != "key"
-    }
-    return _answer(await desk.change_provider(name, values, key=body.key, actor=admin.label))
+    values = given_fields(await read_struct(request, http.max_body_bytes, ProviderChange))
+    key = values.pop("key", msgspec.UNSET)
+    return unkept_answer(await desk.change_provider(name, values, key=key, actor=admin.label))
 
 
 @router.delete("/providers/{name}")
@@ -104,10 +90,4 @@ async def remove_provider(name: str, desk: DeskDep, admin: AdminDep) -> Response
 @router.post("/providers/{name}/models")
 async def fetch_models(name: str, desk: DeskDep, admin: AdminDep) -> Response:
     """Ask the provider which models it has, and keep the list."""
-    return _answer(await desk.fetch_models(name, actor=admin.label))
-
-
-def _answer(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
-    )
+    return unkept_answer(await desk.fetch_models(name, actor=admin.label))

@@ -8,7 +8,8 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from mlx_manager.api.body import read_json_body, read_struct
+from mlx_manager.api.body import given_fields, read_json_body, read_struct
+from mlx_manager.api.json_answer import json_answer, unkept_answer
 from mlx_manager.api.state import DeskDep, HttpOptionsDep, LiveSettingsDep, PlainGatewayDep
 from mlx_manager.api.who import AccessDep, AdminDep
 from mlx_manager.catalog import (
@@ -94,14 +95,14 @@ class RouteList(msgspec.Struct, frozen=True, kw_only=True):
 @router.get("/routes")
 async def list_routes(access: AccessDep, _: AdminDep) -> Response:
     """Every route, in order."""
-    return _answer(RouteList(routes=list(access.store.current.routes)))
+    return unkept_answer(RouteList(routes=list(access.store.current.routes)))
 
 
 @router.post("/routes")
 async def add_route(request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
     """Add a route."""
     body = await read_struct(request, http.max_body_bytes, NewRoute)
-    return _answer(await desk.add_route(Route(id=0, **msgspec.structs.asdict(body)), actor=admin.label), 201)
+    return unkept_answer(await desk.add_route(Route(id=0, **msgspec.structs.asdict(body)), actor=admin.label), 201)
 
 
 @router.post("/routes/test")
@@ -120,15 +121,16 @@ async def explain_route(request: Request, gateway: PlainGatewayDep, http: HttpOp
         )
         for target in plan.targets
     ]
-    return _answer(RouteExplanation(route=plan.route.name if plan.route else None, targets=targets, steps=plan.steps))
+    return unkept_answer(
+        RouteExplanation(route=plan.route.name if plan.route else None, targets=targets, steps=plan.steps)
+    )
 
 
 @router.patch("/routes/{name}")
 async def change_route(name: str, request: Request, desk: DeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
     """Change a route."""
-    body = await read_struct(request, http.max_body_bytes, RouteChange)
-    values = {field: value for field, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
-    return _answer(await desk.change_route(name, values, actor=admin.label))
+    values = given_fields(await read_struct(request, http.max_body_bytes, RouteChange))
+    return unkept_answer(await desk.change_route(name, values, actor=admin.label))
 
 
 @router.delete("/routes/{name}")
@@ -141,7 +143,7 @@ async def remove_route(name: str, desk: DeskDep, admin: AdminDep) -> Response:
 @router.get("/settings")
 async def show_settings(live: LiveSettingsDep, _: AdminDep) -> Response:
     """The settings that can be changed while the server runs, as they were said last."""
-    return Response(msgspec.json.encode(live.values()), media_type="application/json")
+    return json_answer(live.values())
 
 
 @router.patch("/settings")
@@ -154,10 +156,4 @@ async def change_settings(request: Request, live: LiveSettingsDep, http: HttpOpt
     if not isinstance(values, dict):
         raise InvalidRequest('The body has to be an object of settings: {"use_cloud": false}.')
     await live.change(values, actor=admin.label)
-    return Response(msgspec.json.encode(live.values()), media_type="application/json")
-
-
-def _answer(body: msgspec.Struct, status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
-    )
+    return json_answer(live.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, TypedDict, cast
+from typing import Annotated, Any, TypedDict, cast
 
 from fastapi import Depends, Request
 
@@ -63,7 +63,17 @@ class ApiState(TypedDict):
     """On the monotonic clock."""
 
 
-# coroutines, not plain functions: FastAPI runs those in a thread
+def _kept(name: str, *, if_none: str = "") -> Any:
+    """A dependency: what the lifespan's state has by this name. Raises `Unavailable(if_none)` where that is None."""
+
+    # a coroutine, as all of these, not a plain function: FastAPI runs those in a thread
+    async def find(request: Request) -> object:
+        kept: object = getattr(request.state, name)
+        if kept is None:
+            raise Unavailable(if_none)
+        return kept
+
+    return Depends(find)
 
 
 async def _gateway(request: Request, caller: CallerDep) -> Gateway:
@@ -73,63 +83,8 @@ async def _gateway(request: Request, caller: CallerDep) -> Gateway:
     return cast(Gateway, request.state.gateway).on_behalf_of(asker)
 
 
-async def _plain_gateway(request: Request) -> Gateway:
-    """On nobody's behalf: for questions about it, not for requests."""
-    return cast(Gateway, request.state.gateway)
-
-
-async def _desk(request: Request) -> Desk:
-    return cast(Desk, request.state.desk)
-
-
-async def _tool_desk(request: Request) -> ToolDesk:
-    return cast(ToolDesk, request.state.tool_desk)
-
-
-async def _live_settings(request: Request) -> LiveSettings:
-    return cast(LiveSettings, request.state.live_settings)
-
-
-async def _models(request: Request) -> ModelDirectory:
-    return cast(ModelDirectory, request.state.models)
-
-
-async def _pool(request: Request) -> ModelPool:
-    pool = cast("ModelPool | None", request.state.pool)
-    if pool is None:
-        raise Unavailable("This server keeps no models of its own: there is nothing to load or unload.")
-    return pool
-
-
-async def _hub(request: Request) -> HubDesk:
-    hub = cast("HubDesk | None", request.state.hub)
-    if hub is None:
-        raise Unavailable("This server keeps no models, and so has nothing to do with the model hub.")
-    return hub
-
-
 async def _responses(request: Request, caller: CallerDep) -> OwnResponses:
     return OwnResponses(cast(ResponseStore, request.state.responses), caller.user_id)
-
-
-async def _background(request: Request) -> BackgroundWork:
-    return cast(BackgroundWork, request.state.background)
-
-
-async def _metrics(request: Request) -> Metrics:
-    return cast(Metrics, request.state.metrics)
-
-
-async def _spans(request: Request) -> SpanReader:
-    return cast(SpanReader, request.state.spans)
-
-
-async def _audit(request: Request) -> AuditLog:
-    return cast(AuditLog, request.state.audit)
-
-
-async def _alerts(request: Request) -> AlertWatch:
-    return cast(AlertWatch, request.state.alerts)
 
 
 async def _http_options(request: Request) -> HttpOptions:
@@ -146,21 +101,24 @@ async def _request_id(request: Request) -> str:
 
 REQUEST_ID_KEY = "mlx_manager.request_id"
 """Where `RequestEdge` leaves the request's id in the ASGI scope."""
+_NO_POOL = "This server keeps no models of its own: there is nothing to load or unload."
+_NO_HUB = "This server keeps no models, and so has nothing to do with the model hub."
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
-PlainGatewayDep = Annotated[Gateway, Depends(_plain_gateway)]
-DeskDep = Annotated[Desk, Depends(_desk)]
-ToolDeskDep = Annotated[ToolDesk, Depends(_tool_desk)]
-LiveSettingsDep = Annotated[LiveSettings, Depends(_live_settings)]
-ModelsDep = Annotated[ModelDirectory, Depends(_models)]
-PoolDep = Annotated[ModelPool, Depends(_pool)]
-HubDep = Annotated[HubDesk, Depends(_hub)]
-BackgroundDep = Annotated[BackgroundWork, Depends(_background)]
+PlainGatewayDep = Annotated[Gateway, _kept("gateway")]
+"""On nobody's behalf: for questions about it, not for requests."""
+DeskDep = Annotated[Desk, _kept("desk")]
+ToolDeskDep = Annotated[ToolDesk, _kept("tool_desk")]
+LiveSettingsDep = Annotated[LiveSettings, _kept("live_settings")]
+ModelsDep = Annotated[ModelDirectory, _kept("models")]
+PoolDep = Annotated[ModelPool, _kept("pool", if_none=_NO_POOL)]
+HubDep = Annotated[HubDesk, _kept("hub", if_none=_NO_HUB)]
+BackgroundDep = Annotated[BackgroundWork, _kept("background")]
 ResponsesDep = Annotated[OwnResponses, Depends(_responses)]
-MetricsDep = Annotated[Metrics, Depends(_metrics)]
-SpansDep = Annotated[SpanReader, Depends(_spans)]
-AuditDep = Annotated[AuditLog, Depends(_audit)]
-AlertsDep = Annotated[AlertWatch, Depends(_alerts)]
+MetricsDep = Annotated[Metrics, _kept("metrics")]
+SpansDep = Annotated[SpanReader, _kept("spans")]
+AuditDep = Annotated[AuditLog, _kept("audit")]
+AlertsDep = Annotated[AlertWatch, _kept("alerts")]
 HttpOptionsDep = Annotated[HttpOptions, Depends(_http_options)]
 UptimeDep = Annotated[float, Depends(_uptime_s)]
 RequestIdDep = Annotated[str, Depends(_request_id)]

@@ -6,7 +6,8 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from mlx_manager.api.body import read_struct
+from mlx_manager.api.body import given_fields, read_struct, take_fields
+from mlx_manager.api.json_answer import unkept_answer
 from mlx_manager.api.state import HttpOptionsDep, ToolDeskDep
 from mlx_manager.api.who import AdminDep
 from mlx_manager.catalog import BUILT_IN_TOOL_SERVERS, ToolServer, ToolServerKind, ToolServerSecret
@@ -49,25 +50,15 @@ class ToolServerList(msgspec.Struct, frozen=True, kw_only=True):
 @router.get("")
 async def list_tool_servers(desk: ToolDeskDep, _: AdminDep) -> Response:
     """Every tool server, without its secrets."""
-    return _answer(ToolServerList(tool_servers=[*BUILT_IN_TOOL_SERVERS, *desk.servers]))
+    return unkept_answer(ToolServerList(tool_servers=[*BUILT_IN_TOOL_SERVERS, *desk.servers]))
 
 
 @router.post("")
 async def add_tool_server(request: Request, desk: ToolDeskDep, http: HttpOptionsDep, admin: AdminDep) -> Response:
     """Add a tool server."""
-    body = await read_struct(request, http.max_body_bytes, NewToolServer)
-    server = ToolServer(
-        id=0,
-        name=body.name,
-        kind=body.kind,
-        command=body.command,
-        url=body.url,
-        is_on=body.is_on,
-        allows_private_address=body.allows_private_address,
-        timeout_s=body.timeout_s,
-    )
-    secret = ToolServerSecret(variables=body.variables, headers=body.headers)
-    return _answer(await desk.add(server, secret, actor=admin.label), 201)
+    fields = msgspec.structs.asdict(await read_struct(request, http.max_body_bytes, NewToolServer))
+    secret = take_fields(fields, ToolServerSecret)
+    return unkept_answer(await desk.add(ToolServer(id=0, **fields), secret, actor=admin.label), 201)
 
 
 @router.patch("/{name}")
@@ -75,12 +66,11 @@ async def change_tool_server(
     name: str, request: Request, desk: ToolDeskDep, http: HttpOptionsDep, admin: AdminDep
 ) -> Response:
     """Change a tool server; variables and headers replace those that are kept."""
-    body = await read_struct(request, http.max_body_bytes, ToolServerChange)
-    changed = {field: value for field, value in msgspec.structs.asdict(body).items() if value is not msgspec.UNSET}
-    kept = msgspec.structs.asdict(desk.secret_of(name))
-    secret = ToolServerSecret(**{field: changed.pop(field, value) for field, value in kept.items()})
-    server = msgspec.structs.replace(desk.find(name), **changed)
-    return _answer(await desk.change(server, secret, actor=admin.label))
+    change = await read_struct(request, http.max_body_bytes, ToolServerChange)
+    fields = msgspec.structs.asdict(desk.secret_of(name)) | given_fields(change)
+    secret = take_fields(fields, ToolServerSecret)
+    server = msgspec.structs.replace(desk.find(name), **fields)
+    return unkept_answer(await desk.change(server, secret, actor=admin.label))
 
 
 @router.delete("/{name}")
@@ -93,10 +83,4 @@ async def remove_tool_server(name: str, desk: ToolDeskDep, admin: AdminDep) -> R
 @router.post("/{name}/tools")
 async def list_tools(name: str, desk: ToolDeskDep, _: AdminDep) -> Response:
     """Start or reach a tool server, and list its tools."""
-    return _answer(list(await desk.try_out(desk.find(name), desk.secret_of(name))))
-
-
-def _answer(body: msgspec.Struct | list[object], status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(body), status, headers={"cache-control": "no-store"}, media_type="application/json"
-    )
+    return unkept_answer(list(await desk.try_out(desk.find(name), desk.secret_of(name))))

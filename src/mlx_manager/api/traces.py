@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
+from mlx_manager.api.json_answer import json_answer
 from mlx_manager.api.state import SpansDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.errors import NotFound
@@ -47,8 +48,7 @@ async def list_traces(
         spans.requests, limit=limit, before_id=before, model=model, is_failed=failed, min_duration_s=min_duration
     )
     next_before = found[-1].id if len(found) == limit else None
-    body = msgspec.json.encode(TraceList(traces=found, next_before=next_before))
-    return Response(body, media_type="application/json")
+    return json_answer(TraceList(traces=found, next_before=next_before))
 
 
 @router.get("/traces/{trace_id}")
@@ -57,4 +57,4 @@ async def show_trace(trace_id: str, spans: SpansDep) -> Response:
     found = await asyncio.to_thread(spans.trace, trace_id)
     if not found:
         raise NotFound(f"There is no trace {trace_id[:80]!r}. Traces go with their age and number.", param="trace_id")
-    return Response(msgspec.json.encode(Trace(spans=found)), media_type="application/json")
+    return json_answer(Trace(spans=found))
