@@ -20,6 +20,7 @@ from mlx_manager.storage.store import Store
 from tests.storage.test_database import change, fill, reset
 
 DAY_S = 24 * 3600
+NOW_UNIX_S = int(time.time())
 
 
 def response(number: int, *, status: str = "completed", num_bytes: int = 0, age_s: float = 0) -> StoredResponse:
@@ -27,7 +28,7 @@ def response(number: int, *, status: str = "completed", num_bytes: int = 0, age_
     body = json.dumps({"status": status, "output": output}).encode()
     return StoredResponse(
         id=f"resp_{number}",
-        created_unix_s=int(time.time() - age_s),
+        created_unix_s=int(NOW_UNIX_S - age_s),
         previous_response_id=f"resp_{number - 1}" if number else None,
         body=body + b" " * (num_bytes - len(body)),
         input_items=b'[{"id": "said", "type": "message"}]',
