@@ -18,11 +18,19 @@ def test_a_change_holds_at_once_and_after_a_restart(upstream: Upstream, tmp_path
         changed = cloud.client.patch("/admin/settings", json={"max_body": "2KiB", "preload": ["m"]})
         assert (changed.json()["max_body"], changed.json()["preload"]) == ("2KiB", ["m"])
         assert cloud.ask("m", user="x" * 3000).status_code == 413
+        cloud.client.patch("/admin/settings", json={"responses_max_size": 1})
+        assert keeps_responses(cloud)
         cloud.client.delete("/admin/providers/up")
     with cloud_of(upstream, tmp_path, {"m": script_of(HELLO)}, max_body="1MiB") as cloud:
         assert cloud.ask("m", user="x" * 3000).status_code == 413
+        assert not keeps_responses(cloud)
         assert cloud.client.patch("/admin/settings", json={"max_body": None}).json()["max_body"] == "1MiB"
         assert cloud.ask("m", user="x" * 3000).status_code == 200
+
+
+def keeps_responses(cloud: Cloud) -> bool:
+    made = cloud.client.post("/v1/responses", json={"model": "m", "input": "hi"}).raise_for_status()
+    return cloud.client.get(f"/v1/responses/{made.json()['id']}").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import queue
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,45 +15,16 @@ from mlx_manager.observability.webhook import Webhook
 from tests.http.scripted_server import HELLO, Serve, shelved
 from tests.http.test_errors import CHAT, complete_body
 from tests.http.test_streams import DEAD
+from tests.observability.webhook_server import Hook, running_hook
 
 NEVER = AlertLimits(error_share=0, ttft_s=0, num_worker_restarts=0, disk_free_bytes=0)
-
-
-class Hook:
-    """A web server that fails so often before it takes what is posted."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.num_failures = 0
-        self.posts: queue.Queue[dict[str, Any]] = queue.Queue()
 
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
     """Listens until the test ends."""
-    hook = Hook()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            is_failure = hook.num_failures > 0
-            hook.num_failures -= is_failure
-            self.send_response(500 if is_failure else 204)
-            self.send_header("content-length", "0")
-            self.end_headers()
-            if not is_failure:
-                hook.posts.put(json.loads(body))
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hook.url = f"http://127.0.0.1:{server.server_port}/hook"
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield hook
-        server.shutdown()
-        thread.join()
+    with running_hook() as listening:
+        yield listening
 
 
 def test_an_alert_fires_once_and_says_when_it_clears(serve: Serve, hook: Hook) -> None:

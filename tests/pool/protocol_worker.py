@@ -1,9 +1,9 @@
 """A worker without a model: speaks the protocol over the real socket and counts instead of generating.
 
-The model folder's file `mode` says what a load does: good, slow, broken or dies. Each load leaves a file `load-PID`
-with its options there, each request a line in `requests`, each trim one in `trims`; with the mode stuck no trim is
-answered, and mortal workers die of it. A prompt "NUM PERIOD_S" is answered with NUM deltas, one a step, a conversation
-with one; the prompt "refuse" fails.
+The model folder's file `mode` says what a load does: good, slow, silent (for a minute), broken or dies. Each load
+leaves a file `load-PID` with its options there, each request a line in `requests`, each trim one in `trims`; with the
+mode stuck no trim is answered, and mortal workers die of it. A prompt "NUM PERIOD_S" is answered with NUM deltas, one a
+step, a conversation with one; the prompt "refuse" fails.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def load(channel: WorkerChannel, folder: Path, options: LoadOptions) -> None:
     (folder / f"load-{os.getpid()}").write_bytes(msgspec.json.encode(options))
     channel.send(LoadProgress("counting to three", 0.5))
     mode = (folder / "mode").read_text()
-    time.sleep(1.2 if mode == "slow" else 0.1)
+    time.sleep({"slow": 1.2, "silent": 60.0}.get(mode, 0.1))
     if mode == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     if mode == "broken":

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from mlx_manager.api import Access
 from mlx_manager.auth import Door, KeyMeter, Keys, People
 from mlx_manager.catalog.settings import Settings
+from mlx_manager.gateway import KeptResponses, MemoryResponses, ResponseStore
 from mlx_manager.ir import RequestRecord
 from mlx_manager.storage.audit import AuditLog
+from mlx_manager.storage.database import Database
 from mlx_manager.storage.ledger import Ledger, Used
 from mlx_manager.storage.private_files import ensure_local_token
 from mlx_manager.storage.responses import DatabaseResponses
@@ -29,7 +31,6 @@ class Opened:
     access: Access
     ledger: Ledger
     audit: AuditLog
-    responses: DatabaseResponses
 
     def count(self, record: RequestRecord) -> None:
         """Add an accounted request to the sums by key."""
@@ -64,15 +65,20 @@ async def open_access(settings: Settings) -> AsyncIterator[Opened]:
                 "mlx-manager user create NAME, then mlx-manager key create NAME",
                 settings.host,
             )
-        responses = DatabaseResponses(
-            store.database, max_age_s=settings.responses_max_age_h * 3600, max_bytes=settings.responses_max_bytes
-        )
         access = Access(store=store, door=door, people=People(store), keys=keys)
-        yield Opened(access, ledger, audit, responses)
+        yield Opened(access, ledger, audit)
     finally:
         await audit.close()
         await ledger.close()
         await store.close()
+
+
+def open_responses(settings: Settings, database: Database) -> ResponseStore:
+    """Where stored responses are kept, by the settings that hold at the start."""
+    if not settings.responses_max_age_h:
+        return MemoryResponses()
+    max_age_s = settings.responses_max_age_h * 3600
+    return KeptResponses(DatabaseResponses(database, max_age_s=max_age_s, max_bytes=settings.responses_max_bytes))
 
 
 def check_database(settings: Settings) -> None:

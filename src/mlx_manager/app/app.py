@@ -36,7 +36,7 @@ from mlx_manager.api import (
     traces_router,
 )
 from mlx_manager.api.who import SESSION_COOKIE
-from mlx_manager.app.access import is_loopback, open_access
+from mlx_manager.app.access import is_loopback, open_access, open_responses
 from mlx_manager.app.following import Followers
 from mlx_manager.app.observing import open_tracer, watch_alerts
 from mlx_manager.app.parts import PartsFactory, local_parts
@@ -48,9 +48,7 @@ from mlx_manager.catalog.settings import Settings
 from mlx_manager.gateway import (
     BackgroundWork,
     Gateway,
-    KeptResponses,
     LiveSettings,
-    MemoryResponses,
     PromptLimits,
     find_offers,
     log_record,
@@ -198,7 +196,7 @@ def _lifespan(
                 models=built.models,
                 pool=built.pool,
                 hub=built.hub,
-                responses=KeptResponses(opened.responses) if settings.responses_max_age_h else MemoryResponses(),
+                responses=open_responses(live.current, opened.access.store.database),
                 background=background,
                 metrics=metrics,
                 audit=opened.audit,

@@ -25,7 +25,7 @@ class Followers:
     def follow(self, settings: Settings) -> None:
         """From now on these hold."""
         logging.getLogger().setLevel(settings.log_level.upper())
-        self.audit.max_rows, self.audit.max_age_s = settings.audit_max_rows, settings.audit_max_age_h * 3600
+        self.audit.follow(max_rows=settings.audit_max_rows, max_age_s=settings.audit_max_age_h * 3600)
         self.alerts.follow(alert_limits(settings), webhook_url=settings.alert_webhook, period_s=settings.alert_period_s)
         if self.tracer is not None:
             self.tracer.follow(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -64,21 +65,24 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
         )
     )
 
-    def follow(changed: Settings) -> None:
-        wanted = _pool_options(changed)
-        pool.reconfigure(_load_options(changed), wanted)
-        limits = PoolLimits(
-            memory_budget=wanted.memory_budget, policy=wanted.policy, drain_timeout_s=wanted.drain_timeout_s
-        )
-        pool.set_limits(limits)
-
     await pool.start()
     await downloads.start()
     try:
-        yield Parts(backends=(LocalBackend(pool, pictures),), models=pool, pool=pool, hub=hub, follow=follow)
+        backends = (LocalBackend(pool, pictures),)
+        yield Parts(backends=backends, models=pool, pool=pool, hub=hub, follow=partial(follow_in_pool, pool))
     finally:
         await downloads.close()
         await pool.close()
+
+
+def follow_in_pool(pool: ModelPool, settings: Settings) -> None:
+    """Have a running pool go by other settings."""
+    wanted = _pool_options(settings)
+    pool.reconfigure(_load_options(settings), wanted)
+    limits = PoolLimits(
+        memory_budget=wanted.memory_budget, policy=wanted.policy, drain_timeout_s=wanted.drain_timeout_s
+    )
+    pool.set_limits(limits)
 
 
 def _load_options(settings: Settings) -> LoadOptions:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,7 @@ class AlertWatch:
         """By name. Written here only."""
         self.past: deque[Alert] = deque(maxlen=_NUM_KEPT)
         """Those that have cleared, the last one last."""
-        self.limits = limits
-        """May be changed at any time."""
+        self._limits = limits
         self._home = home
         self._statuses = statuses
         self._pool_stats = pool_stats
@@ -81,6 +81,7 @@ class AlertWatch:
         self._ended: deque[tuple[float, bool, float | None]] = deque(maxlen=_MAX_SAMPLES)
         """(when, whether the server failed, time to the first token) of requests."""
         self._deaths: deque[tuple[float, int]] = deque(maxlen=_MAX_SAMPLES)
+        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._retired: deque[asyncio.Task[None]] = deque(maxlen=_NUM_KEPT)
 
@@ -98,9 +99,10 @@ class AlertWatch:
         await asyncio.gather(*self._retired)
 
     def follow(self, limits: AlertLimits, *, webhook_url: str | None, period_s: float) -> None:
-        """From now on these hold. What fires by other limits is looked at anew; another webhook sends what it has."""
-        self.limits = limits
+        """From now on these hold, and are looked at at once; another webhook sends what it has."""
+        self._limits = limits
         self._period_s = period_s
+        self._news.set()
         old = self._webhook
         if webhook_url != (old.url if old is not None else None):
             self._webhook = Webhook(webhook_url) if webhook_url is not None else None
@@ -127,7 +129,9 @@ class AlertWatch:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._period_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._period_s)
+            self._news.clear()
             self.look()
 
     def _notify(self, alert: Alert) -> None:
@@ -143,18 +147,18 @@ class AlertWatch:
         yield from self._of_workers(now_s)
         yield from self._of_memory()
         free_bytes = shutil.disk_usage(self._home).free
-        if free_bytes < self.limits.disk_free_bytes:
+        if free_bytes < self._limits.disk_free_bytes:
             yield "disk", f"The disk of {self._home} has {free_bytes / 1e9:.1f} GB left."
 
     def _of_requests(self) -> Iterator[tuple[str, str]]:
         num_failed = sum(failed for _, failed, _ in self._ended)
         share = num_failed / max(len(self._ended), 1)
-        if len(self._ended) >= _MIN_REQUESTS and 0 < self.limits.error_share < share:
+        if len(self._ended) >= _MIN_REQUESTS and 0 < self._limits.error_share < share:
             yield "error_rate", f"{num_failed} of {len(self._ended)} requests of the last five minutes failed."
         ttfts_s = sorted(ttft_s for _, _, ttft_s in self._ended if ttft_s is not None)
-        if len(ttfts_s) >= _MIN_REQUESTS and self.limits.ttft_s:
+        if len(ttfts_s) >= _MIN_REQUESTS and self._limits.ttft_s:
             p95_s = ttfts_s[int(0.95 * (len(ttfts_s) - 1))]
-            if p95_s > self.limits.ttft_s:
+            if p95_s > self._limits.ttft_s:
                 yield "time_to_first_token", f"First tokens take {p95_s:.1f} s (p95 of the last five minutes)."
 
     def _of_workers(self, now_s: float) -> Iterator[tuple[str, str]]:
@@ -162,7 +166,7 @@ class AlertWatch:
         while self._deaths[0][0] < now_s - _RESTART_WINDOW_S:
             self._deaths.popleft()
         num_deaths = self._deaths[-1][1] - self._deaths[0][1]
-        if 0 < self.limits.num_worker_restarts <= num_deaths:
+        if 0 < self._limits.num_worker_restarts <= num_deaths:
             yield "worker_restarts", f"Workers died {num_deaths} times within fifteen minutes; see the log."
         for status in self._statuses():
             if status.is_given_up and status.error is not None:

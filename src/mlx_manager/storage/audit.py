@@ -108,9 +108,8 @@ class AuditLog:
 
     def __init__(self, database: Database, *, max_rows: int, max_age_s: float, max_wait_s: float = 10.0) -> None:
         self._database = database
-        self.max_rows = max_rows
-        """This and `max_age_s` may be changed at any time."""
-        self.max_age_s = max_age_s
+        self._max_rows = max_rows
+        self._max_age_s = max_age_s
         self._max_wait_s = max_wait_s
         self._waiting: deque[RequestRecord] = deque()
         self._listeners: set[asyncio.Queue[RequestRecord]] = set()
@@ -133,6 +132,11 @@ class AuditLog:
         self._wake.set()
         if self._writer is not None:
             await self._writer
+
+    def follow(self, *, max_rows: int, max_age_s: float) -> None:
+        """Keep so much from now on: what is more goes with the next rows that are written."""
+        self._max_rows, self._max_age_s = max_rows, max_age_s
+        self._trimmed_s = 0.0
 
     def put(self, record: RequestRecord) -> None:
         """Keep this one. Quick, and raises nothing."""
@@ -230,8 +234,8 @@ class AuditLog:
             await session.exec(insert(RequestRow), params=[_values(record) for record in batch])
             if time.monotonic() - self._trimmed_s > _TRIM_PERIOD_S or not self._trimmed_s:
                 newest = (await session.exec(select(func.max(RequestRow.id)))).one() or 0
-                too_old = col(RequestRow.arrived_unix_s) < time.time() - self.max_age_s
-                await session.exec(delete(RequestRow).where(too_old | (col(RequestRow.id) <= newest - self.max_rows)))
+                too_old = col(RequestRow.arrived_unix_s) < time.time() - self._max_age_s
+                await session.exec(delete(RequestRow).where(too_old | (col(RequestRow.id) <= newest - self._max_rows)))
                 self._trimmed_s = time.monotonic()
         # only now: what was not committed stays in its place
         for _ in batch:
