@@ -45,6 +45,17 @@ def test_the_same_as_json(home: Path) -> None:
         assert 2 * found["footprint"][part] == wide["footprint"][part]
 
 
+def test_a_draft_model_is_counted_in(home: Path) -> None:
+    alone = json.loads(run(home, "fit", "tiny", "--memory", "16GB", "--json").stdout)["footprint"]
+    both = json.loads(run(home, "fit", "tiny", "--draft-model", "tiny", "--memory", "16GB", "--json").stdout)
+    for part in ("weights_bytes", "kv_bytes_per_token"):
+        assert both["footprint"][part] == 2 * alone[part]
+    (home / "config.toml").write_text('[models.tiny]\ndraft_model = "tiny"\n')
+    configured = run(home, "fit", "tiny", "--memory", "16GB")
+    assert "Its draft model tiny is counted in: " in configured.stdout
+    assert run(home, "fit", "tiny", "--draft-model", "nobody").returncode == 1
+
+
 def test_a_model_that_does_not_fit_is_an_exit_code(home: Path) -> None:
     done = run(home, "fit", "tiny", "--memory", "100MiB")
     assert done.returncode == 1

@@ -44,6 +44,27 @@ def test_models_are_loaded_shown_and_unloaded(folder: Path, port: str, tmp_path:
     assert run(tmp_path, "unload", "b", "--port", port).stdout == "b is unloaded.\n"
 
 
+def test_settings_of_one_model_are_shown_and_changed(folder: Path, port: str, tmp_path: Path) -> None:
+    assert run(tmp_path, "set", "a", "--port", port).stdout == ""
+    run(tmp_path, "load", "a", "--port", port)
+    changed = run(tmp_path, "set", "a", "draft_model=nobody", "max_draft_tokens=4", "aliases=x,y", "--port", port)
+    assert changed.stdout.splitlines() == [
+        "aliases = x, y",
+        "max_draft_tokens = 4",
+        "draft_model = nobody",
+        "After the next load of a: draft_model, max_draft_tokens.",
+    ]
+    run(tmp_path, "unload", "x", "--port", port)
+    refused = run(tmp_path, "load", "a", "--port", port)
+    assert "The draft_model of a is 'nobody', and there is no such model on this machine" in refused.stderr
+    cleared = run(tmp_path, "set", "y", "draft_model=", "max_draft_tokens=", "aliases=", "--port", port)
+    assert (cleared.returncode, cleared.stdout) == (0, "")
+    wrong = run(tmp_path, "set", "a", "max_draft_tokens=many", "--port", port)
+    assert (wrong.returncode, "max_draft_tokens cannot be 'many': it takes" in wrong.stderr) == (1, True)
+    nameless = run(tmp_path, "set", "a", "pinned", "--port", port)
+    assert (nameless.returncode, "'pinned' is no NAME=VALUE" in nameless.stderr) == (1, True)
+
+
 def test_what_fails_is_said_in_a_line(folder: Path, port: str, tmp_path: Path) -> None:
     set_mode(folder, "broken", "c")
     failed = run(tmp_path, "load", "c", "--port", port)

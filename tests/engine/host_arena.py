@@ -25,6 +25,9 @@ class HostArena:
     before any reading. Slots begin with junk, and a freed block keeps what was in it.
     """
 
+    is_shared_while_written = False
+    """Whether two segments may write into one block: each its own slots of it, layer by layer."""
+
     def __init__(
         self, num_blocks: int, vocabulary: int, *, has_states: bool = False, window: int | None = None
     ) -> None:
@@ -38,7 +41,8 @@ class HostArena:
 
     def run(self, batch: Batch, previous: AbstractSequence[int | None]) -> list[int | None]:
         """The token of each sample; None where the logits were not finite. `previous` are the last step's tokens."""
-        _check_shape(batch, self.window)
+        if not self.is_shared_while_written:
+            _check_shape(batch, self.window)
         self._move(batch)
         inputs = [_input_tokens(segment, previous) for segment in batch.segments]
         first = [
@@ -50,8 +54,11 @@ class HostArena:
         self._write(0, batch.segments, first)
         second = [self._attended(0, segment) for segment in batch.segments]
         self._write(1, batch.segments, second)
-        last = [self._attended(1, segment)[-1] for segment in batch.segments]
-        return [_choice(last[sample.segment], sample, self.vocabulary) for sample in batch.samples]
+        read = [self._attended(1, segment) for segment in batch.segments]
+        return [
+            _choice(read[sample.segment][-1 - sample.num_before_end], sample, self.vocabulary)
+            for sample in batch.samples
+        ]
 
     def holds(self, block_table: AbstractSequence[int], token_ids: AbstractSequence[int]) -> bool:
         """Whether `block_table` leads to exactly what the model stores for `token_ids`."""
@@ -69,6 +76,11 @@ class HostArena:
             for slot, both in enumerate(contents)
             for layer, content in enumerate(both)
         )
+
+    def clear(self) -> None:
+        """Zero everything."""
+        for stored in self._layers:
+            stored[:] = [[0] * BLOCK_SIZE for _ in stored]
 
     def _move(self, batch: Batch) -> None:
         for stored in self._layers:
@@ -93,8 +105,8 @@ class HostArena:
             seen = [stored[segment.block_table[place // BLOCK_SIZE]][place % BLOCK_SIZE] for place in places]
             return _window_sums(seen, first, self.window)[segment.start - first :]
         slots = [slot for block in segment.block_table for slot in stored[block]]
-        if segment.num_tokens == 1 and _NOT_FINITE in slots:
-            return [_NOT_FINITE]
+        if segment.is_decode and _NOT_FINITE in slots:
+            return [_NOT_FINITE] * segment.num_tokens
         return _folded(slots[: segment.end])[segment.start :]
 
 

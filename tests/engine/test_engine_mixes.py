@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.drafting import Guesser
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import FinishReason, Priority
@@ -58,6 +59,8 @@ class House:
         lookahead: Lookahead = Lookahead.NONE,
         max_batch_size: int = 32,
         max_step_tokens: int = 512,
+        max_draft_tokens: int = 0,
+        draft_model: Guesser | None = None,
     ) -> None:
         self.now_s = 0.0
         self.runner = HostRunner(HostArena(num_blocks, VOCABULARY))
@@ -68,8 +71,10 @@ class House:
                 max_batch_size=max_batch_size,
                 max_step_tokens=max_step_tokens,
                 lookahead=lookahead,
+                max_draft_tokens=max_draft_tokens,
             ),
             clock=self._clock,
+            draft_model=draft_model,
         )
         self.received: dict[str, Received] = {}
         self._visits: dict[str, Visit] = {}

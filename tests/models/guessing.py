@@ -15,14 +15,14 @@ class Oracle(Drafter):
         answers: dict[tuple[int, ...], tuple[int, ...]],
         vocabulary_size: int,
     ) -> None:
-        super().__init__((), max_tokens)
-        self._text = list(token_ids)
+        super().__init__([], max_tokens)
+        self._text = token_ids
         self._vocabulary_size = vocabulary_size
         prompt = next(prompt for prompt in answers if tuple(token_ids[: len(prompt)]) == prompt)
         self._all = [*prompt, *answers[prompt]]
 
-    def observe(self, token_id: int) -> None:
-        self._text.append(token_id)
+    def observe(self) -> None:
+        """It knows already."""
 
     def guess(self, num_tokens: int) -> list[int]:
         start = len(self._text)

@@ -79,7 +79,11 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether running rows read a beginning they share once for all of them: auto (where the check at load found it
     faster), on, off."""
     max_draft_tokens: int = 0
-    """Most tokens guessed ahead of a sequence from its own text; 0 guesses none."""
+    """Most tokens guessed ahead of a sequence, from its own text or by the draft model; 0 guesses none."""
+    draft_model: str | None = None
+    """Name or folder of a smaller model of the same tokenizer that guesses ahead; None: only the text itself does."""
+    draft_entry: ModelEntry | None = None
+    """The model that `draft_model` names. Set by the pool before a load."""
     disk_cache_bytes: int = 0
     """Most that all models together keep of their prefix caches on disk; 0: nothing."""
     priority_ageing_s: float = 5.0

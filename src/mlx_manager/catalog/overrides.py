@@ -30,6 +30,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
     max_context: int | None = None
     shared_prefix_decode: str | None = None
     max_draft_tokens: int | None = None
+    draft_model: str | None = None
     hostfile: str | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -40,7 +41,15 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
 
     def load_options(self, base: LoadOptions) -> LoadOptions:
         """`base` with what this says about loading."""
-        names = ("dtype", "kv_budget_bytes", "max_context", "shared_prefix_decode", "max_draft_tokens", "hostfile")
+        names = (
+            "dtype",
+            "kv_budget_bytes",
+            "max_context",
+            "shared_prefix_decode",
+            "max_draft_tokens",
+            "draft_model",
+            "hostfile",
+        )
         own = {name: getattr(self, name) for name in names}
         return msgspec.structs.replace(base, **{name: value for name, value in own.items() if value is not None})
 
@@ -114,9 +123,17 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
     ModelSetting(
         "max_draft_tokens",
         "integer",
-        "Most tokens guessed ahead of an answer from its own text; 0 guesses none.",
+        "Most tokens guessed ahead of an answer, from its own text or by its draft model; 0 guesses none.",
         whole(0, 64),
         "max_draft_tokens",
+        needs_load=True,
+    ),
+    ModelSetting(
+        "draft_model",
+        "text",
+        "Name or folder of a smaller model with the same tokenizer that guesses ahead; see docs/drafts.md.",
+        text,
+        "draft_model",
         needs_load=True,
     ),
     ModelSetting(

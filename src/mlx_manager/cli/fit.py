@@ -21,6 +21,10 @@ def fit(
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Memory of the machine, such as 16GB; otherwise this one's.")
     ] = None,
+    draft_model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A draft model in the same worker; otherwise the one in config.toml."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     **flags: object,
 ) -> None:
@@ -29,7 +33,7 @@ def fit(
     from mlx_manager.cli.fitting import check_fit, describe_fit  # noqa: PLC0415
 
     settings = load_settings(os.environ, flags)
-    found = check_fit(settings, model, _parse_memory(memory))
+    found = check_fit(settings, model, _parse_memory(memory), draft_model)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mlx_manager.catalog import Settings, render_size
+import msgspec
+
+from mlx_manager.catalog import ModelOverrides, Settings, render_size
 from mlx_manager.cli.disk import local_inventory
 from mlx_manager.cli.models import print_table
 from mlx_manager.hub import Footprint
@@ -13,13 +15,17 @@ from mlx_manager.hub.judge import Fit, judge_fit
 from mlx_manager.pool import runs_on_linux_cpu
 
 
-def check_fit(settings: Settings, model: str, memory_bytes: int | None) -> Fit:
-    """Hold the model against `memory_bytes`; None is this machine's memory.
+def check_fit(settings: Settings, model: str, memory_bytes: int | None, draft_model: str | None) -> Fit:
+    """Hold the model against `memory_bytes`, together with its draft model; None is this machine's memory.
 
     Raises `ModelNotFound` and `InvalidRequest`.
     """
-    entry = local_inventory(settings).find(model)
-    return judge_fit(entry, settings.load, memory_bytes, is_cpu_backend=runs_on_linux_cpu())
+    inventory = local_inventory(settings)
+    entry = inventory.find(model)
+    draft = draft_model or settings.models.get(entry.name, ModelOverrides()).draft_model
+    draft_entry = None if draft is None else inventory.find(draft)
+    options = msgspec.structs.replace(settings.load, draft_model=draft, draft_entry=draft_entry)
+    return judge_fit(entry, options, memory_bytes, is_cpu_backend=runs_on_linux_cpu())
 
 
 def describe_fit(found: Fit) -> None:

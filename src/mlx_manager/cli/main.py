@@ -31,6 +31,7 @@ from mlx_manager.cli.search import search
 from mlx_manager.cli.secrets import secrets_commands
 from mlx_manager.cli.serve import serve
 from mlx_manager.cli.service import service_commands
+from mlx_manager.cli.set_model import set_model
 from mlx_manager.cli.show import show
 from mlx_manager.cli.unload import unload
 from mlx_manager.cli.update_check import update_check
@@ -57,6 +58,7 @@ app.command()(rm)
 app.command()(ps)
 app.command()(load)
 app.command()(unload)
+app.command(name="set")(set_model)
 app.command(context_settings=AGENT_ARGUMENTS)(launch)
 app.command()(fit)
 app.command()(doctor)

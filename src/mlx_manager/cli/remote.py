@@ -41,6 +41,10 @@ class RemoteServer:
         """Load or unload a model; how it stands then."""
         return self.ask("POST", f"/admin/models/{urllib.parse.quote(name)}/{action}")
 
+    def change(self, name: str, values: Mapping[str, object]) -> dict[str, Any]:
+        """Change settings of a model, by name; how it stands then, and which settings wait for its next load."""
+        return self.ask("PATCH", f"/admin/models/{urllib.parse.quote(name)}", values)
+
     def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
         """The JSON object that the server answers."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}

@@ -67,6 +67,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftRow:
+    """What the draft model does for one segment before the batch is run."""
+
+    segment: int
+    """Of the batch. Its drafted tokens mean nothing yet where `num_guesses` is above 0."""
+    missing: Segment
+    """Tokens that the draft model has not been given yet; where it is to guess, the last is the sequence's last."""
+    num_guesses: int
+    """0: it is only given tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One step: everything the runner needs to know."""
 
@@ -90,6 +102,8 @@ class Batch:
     """(block, key): to be read before anything is written, and kept on disk."""
     loads: tuple[tuple[int, StoredBlock], ...] = ()
     """(block, its contents from disk): to be written after `scrubs` and before `copies`; the last of a block counts."""
+    draft_rows: tuple[DraftRow, ...] = ()
+    """For the draft model, before anything else: what it guesses takes its place in `segments` and `samples`."""
 
     @property
     def num_tokens(self) -> int:

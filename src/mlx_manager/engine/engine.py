@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from mlx_manager.engine.batch import Batch, Chosen, Sample
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.disk_cache import DiskCache
+from mlx_manager.engine.draft_ledger import DraftLedger
+from mlx_manager.engine.drafting import Drafting, Guesser, is_given_prompts, with_guesses, without_drafts
 from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.grammar import Constraint, GrammarMasks
 from mlx_manager.engine.pacing import StepPacer
@@ -27,6 +30,8 @@ from mlx_manager.engine.sequence import SamplingParams, Sequence
 from mlx_manager.engine.timeline import Timeline
 from mlx_manager.engine.windows import Window
 from mlx_manager.ir import FinishReason, PrefixReport, Priority
+
+_MOST_HOST_SHARE = 0.5
 
 
 class Lookahead(Enum):
@@ -57,6 +62,8 @@ class EngineConfig:
     be taken back, nor where every layer has a window."""
     window: int | None = None
     """The longest window where every attention layer has one; None where one has none."""
+    drafting_fault: str = ""
+    """Why nothing is guessed although it was asked for, in words; "" where it is, or was not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +155,15 @@ class _InFlight:
 
     step: Launched
     started_s: float
+    guessing_s: float
+    """What the draft model took before it was built."""
+
+    def wall_s(self, last_read_s: float, read_s: float) -> float:
+        """All that it took since the tokens before it were read at `last_read_s`, until its own were. A pause in which
+        there was nothing to do counts for little."""
+        step_s = read_s - max(self.started_s, last_read_s)
+        host_s = max(0.0, self.started_s - last_read_s - self.guessing_s)
+        return step_s + self.guessing_s + min(host_s, _MOST_HOST_SHARE * step_s)
 
 
 class Engine:
@@ -162,13 +178,25 @@ class Engine:
         runner: Runner,
         config: EngineConfig,
         clock: Callable[[], float] = time.monotonic,
+        *,
         new_drafter: Callable[[list[int], int], Drafter] = Drafter,
         disk_cache: DiskCache | None = None,
+        draft_model: Guesser | None = None,
     ) -> None:
         self._runner = runner
+        can_draft = config.num_checkpoints is None and config.window is None
+        self._draft_model = draft_model if can_draft else None
+        self._drafting_fault = config.drafting_fault
         self._disk_cache = disk_cache
         self._clock = clock
         self._pacer = StepPacer(config.max_step_tokens)
+        self.drafting = Drafting(
+            config.max_draft_tokens if can_draft else 0,
+            self._pacer,
+            new_drafter=new_drafter,
+            ledger=None if self._draft_model is None else DraftLedger(config.num_blocks),
+            max_model_tokens=0 if self._draft_model is None else self._draft_model.max_context,
+        )
         self.scheduler = Scheduler(
             num_blocks=config.num_blocks,
             max_batch_size=config.max_batch_size,
@@ -179,6 +207,7 @@ class Engine:
             window=None if config.window is None else Window(config.window, config.max_step_tokens),
             store=disk_cache,
         )
+        self.scheduler.drafting = self.drafting if self.drafting.sources else None
         self.scheduler.on_admit = self._tell_admitted
         self.on_admitted: Callable[[str, PrefixReport], None] = lambda request_id, report: None
         """Told each request once, inside a step and before its forward pass: work on it begins. Set by the owner."""
@@ -188,9 +217,8 @@ class Engine:
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
         self._lookahead = config.lookahead
-        self._new_drafter = new_drafter
-        can_draft = config.num_checkpoints is None and config.window is None
-        self._max_draft_tokens = config.max_draft_tokens if can_draft else 0
+        self._guessing_s = 0.0
+        """What the draft model took for the step that was built last."""
         self._in_flight: _InFlight | None = None
         """The step that is started and not read."""
         self._reader = ThreadPoolExecutor(1, "engine-reader") if config.lookahead is Lookahead.OVERLAP else None
@@ -209,7 +237,13 @@ class Engine:
     @property
     def can_draft(self) -> bool:
         """Whether tokens are guessed ahead."""
-        return self._max_draft_tokens > 0
+        return bool(self.drafting.sources)
+
+    @property
+    def drafting_off(self) -> str:
+        """Why guesses are not run now, in words; "" while they may be, and where none were asked for."""
+        reasons = ((source, self.drafting.off_reason(source)) for source in self.drafting.sources)
+        return self._drafting_fault or "; ".join(f"{source}: {reason}" for source, reason in reasons if reason)
 
     @property
     def num_waiting_requests(self) -> int:
@@ -219,7 +253,7 @@ class Engine:
     @property
     def arena_bytes(self) -> int:
         """Bytes that the KV cache holds on the device."""
-        return self._runner.arena_bytes
+        return self._runner.arena_bytes + (self._draft_model.arena_bytes if self._draft_model is not None else 0)
 
     @property
     def capacity_tokens(self) -> int:
@@ -292,6 +326,8 @@ class Engine:
             raise ValueError("the engine is at work")
         self.scheduler.trim()
         self._runner.trim()
+        if self._draft_model is not None:
+            self._draft_model.trim()
 
     def spill(self, num_most: int) -> bool:
         """Keep up to `num_most` cached blocks on disk that are not there yet. False: there is nothing (more) to do."""
@@ -330,7 +366,7 @@ class Engine:
             if earlier is not None:
                 hand_on(self._commit(earlier))
             return events
-        started = _InFlight(built, self._clock())
+        started = _InFlight(built, self._clock(), self._guessing_s)
         if self._lookahead is Lookahead.NONE:
             self._start(built)
             hand_on(self._commit(started))
@@ -364,7 +400,23 @@ class Engine:
             self._disk_cache.spill(batch.spills)
         if not (batch.segments or batch.scrubs or batch.ended or batch.loads):
             return None
+        batch = self._with_guesses(batch)
         return self._runner.build(batch, previous, self.grammars.begin(batch.samples))
+
+    def _with_guesses(self, batch: Batch) -> Batch:
+        """The batch with what the draft model guesses for it."""
+        self._guessing_s = 0.0
+        if self._draft_model is None or not batch.draft_rows:
+            return batch
+        began_s = self._clock()
+        guesses = self._draft_model.guess(batch)
+        if guesses is None:
+            self.drafting.distrust_model()
+            return without_drafts(batch)
+        self._guessing_s = self._clock() - began_s
+        if not is_given_prompts(batch):
+            self._pacer.observe_guessing(max(row.num_guesses for row in batch.draft_rows), self._guessing_s)
+        return with_guesses(batch, guesses)
 
     def _start(self, launched: Launched) -> None:
         launched.start()
@@ -376,7 +428,10 @@ class Engine:
         events: list[EngineEvent] = []
         launched = in_flight.step
         output = launched.read()
-        self._observe(launched.batch, in_flight.started_s)
+        num_true: Counter[int] = Counter()
+        """By segment, guesses that came true."""
+        began_s = max(in_flight.started_s, self._last_read_s)
+        wall_s = in_flight.wall_s(self._last_read_s, self._observe(launched.batch, began_s))
         for sample, chosen in zip(launched.batch.samples, output.chosen, strict=True):
             seq = self._sequences.get(sample.seq_id)
             if not chosen.is_finite and (seq is None or not seq.block_table):
@@ -393,21 +448,25 @@ class Engine:
                 events.append(RequestBroke(seq.request_id, f"the grammar could not be followed further: {failure}"))
                 self._end(self._requests.pop(seq.request_id))
                 continue
+            num_true[sample.segment] += sample.draft is not None
             events.append(self._commit_token(seq, chosen, is_drafted=sample.draft is not None))
+        self.drafting.learn(launched.batch, num_true, self._sequences)
+        if launched.batch.num_tokens == launched.batch.num_decode_tokens + launched.batch.num_drafted_tokens:
+            self.drafting.observe(launched.batch, num_true.total(), wall_s)
         return events
 
     def _may_draft(self, seq: Sequence) -> bool:
         """Whether the tokens of a draft can be chosen side by side: nothing but the text before decides on each."""
         is_decided_otherwise = seq.params.has_penalties or seq.is_forcible or seq.seq_id in self.grammars
-        return self._max_draft_tokens > 0 and not is_decided_otherwise
+        return self.can_draft and not is_decided_otherwise
 
     def _came_true(self, seq: Sequence, sample: Sample) -> bool:
         """Whether all guesses before `sample` were what the step chose: its token is then the next one."""
         return seq.num_output_tokens == sample.output_index and seq.token_ids[-1] == sample.draft
 
     def _commit_token(self, seq: Sequence, chosen: Chosen, *, is_drafted: bool = False) -> TokenEvent:
-        if seq.drafter is None and self._may_draft(seq):
-            seq.drafter = self._new_drafter(seq.token_ids, self._max_draft_tokens)
+        if seq.drafts is None and self._may_draft(seq):
+            self.drafting.attend(seq)
         if is_drafted:
             self.scheduler.commit_drafted_token(seq, chosen.token_id)
             self.counters.num_accepted_drafts += 1
@@ -441,9 +500,9 @@ class Engine:
         self._sequences.pop(seq.seq_id, None)
         self.grammars.drop(seq.seq_id)
 
-    def _observe(self, batch: Batch, launched_s: float) -> None:
+    def _observe(self, batch: Batch, started_s: float) -> float:
+        """Learn from a step what it took since `started_s`; when that is over: now."""
         now_s = self._clock()
-        started_s = max(launched_s, self._last_read_s)
         num_prefill_tokens = batch.num_tokens - batch.num_decode_tokens - batch.num_drafted_tokens
         self._pacer.observe(
             num_decode_tokens=batch.num_decode_tokens,
@@ -454,6 +513,7 @@ class Engine:
         if num_prefill_tokens:
             self._note_prefill(batch, started_s, now_s)
         self._last_read_s = now_s
+        return now_s
 
     def _note_prefill(self, batch: Batch, started_s: float, now_s: float) -> None:
         for segment in batch.segments:

@@ -11,6 +11,8 @@ _MIN_CROWD = 2
 _FIRST_ROW_SHARE = 0.1
 _LEAST_ROW_SHARE = 0.01
 """Of a step: what a drafted row is taken to cost at first, and at least."""
+_FIRST_PASS_SHARE = 0.25
+"""Of a step: what a pass of the draft model is taken to cost at first."""
 
 
 class StepPacer:
@@ -31,6 +33,7 @@ class StepPacer:
         self._decode_step_s: float | None = None
         self._prefill_token_s: float | None = None
         self._drafted_row_s: float | None = None
+        self._draft_pass_s: float | None = None
 
     def prefill_budget(self, num_decode_tokens: int, num_prompts: int = 1) -> int:
         """Prefill tokens that the next step may carry beside `num_decode_tokens` running answers.
@@ -63,7 +66,13 @@ class StepPacer:
         if self._decode_step_s is None:
             return None
         row_s = _FIRST_ROW_SHARE * self._decode_step_s if self._drafted_row_s is None else self._drafted_row_s
-        return StepCosts(self._decode_step_s, row_s)
+        pass_s = _FIRST_PASS_SHARE * self._decode_step_s if self._draft_pass_s is None else self._draft_pass_s
+        return StepCosts(self._decode_step_s, row_s, pass_s)
+
+    def observe_guessing(self, num_passes: int, guessing_s: float) -> None:
+        """Learn from `num_passes` of the draft model, none of which was given a prompt."""
+        if num_passes and guessing_s > 0:
+            self._draft_pass_s = _blend(self._draft_pass_s, guessing_s / num_passes)
 
     def observe(
         self, *, num_decode_tokens: int, num_prefill_tokens: int, step_s: float, num_drafted_tokens: int = 0

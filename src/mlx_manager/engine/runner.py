@@ -122,15 +122,19 @@ class PagedRunner:
         if logits is not None:
             allowed = None if masks is None else masks.join(logits)
             samples = choose(logits, batch.samples, batch.segments, previous_tokens, allowed)
-        return Launched(batch, samples, [*self._arena.arrays(), *self._states.arrays()])
+        return Launched(batch, samples, self.arrays())
 
     def read_blocks(self, blocks: Sequence[int]) -> list[StoredBlock]:
         """What is in blocks of the arena, on the host."""
         return self._arena.read(blocks)
 
-    def logits(self, batch: Batch) -> mx.array:
+    def arrays(self) -> list[mx.array]:
+        """All that a step computes besides what is chosen, to be evaluated with it."""
+        return [*self._arena.arrays(), *self._states.arrays()]
+
+    def logits(self, batch: Batch, previous_tokens: mx.array | None = None) -> mx.array:
         """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
-        logits = self._run(batch, tuple((index, 0) for index in range(len(batch.segments))), None)
+        logits = self._run(batch, tuple((index, 0) for index in range(len(batch.segments))), previous_tokens)
         if logits is None:
             raise ValueError("a batch without segments has no logits")
         return logits

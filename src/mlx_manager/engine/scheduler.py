@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from mlx_manager.engine.batch import Batch, Sample, Segment
+from mlx_manager.engine.batch import Batch, DraftRow, Sample, Segment
 from mlx_manager.engine.block_store import BlockStore, StoredBlock
 from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, OutOfBlocks, num_blocks_for
 from mlx_manager.engine.checkpoints import CheckpointBook
+from mlx_manager.engine.draft_ledger import DraftLedger
+from mlx_manager.engine.draft_watch import DraftSource
+from mlx_manager.engine.drafting import Drafting, with_draft
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
 from mlx_manager.engine.prefix_miss import Lookup, PrefixMemory, explain
@@ -43,6 +46,7 @@ class _Step:
     loads: list[tuple[int, StoredBlock]] = field(default_factory=list)
     written: set[int] = field(default_factory=set)
     """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
+    draft_rows: list[DraftRow] = field(default_factory=list)
 
 
 class Scheduler:
@@ -75,6 +79,8 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_restored_tokens = 0
         """Prompt tokens whose blocks came from the store."""
+        self.drafting: Drafting | None = None
+        """None where nothing is guessed ahead. Set by the owner, before the first sequence."""
         self._pacer = pacer
         self._max_batch_size = max_batch_size
         self._has_prefix_cache = has_prefix_cache
@@ -91,6 +97,10 @@ class Scheduler:
         """Blocks of prompts behind a window, given back before any token showed that what is in them is finite."""
         self._scrubs: list[int] = []
         self._ended: list[int] = []
+
+    @property
+    def _draft_ledger(self) -> DraftLedger | None:
+        return None if self.drafting is None else self.drafting.ledger
 
     # -- what the engine asks for ------------------------------------------------------------------------------
 
@@ -113,6 +123,8 @@ class Scheduler:
     def schedule(self) -> Batch:
         """Put the next step together and book it as launched. An empty batch means that nothing can run now."""
         step = _Step()
+        if self.drafting is not None:
+            self.drafting.begin_step()
         self._give_back_passed_blocks()
         self._schedule_decodes(step)
         self._schedule_prefills(step)
@@ -130,6 +142,7 @@ class Scheduler:
             num_blocks=self.blocks.num_touched,
             spills=self._take_spills(),
             loads=tuple(step.loads),
+            draft_rows=tuple(step.draft_rows),
         )
 
     def unspilled(self, num_most: int) -> list[tuple[int, bytes]]:
@@ -143,9 +156,9 @@ class Scheduler:
     def commit_token(self, seq: Sequence, token_id: int) -> None:
         """Tell the sequence the token that a step chose for it; its now full blocks become findable."""
         seq.num_sampling -= 1
-        if seq.drafter is not None:
-            seq.drafter.observe(token_id)
         seq.append(token_id)
+        if seq.drafts is not None:
+            seq.drafts.text.observe()
         self._enter_full_blocks(seq)
         self._keep_checkpoints(seq)
 
@@ -157,11 +170,7 @@ class Scheduler:
 
     def expects_drafts(self) -> bool:
         """Whether a guess is worth its row in the next step, so that the tokens before it are better read first."""
-        costs, num_rows = self._pacer.costs, len(self.running)
-        return any(
-            seq.drafter is not None and seq.drafter.num_worth(costs, num_rows) and seq.drafter.guess(1)
-            for seq in self.running
-        )
+        return self.drafting is not None and self.drafting.expects(self.running, len(self.running))
 
     def finish(self, seq: Sequence, *, is_tainted: bool = False) -> None:
         """Take a sequence out, whatever it was doing. Its blocks stay cached, or are zeroed when `is_tainted`."""
@@ -191,6 +200,8 @@ class Scheduler:
         if self.has_work:
             raise ValueError("sequences run or wait, or their end has not been told")
         self.blocks.reset()
+        if self._draft_ledger is not None:
+            self._draft_ledger.forget()
         self._spills.clear()
         self._unproven.clear()
         if self._checkpoints is not None:
@@ -221,41 +232,32 @@ class Scheduler:
                 continue
             if self._make_room(seq, 1, step):
                 self._take(seq, 1, step)
-                self._add_drafts(seq, step)
+                if self.drafting is not None:
+                    self._add_drafts(seq, self.drafting, step)
 
-    def _add_drafts(self, seq: Sequence, step: _Step) -> None:
+    def _add_drafts(self, seq: Sequence, drafting: Drafting, step: _Step) -> None:
         """Append guesses to the segment just taken, where they pay and there are blocks that nobody has to give up."""
-        if seq.drafter is None or seq.num_sampling > 1:
+        if seq.num_sampling > 1:
             return
         num_left = seq.max_output_tokens - seq.num_output_tokens
         num_rows_left = self._pacer.max_step_tokens - sum(segment.num_tokens for segment in step.segments)
-        num_worth = seq.drafter.num_worth(self._pacer.costs, len(self.running))
-        num_drafts = min(num_worth, num_left, num_rows_left - len(self.running))
-        drafts = seq.drafter.guess(num_drafts) if num_drafts > 0 else []
-        end = seq.num_computed_tokens + len(drafts)
-        if not drafts or num_blocks_for(end) - len(seq.block_table) > self.blocks.num_free:
+        draft = drafting.draft(seq, len(self.running), min(num_left, num_rows_left - len(self.running)))
+        if draft is None:
+            return
+        end = seq.num_computed_tokens + len(draft.token_ids)
+        if num_blocks_for(end) - len(seq.block_table) > self.blocks.num_free:
             return
         while len(seq.block_table) < num_blocks_for(end):
             seq.block_table.append(self._allocate())
-        segment, sample = step.segments.pop(), step.samples.pop()
-        step.segments.append(
-            replace(
-                segment,
-                token_ids=(*segment.token_ids, *drafts),
-                block_table=tuple(seq.block_table[: num_blocks_for(end)]),
-                num_drafted=len(drafts),
-            )
-        )
+        if draft.source is DraftSource.MODEL and self._draft_ledger is not None:
+            row = drafting.ask_model(self._draft_ledger, seq, len(step.segments) - 1, len(draft.token_ids))
+            step.draft_rows.append(row)
+            if not row.num_guesses:
+                return
+        segment, samples = with_draft(step.segments.pop(), step.samples.pop(), draft, seq.block_table)
+        step.segments.append(segment)
+        step.samples += samples
         step.written.update(seq.block_table[segment.start // BLOCK_SIZE : num_blocks_for(end)])
-        step.samples += [
-            replace(
-                sample,
-                output_index=sample.output_index + index,
-                num_before_end=len(drafts) - index,
-                draft=drafts[index - 1] if index else None,
-            )
-            for index in range(len(drafts) + 1)
-        ]
 
     def _make_room(self, seq: Sequence, num_tokens: int, step: _Step) -> bool:
         """Give the next positions of `seq` blocks it may write. While there are none, preempt whose turn is last.
@@ -503,6 +505,8 @@ class Scheduler:
         if block in self._unproven:
             self._unproven.discard(block)
             self._scrubs.append(block)
+        if self._draft_ledger is not None:
+            self._draft_ledger.allocated(block)
         return block
 
     def _give_back_passed_blocks(self) -> None:
@@ -538,6 +542,8 @@ class Scheduler:
             )
         )
         step.scheduled.add(seq.seq_id)
+        if self._draft_ledger is not None:
+            self._draft_ledger.written(seq.block_table, start, end)
         step.written.update(seq.block_table[start // BLOCK_SIZE : num_blocks_for(end)])
         is_complete = end == seq.num_tokens
         seq.num_computed_tokens = end

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from mlx_manager.engine.blocks import BLOCK_SIZE
-from mlx_manager.engine.drafts import Drafter
+from mlx_manager.engine.drafts import RowDrafts
 from mlx_manager.ir import Priority
 
 
@@ -95,8 +95,8 @@ class Sequence:
     pending_checkpoints: list[tuple[int, int]] = field(default_factory=list)
     """(blocks, checkpoint): copies of the state behind that many full blocks, made by steps already launched, whose
     tokens the host does not know all yet."""
-    drafter: Drafter | None = None
-    """Guesses its next tokens; None where nothing is guessed for it."""
+    drafts: RowDrafts | None = None
+    """Who guesses its next tokens; None where nothing is guessed for it."""
     forks: list[Sequence] = field(default_factory=list)
     """Sequences of the same prompt that start from this one's blocks once the prompt is prefilled."""
 

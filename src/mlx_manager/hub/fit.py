@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind, render_size
@@ -52,11 +53,21 @@ def predict_footprint(
     Raises `InvalidRequest` where the files cannot be read, or hold what cannot be.
     """
     try:
-        return _predict(entry, options, is_cpu_backend=is_cpu_backend, available_bytes=available_bytes)
+        own = _predict(entry, options, is_cpu_backend=is_cpu_backend, available_bytes=available_bytes)
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise InvalidRequest(
             f"The config.json of {entry.name} holds what cannot be: {error}. Download the model again."
         ) from error
+    if options.draft_entry is None:
+        return own
+    alone = msgspec.structs.replace(options, draft_entry=None)
+    draft = predict_footprint(
+        options.draft_entry, alone, is_cpu_backend=is_cpu_backend, available_bytes=available_bytes
+    )
+    said = f"Its draft model {options.draft_entry.name} is counted in: {render_size(draft.weights_bytes)} of weights, "
+    note = f"{said}{render_size(draft.kv_bytes_per_token)} of keys and values per token."
+    together = own.with_draft(draft)
+    return msgspec.structs.replace(together, notes=(*together.notes, note))
 
 
 def _predict(

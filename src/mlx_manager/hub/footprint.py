@@ -53,6 +53,20 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         """One block of the arena."""
         return BLOCK_TOKENS * self.kv_bytes_per_token
 
+    def with_draft(self, draft: Footprint) -> Footprint:
+        """Together with a draft model, which has as many blocks in an arena of its own. Their steps take turns."""
+        return msgspec.structs.replace(
+            self,
+            weights_bytes=self.weights_bytes + draft.weights_bytes,
+            kv_bytes_per_token=self.kv_bytes_per_token + draft.kv_bytes_per_token,
+            activation_bytes=max(self.activation_bytes, draft.activation_bytes),
+            activation_bytes_per_context_token=max(
+                self.activation_bytes_per_context_token, draft.activation_bytes_per_context_token
+            ),
+            is_known=self.is_known and draft.is_known,
+            notes=(*self.notes, *draft.notes),
+        )
+
     def step_bytes(self, context_tokens: int) -> int:
         """The activations of a step, with one request `context_tokens` long in it."""
         return self.activation_bytes + self.activation_bytes_per_context_token * self._kept_tokens(context_tokens)

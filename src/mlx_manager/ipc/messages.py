@@ -107,6 +107,8 @@ class ServingReport(msgspec.Struct, frozen=True, kw_only=True):
     """Which family's way of prompting and reading the model is served in; "" for one that does not chat."""
     warning: str = ""
     """What is not known about the model, for the operator."""
+    draft_model: str = ""
+    """The model that guesses ahead for it, in the same worker; "" where there is none."""
 
 
 class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
@@ -168,6 +170,11 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_drafted_tokens: int = 0
     """Guesses at next tokens that were run, and those of them that came true."""
     num_accepted_drafts: int = 0
+    num_model_drafted_tokens: int = 0
+    """Those of both that were the draft model's; the others came from the text itself."""
+    num_accepted_model_drafts: int = 0
+    drafting_off: str = ""
+    """Why guesses are not run now, in words; "" while they may be, and where none are asked for."""
     num_preemptions: int = 0
     num_finished_requests: int = 0
     num_aborted_requests: int = 0

@@ -25,6 +25,8 @@ _ENGINE_COUNTERS = (
     ("engine_prompt_tokens", "Prompt tokens of requests that began to answer.", "num_prompt_tokens"),
     ("engine_cached_tokens", "Those of them that the prefix cache had.", "num_cached_tokens"),
     ("engine_generated_tokens", "Tokens that were generated.", "num_generated_tokens"),
+    ("engine_drafted_tokens", "Guesses at next tokens that were run.", "num_drafted_tokens"),
+    ("engine_accepted_drafts", "Those of them that came true.", "num_accepted_drafts"),
     ("engine_preemptions", "Sequences that gave up their blocks to others.", "num_preemptions"),
     ("engine_aborted_requests", "Requests that were aborted.", "num_aborted_requests"),
 )

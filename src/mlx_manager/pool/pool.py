@@ -8,11 +8,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 import psutil
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides, render_size
 from mlx_manager.errors import MlxManagerError, ModelNotFound, ShuttingDown
 from mlx_manager.pool.blas import worker_environment
+from mlx_manager.pool.draft_entry import find_draft_entry
 from mlx_manager.pool.keeper import MemoryKeeper
 from mlx_manager.pool.load_errors import Backoff
 from mlx_manager.pool.names import ModelNames
@@ -69,7 +71,7 @@ class ModelPool:
             self._slots,
             self._find_budget,
             self._changed,
-            load_options=lambda slot: slot.overrides.load_options(self._options),
+            load_options=self._load_options,
             predict=shared.predict,
             limits=lambda: self._limits,
             measure=shared.measure,
@@ -240,6 +242,16 @@ class ModelPool:
             num_trims=self._room.num_trims,
             num_refused=self._room.num_refused,
         )
+
+    def _load_options(self, slot: ModelSlot) -> LoadOptions:
+        """What `slot` is to be loaded with. Raises `ModelLoadFailed` for a draft model that is not there."""
+        options = slot.overrides.load_options(self._options)
+        if options.draft_model is None:
+            return options
+        entries = {entry.name: entry for entry in self._find_models()}
+        name = self._names.resolve(options.draft_model, entries)
+        draft = find_draft_entry(options.draft_model, slot.entry, name, entries)
+        return msgspec.structs.replace(options, draft_entry=draft)
 
     def _budget_bytes(self) -> int | None:
         """None while nobody has asked what it is a share of."""

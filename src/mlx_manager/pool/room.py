@@ -56,8 +56,8 @@ class MemoryRoom:
         self._turn = asyncio.Lock()
 
     async def admit(self, slot: ModelSlot) -> LoadOptions:
-        """Make room for `slot` and reserve it; what it is to be loaded with. Raises `InsufficientMemory`, or
-        `InvalidRequest` for a folder that cannot be read.
+        """Make room for `slot` and reserve it; what it is to be loaded with. Raises `InsufficientMemory`,
+        `InvalidRequest` for a folder that cannot be read, or `ModelLoadFailed` for a draft model that is not there.
 
         Idle models go at once. Where that is not enough, busy ones take no new requests until those they have are
         answered, for as long as the drain timeout; then they go on as before, and this load is refused.

@@ -19,6 +19,8 @@ _TITLES = {
     "dtype": "Type to compute in",
     "kv_budget": "Memory for keys and values",
     "max_context": "Context limit, tokens",
+    "max_draft_tokens": "Most tokens guessed ahead",
+    "draft_model": "Draft model",
     "temperature": "Temperature",
     "top_p": "Top p",
     "top_k": "Top k",

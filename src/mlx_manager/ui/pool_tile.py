@@ -22,7 +22,18 @@ STATE_TONES = {
     ModelState.FAILED: "bad",
     ModelState.COLD: "",
 }
-_FACTS = ("Memory", "Weights", "Tokens/s", "Prompts/s", "In the batch", "Queue", "Last use", "Requests", "Served")
+_FACTS = (
+    "Memory",
+    "Weights",
+    "Tokens/s",
+    "Prompts/s",
+    "In the batch",
+    "Queue",
+    "Last use",
+    "Requests",
+    "Guesses",
+    "Served",
+)
 _PRIORITIES = {"high": "High priority", "normal": "Normal priority", "low": "Low priority"}
 
 
@@ -210,5 +221,14 @@ def _values(status: ModelStatus, rate: Rate) -> list[str]:
         if status.idle_s is None or not status.num_uses
         else f"{render_duration(status.idle_s)} ago",
         str(status.num_uses),
+        _guesses(stats),
         f"{report.path}, {report.dtype}" if report else "not yet",
     ]
+
+
+def _guesses(stats: EngineStats | None) -> str:
+    """How many tokens that were guessed ahead came true, and whether none are guessed now."""
+    if stats is None or not (stats.num_drafted_tokens or stats.drafting_off):
+        return "none"
+    came_true = f"{stats.num_accepted_drafts} of {stats.num_drafted_tokens} came true"
+    return f"{came_true}; off now ({stats.drafting_off})" if stats.drafting_off else came_true

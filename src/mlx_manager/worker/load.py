@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
+import msgspec
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.engine.attach import wrap_attention
@@ -15,6 +16,7 @@ from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.disk_cache import DiskCache, cache_name
+from mlx_manager.engine.draft_model import DraftModel
 from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
 from mlx_manager.engine.probe import probe_caches
@@ -27,6 +29,7 @@ from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport
 from mlx_manager.models.loading import LoadedModel, Report, is_cpu_backend, load_text_model
 from mlx_manager.models.sight_check import check_sight
+from mlx_manager.worker.drafting import LoadedDraft, find_fault, load_draft
 from mlx_manager.worker.embedding import load_embedding
 from mlx_manager.worker.leading import load_split_model
 from mlx_manager.worker.ranks import Ranks
@@ -72,7 +75,12 @@ def load(
     started_s = time.monotonic()
     loaded = _load_model(entry, options, report)
     report("checking the paged path", 0.85)
-    path = choose_path(loaded, options, entry, paged_runner)
+    draft = load_draft(loaded, options, report)
+    path = choose_path(loaded, options, entry, paged_runner, 0 if draft is None else draft.caches.bytes_per_token)
+    guesser = None if draft is None else _open_draft(draft, options, path, paged_runner)
+    fault = _find_drafting_fault(loaded, options, path)
+    if fault:
+        _log.warning("%s: nothing is guessed ahead: %s", entry.name, fault)
     engine = Engine(
         path.runner,
         EngineConfig(
@@ -85,7 +93,9 @@ def load(
             num_checkpoints=path.num_checkpoints,
             window=path.window,
             max_draft_tokens=options.max_draft_tokens if path.name == "paged" else 0,
+            drafting_fault=fault,
         ),
+        draft_model=guesser,
         disk_cache=_open_disk_cache(path, options, entry, loaded.dtype),
     )
     serving = Serving(loaded, engine, options)
@@ -97,13 +107,33 @@ def load(
         attention=path.attention,
         dtype=loaded.dtype,
         max_context=serving.max_context,
-        weights_bytes=loaded.weights_bytes,
+        weights_bytes=loaded.weights_bytes + (0 if guesser is None or draft is None else draft.loaded.weights_bytes),
         kv_bytes_per_token=path.bytes_per_token,
         kv_budget_bytes=options.kv_budget_bytes,
         load_s=time.monotonic() - started_s,
         family=loaded.style.family.name,
         warning=loaded.style.warning,
+        draft_model="" if guesser is None or draft is None else draft.entry.name,
     )
+
+
+def _open_draft(
+    draft: LoadedDraft, options: LoadOptions, path: _Path, paged_runner: type[PagedRunner]
+) -> DraftModel | None:
+    """The draft model over an arena of as many blocks as the target's; None where that has none."""
+    if path.name != "paged":
+        return None
+    budget_bytes = path.num_blocks * BLOCK_SIZE * draft.caches.bytes_per_token
+    its_options = msgspec.structs.replace(options, kv_budget_bytes=budget_bytes, shared_prefix_decode="off")
+    its_path = choose_path(draft.loaded, its_options, draft.entry, paged_runner)
+    return draft.over(its_path.runner, its_path.reason)
+
+
+def _find_drafting_fault(loaded: LoadedModel, options: LoadOptions, path: _Path) -> str:
+    """Why nothing is guessed ahead although it was asked for; "" where it is, or was not."""
+    if not options.max_draft_tokens:
+        return ""
+    return find_fault(loaded, options) or ("" if path.name == "paged" else f"it is not paged: {path.reason}")
 
 
 def _open_disk_cache(path: _Path, options: LoadOptions, entry: ModelEntry, dtype: str) -> DiskCache | None:
@@ -133,8 +163,17 @@ def _load_model(entry: ModelEntry, options: LoadOptions, report: Report) -> Load
     return load_text_model(entry, options, report)
 
 
-def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, paged_runner: type[PagedRunner]) -> _Path:
-    """The kept verdict's path; without one, the path that the check finds, and keep that."""
+def choose_path(
+    loaded: LoadedModel,
+    options: LoadOptions,
+    entry: ModelEntry,
+    paged_runner: type[PagedRunner],
+    draft_bytes_per_token: int = 0,
+) -> _Path:
+    """The kept verdict's path; without one, the path that the check finds, and keep that.
+
+    The KV budget is for the blocks of a draft model too, which keeps `draft_bytes_per_token`.
+    """
     if options.hostfile is not None:
         return _sequential(loaded, options, entry.name, "it is split over several ranks, which replay each call")
     store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
@@ -152,7 +191,8 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
         return _sequential(loaded, options, entry.name, f"its attention is not plain: {error}")
     num_blocks = _num_free_blocks(loaded, options)
     if caches.bytes_per_token:
-        num_blocks = _num_blocks(options, caches.bytes_per_token, entry.name, at_least=_NUM_CHECK_BLOCKS)
+        num_bytes = caches.bytes_per_token + draft_bytes_per_token
+        num_blocks = _num_blocks(options, num_bytes, entry.name, at_least=_NUM_CHECK_BLOCKS)
     attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
     # What keeps nothing per token has an arena of no bytes, however many blocks it counts.
     arguments = no_arguments if loaded.sight is None else loaded.sight.arguments
@@ -170,7 +210,7 @@ def choose_path(loaded: LoadedModel, options: LoadOptions, entry: ModelEntry, pa
     return _Path(
         runner=runner,
         num_blocks=num_blocks,
-        bytes_per_token=caches.bytes_per_token,
+        bytes_per_token=caches.bytes_per_token + draft_bytes_per_token,
         num_checkpoints=_num_checkpoints(options, caches.state_bytes),
         window=longest_window(caches.layout.windows),
         name="paged",

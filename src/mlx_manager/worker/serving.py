@@ -14,6 +14,7 @@ import mlx.core as mx
 from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
+from mlx_manager.engine.draft_watch import DraftSource
 from mlx_manager.engine.engine import Engine, EngineEvent, EngineRequest, RequestBroke
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.prefix import salted
@@ -186,6 +187,7 @@ class Serving:
     def stats(self) -> EngineStats:
         """The engine's books now."""
         scheduler, blocks, counters = self._engine.scheduler, self._engine.scheduler.blocks, self._engine.counters
+        by_model = self._engine.drafting.counters[DraftSource.MODEL]
         return EngineStats(
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting) + self._num_preparing,
@@ -200,6 +202,9 @@ class Serving:
             num_generated_tokens=counters.num_generated_tokens,
             num_drafted_tokens=counters.num_drafted_tokens,
             num_accepted_drafts=counters.num_accepted_drafts,
+            num_model_drafted_tokens=by_model.num_drafted,
+            num_accepted_model_drafts=by_model.num_accepted,
+            drafting_off=self._engine.drafting_off,
             num_preemptions=scheduler.num_preemptions,
             num_finished_requests=counters.num_finished_requests,
             num_aborted_requests=counters.num_aborted_requests,
