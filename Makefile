@@ -13,7 +13,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady clients fuzz faults soak lock wheel-check clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady clients fuzz pictures faults soak lock wheel-check clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -81,6 +81,10 @@ fuzz: install $(STAMP)/dev
 # What is killed, hangs, fills up or is damaged, again and again. The suite has one of most.
 faults: install $(STAMP)/dev
 	$(BIN)/python -m pytest tests/faults -m faults $(ARGS)
+
+# The tests of the console, which keep a picture of every page and of some states.
+pictures: install $(STAMP)/dev
+	PICTURES=1 $(BIN)/python -m pytest tests/ui $(ARGS)
 
 # 200 streams for ten minutes, whose clients leave as they like; `make soak ARGS="--minutes 1"`.
 soak: install $(STAMP)/dev

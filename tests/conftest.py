@@ -34,8 +34,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogethe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest groups first, so that nothing long is left for the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_TOGETHER))
+    """The longest groups first, so that nothing long is left for the end; in them, what needs no browser first."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(_TOGETHER), "browser" in getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")

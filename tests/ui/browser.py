@@ -12,7 +12,7 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 FLAGS = (
     "--headless",
@@ -24,6 +24,9 @@ FLAGS = (
     "--no-first-run",
 )
 SHOTS = Path(__file__).parents[2] / "build" / "console"
+"""Where `make pictures` has the pictures."""
+Size = ViewportSize
+"""Of a window, in CSS pixels."""
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 _AXE_RUN = """() => axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}).then((found) =>
     found.violations.flatMap((one) => one.nodes.map((node) =>
@@ -61,7 +64,9 @@ class Watched:
         return self.page
 
     def shoot(self, name: str) -> None:
-        """Keep a picture of the whole page."""
+        """Keep a picture of the whole page, where pictures are asked for."""
+        if not os.environ.get("PICTURES"):
+            return
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
 

@@ -55,10 +55,10 @@ def console_server(
             yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium; without it the tests are skipped. Not kept for longer: while it is there, an event loop runs in this
-    process, beside which no asynchronous test can."""
+    """Chromium; without it the tests are skipped. While it is there, an event loop runs in this process, beside which
+    no asynchronous test can: those of this package come first."""
     with running_browser() as running:
         yield running
 

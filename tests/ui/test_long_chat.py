@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from mlx_manager.storage.database import Database
 from mlx_manager.ui.chat_records import store_conversation
 from mlx_manager.ui.conversation import Conversation, TurnState
 from tests.http.scripted_server import Recorder, Served, Shelf, running, shelved
-from tests.ui.browser import SHOTS, Watched
+from tests.ui.browser import Watched
 from tests.ui.conftest import ADMIN, PASSWORD
 from tests.ui.tool_models import FINISHED
 
@@ -103,7 +102,6 @@ def test_a_conversation_of_200_turns_stays_fluid(browser: Browser, long_server: 
     expect(page.get_by_role("article", name="Reply of kind").last.get_by_text("12 written")).to_be_visible()
     expect(turns).to_have_count(NUM_TURNS + 2)
     durations_ms = sorted(page.evaluate("() => Object.values(window.durations)"))
-    (SHOTS / "long-chat.json").write_text(json.dumps(durations_ms), encoding="utf-8")
     context.close()
     assert watched.complaints == []
     assert len(durations_ms) > 10, "hardly anything was measured"
