@@ -29,6 +29,6 @@ def idle_server(server: ServerProcess) -> Iterator[ServerProcess]:
 def caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server with a tiny model that thinks and calls tools."""
     model = Path(__file__).parents[1] / "data" / "tiny_tool_caller"
-    with serving(model, tmp_path_factory.mktemp("home")) as running:
+    with serving(model, tmp_path_factory.mktemp("home"), "--no-use-spare") as running:
         yield running
         running.wait_until_idle()

@@ -24,7 +24,6 @@ OPTIONS = LoadOptions(kv_budget_bytes=64 * 1024**2, max_context=1024)
 """With long contexts the activations that a plan counts are so much that trims alone would make the room."""
 OPTION_FLAGS = ("--kv-budget", str(OPTIONS.kv_budget_bytes), "--max-context", str(OPTIONS.max_context))
 NUM_CLIENTS = 8
-REQUESTS_PER_PHASE = 50
 NUM_PHASES = 4
 
 
@@ -104,8 +103,10 @@ async def ask(client: openai.AsyncOpenAI, model: str, number: int) -> None:
     assert answered.usage.completion_tokens == 4
 
 
-async def play(server: ServerProcess, phases: Sequence[tuple[str, str]], *, broken: str | None = None) -> Mix:
-    """Fifty requests in each phase by eight clients, to its two models in turn, and one to the broken model."""
+async def play(
+    server: ServerProcess, phases: Sequence[tuple[str, str]], requests_per_phase: int, *, broken: str | None = None
+) -> Mix:
+    """So many requests in each phase by eight clients, to its two models in turn, and one to the broken model."""
     mix = Mix()
     async with server.async_sdk() as client:
 
@@ -121,7 +122,7 @@ async def play(server: ServerProcess, phases: Sequence[tuple[str, str]], *, brok
                 await timed(model, phase * 100 + number, phase)
 
         for phase, models in enumerate(phases):
-            work = iter([models[index % 2] for index in range(REQUESTS_PER_PHASE - 1)])
+            work = iter([models[index % 2] for index in range(requests_per_phase - 1)])
             await asyncio.gather(*(one_client(work, phase) for _ in range(NUM_CLIENTS)))
             if broken is not None:
                 try:

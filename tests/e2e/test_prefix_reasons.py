@@ -41,7 +41,7 @@ class Asker:
 
 def test_reasons_on_the_starter_model(starter_folder: Path, tmp_path: Path) -> None:
     # A cache small enough to be filled, and a server of its own: others' prompts would be remembered too.
-    with serving(starter_folder, tmp_path, "--kv-budget", "24MiB") as server:
+    with serving(starter_folder, tmp_path, "--kv-budget", "24MiB", "--no-use-spare") as server:
         assert server.stats()["num_blocks_free"] == server.stats()["num_blocks_total"] > 0, (
             "books before the first step"
         )

@@ -157,7 +157,7 @@ def test_a_conversation_that_is_too_long_goes_on_without_its_beginning(idle_serv
 
 def test_the_second_turn_of_codex_computes_only_what_is_new(starter_folder: Path, tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "models" / "tiny", starter_folder, seed=1, max_context=32768)
-    with serving(tmp_path / "models" / "tiny", tmp_path / "home") as server:
+    with serving(tmp_path / "models" / "tiny", tmp_path / "home", "--no-use-spare") as server:
         usages = []
         for turn in ("01", "02"):
             recorded = json.loads((RECORDED / f"codex-0.169.0--exec-tool--{turn}-POST-v1_responses.json").read_text())

@@ -49,7 +49,7 @@ class Running:
     def home(self) -> Path:
         return self.folder / "home"
 
-    def set(self, **settings: object) -> None:
+    def change(self, **settings: object) -> None:
         changed = self.client.patch("/admin/settings", json=settings)
         assert changed.status_code == 200, changed.text
 
@@ -134,13 +134,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def log_level(running: Running) -> None:
     assert logging.getLogger().level != logging.ERROR
-    running.set(log_level="error")
+    running.change(log_level="error")
     assert logging.getLogger().level == logging.ERROR
 
 
 def max_body(running: Running) -> None:
     assert running.ask(user="x" * 3000).status_code == 200
-    running.set(max_body="2KiB")
+    running.change(max_body="2KiB")
     assert running.ask(user="x" * 3000).status_code == 413
 
 
@@ -149,57 +149,57 @@ def keepalive(running: Running) -> None:
         return any(line.startswith(":") for line in running.ask("2 0.3", stream=True).text.splitlines())
 
     assert not is_kept_alive()
-    running.set(keepalive=0.1)
+    running.change(keepalive=0.1)
     assert is_kept_alive()
 
 
 def use_cloud(running: Running) -> None:
     assert running.ask(model="far").json()["error"]["code"] == "provider_failed"
-    running.set(use_cloud=False)
+    running.change(use_cloud=False)
     assert "use_cloud is off" in running.ask(model="far").json()["error"]["message"]
 
 
 def cloud_budget(running: Running) -> None:
-    running.set(cloud_budget=0)
+    running.change(cloud_budget=0)
     assert running.ask(model="far").json()["error"]["code"] == "budget_spent"
 
 
 def local_timeout(running: Running) -> None:
-    running.set(local_timeout=1)
+    running.change(local_timeout=1)
     began_s = time.monotonic()
     assert running.ask("2 8").status_code == 504
     assert time.monotonic() - began_s < 7
 
 
 def memory_budget(running: Running) -> None:
-    running.set(memory_budget="150MiB")
+    running.change(memory_budget="150MiB")
     assert running.get("stats")["pool"]["budget_bytes"] == 150 * MIB
     assert running.ask(model="b").status_code == 200
     assert running.model()["state"] == "cold"
 
 
 def memory_floor(running: Running) -> None:
-    running.set(memory_floor="123MiB")
+    running.change(memory_floor="123MiB")
     assert running.get("stats")["pool"]["memory_floor_bytes"] == 123 * MIB
 
 
 def eviction(running: Running) -> None:
     for model in "ab":
         assert running.ask(model=model).status_code == 200
-    running.set(eviction="none")
+    running.change(eviction="none")
     assert running.ask(model="c").status_code == 503
-    running.set(eviction="lru")
+    running.change(eviction="lru")
     assert running.ask(model="c").status_code == 200
 
 
 def model_ttl(running: Running) -> None:
     assert running.ask().status_code == 200
-    running.set(model_ttl=0.1)
+    running.change(model_ttl=0.1)
     running.wait(lambda: running.model()["state"] == "cold")
 
 
 def drain_timeout(running: Running) -> None:
-    running.set(drain_timeout=0.1)
+    running.change(drain_timeout=0.1)
     with running.client.stream("POST", "/v1/completions", json=LONG) as answer:
         lines = answer.iter_lines()
         assert next(lines)
@@ -211,7 +211,7 @@ def drain_timeout(running: Running) -> None:
 
 def hang_timeout(running: Running) -> None:
     before = running.num_hung()
-    running.set(hang_timeout=0.4)
+    running.change(hang_timeout=0.4)
     assert running.ask("2 30").status_code >= 500
     running.wait(lambda: running.num_hung() > before)
 
@@ -222,23 +222,23 @@ def load_timeout(running: Running) -> None:
     set_mode(running.folder, "silent", "a")
     running.client.post("/admin/models/a/load").raise_for_status()
     running.wait(lambda: running.model()["stage"] == "counting to three")
-    running.set(load_timeout=0.4)
+    running.change(load_timeout=0.4)
     running.wait(lambda: running.num_hung() > before)
-    running.set(load_timeout=None)
+    running.change(load_timeout=None)
     running.mend("a")
 
 
 def leak_limit(running: Running) -> None:
     assert running.ask().status_code == 200
     running.taken_bytes[0] = MODEL_BYTES + 8 * MIB
-    running.set(leak_limit="1MiB")
+    running.change(leak_limit="1MiB")
     running.wait(lambda: running.model()["num_by_fault"].get("leaked"))
     running.taken_bytes[0] = 0
 
 
 def audit_max_rows(running: Running) -> None:
     running.wait(lambda: len(running.get("requests?model=a")["requests"]) > 2)
-    running.set(audit_max_rows=2)
+    running.change(audit_max_rows=2)
     assert running.ask().status_code == 200
     running.wait(lambda: len(running.get("requests")["requests"]) <= 2)
 
@@ -248,7 +248,7 @@ def audit_max_age(running: Running) -> None:
     running.wait(lambda: running.get("requests?model=b")["requests"])
     running.age(running.home / SQLITE_FILE, "UPDATE requests SET arrived_unix_s = arrived_unix_s - 7200")
     assert running.get("requests?model=b")["requests"]
-    running.set(audit_max_age=1)
+    running.change(audit_max_age=1)
     assert running.ask().status_code == 200
     running.wait(lambda: not running.get("requests?model=b")["requests"])
 
@@ -260,12 +260,12 @@ def trace_content(running: Running) -> None:
         return running.client.get(f"/admin/traces/{request_id}").text
 
     assert "1 0.015625" not in spans_of("1 0.015625")
-    running.set(trace_content=True)
+    running.change(trace_content=True)
     assert "1 0.015625" in spans_of("1 0.015625")
 
 
 def trace_max_size(running: Running) -> None:
-    running.set(trace_content=True)
+    running.change(trace_content=True)
     # a number may begin with many zeros
     for _ in range(3):
         assert running.ask("1 " + "0" * MIB).status_code == 200
@@ -275,7 +275,7 @@ def trace_max_size(running: Running) -> None:
             return int(spans.execute("SELECT sum(length(attributes)) FROM spans").fetchone()[0])
 
     running.wait(lambda: used_bytes() > 2 * MIB)
-    running.set(trace_max_size="1MiB", trace_content=False)
+    running.change(trace_max_size="1MiB", trace_content=False)
     assert running.ask().status_code == 200
     running.wait(lambda: used_bytes() < MIB)
 
@@ -287,7 +287,7 @@ def trace_max_age(running: Running) -> None:
     spans = running.home / "state" / SPANS_FILE
     running.age(spans, f"UPDATE requests SET start_unix_ns = start_unix_ns - {2 * hour_ns}")
     assert running.get("traces?model=b")["traces"]
-    running.set(trace_max_age=1)
+    running.change(trace_max_age=1)
     assert running.ask().status_code == 200
     running.wait(lambda: not running.get("traces?model=b")["traces"])
 
@@ -295,26 +295,27 @@ def trace_max_age(running: Running) -> None:
 def alert_limits(running: Running) -> None:
     assert running.firing() == set()
     running.lose_a_worker()
-    for name, settings in {
+    changes: dict[str, dict[str, object]] = {
         "error_rate": {"alert_error_share": 0.000001},
         "time_to_first_token": {"alert_ttft": 0.000001},
         "worker_restarts": {"alert_worker_restarts": 1},
         "disk": {"alert_disk_free": "1000000TiB"},
-    }.items():
-        running.set(**settings)
+    }
+    for name, settings in changes.items():
+        running.change(**settings)
         running.wait(lambda name=name: running.firing() == {name})  # type: ignore[misc]
-        running.set(**dict.fromkeys(settings))
+        running.change(**dict.fromkeys(settings))
         running.wait(lambda: running.firing() == set())
 
 
 def alert_webhook(running: Running) -> None:
-    running.set(alert_webhook=running.hook.url, alert_disk_free="1000000TiB")
+    running.change(alert_webhook=running.hook.url, alert_disk_free="1000000TiB")
     assert running.hook.posts.get(timeout=10)["name"] == "disk"
 
 
 def alert_period(running: Running) -> None:
     num_deaths = sum(model["num_worker_deaths"] for model in running.get("models")["models"])
-    running.set(alert_worker_restarts=num_deaths + 1, alert_period=0.1)
+    running.change(alert_worker_restarts=num_deaths + 1, alert_period=0.1)
     running.lose_a_worker()
     # nobody changes a setting any more
     running.wait(lambda: running.firing() == {"worker_restarts"})
@@ -352,7 +353,7 @@ def test_a_change_is_followed_at_once(running: Running, observe: Callable[[Runni
     try:
         observe(running)
     finally:
-        running.set(**dict.fromkeys(AT_ONCE))
+        running.change(**dict.fromkeys(AT_ONCE))
 
 
 def test_each_setting_that_takes_effect_at_once_has_an_observer() -> None:

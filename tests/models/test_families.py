@@ -13,7 +13,6 @@ from tests.models.zoo import CONFIGS, model_types
 _PAGED = [
     # full attention
     "llama",
-    "qwen3",
     "mixtral",
     # windows, sinks, capped scores, shared keys
     "gemma2",
@@ -28,7 +27,6 @@ _PAGED = [
     "granitemoehybrid",
     "lfm2",
     "qwen3_next",
-    "qwen3_5",
     "mamba2",
     "falcon_h1",
     "kimi_linear",

@@ -36,11 +36,18 @@ from mlx_manager.pool import ModelPool, ModelState, runs_on_linux_cpu
 from tests.pool.counting_pool import status_of, wait_for
 
 
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state")
+
+
 @asynccontextmanager
-async def starter_pool(find_models: Callable[[], Sequence[ModelEntry]]) -> AsyncIterator[ModelPool]:
-    """A pool of real workers, with a spare, that loads the starter model at its start."""
-    options = LoadOptions(kv_budget_bytes=64 * 1024**2)
-    pool = ModelPool(find_models, default_model=STARTER_NAME, options=options, spare_delay_s=0.0)
+async def starter_pool(
+    find_models: Callable[[], Sequence[ModelEntry]], state: Path, *, use_spare: bool = False
+) -> AsyncIterator[ModelPool]:
+    """A pool of real workers that loads the starter model at its start; its check's verdict is kept in `state`."""
+    options = LoadOptions(kv_budget_bytes=64 * 1024**2, state_folder=str(state))
+    pool = ModelPool(find_models, default_model=STARTER_NAME, options=options, use_spare=use_spare, spare_delay_s=0.0)
     try:
         await pool.start()
         yield pool
@@ -86,8 +93,8 @@ def copy_without_weights(folder: Path, copy: Path) -> None:
         weights.write_bytes(b"")
 
 
-async def test_the_starter_model_answers_dies_and_answers_again(starter_home: Path) -> None:
-    async with starter_pool(Inventory(starter_home).entries) as pool:
+async def test_the_starter_model_answers_dies_and_answers_again(starter_home: Path, state: Path) -> None:
+    async with starter_pool(Inventory(starter_home).entries, state, use_spare=True) as pool:
         answered = await answer(pool, question("first", 8))
         assert "Paris" in answered.choices[0].text_of(PartKind.TEXT)
         status = status_of(pool, STARTER_NAME)
@@ -118,8 +125,8 @@ async def test_the_starter_model_answers_dies_and_answers_again(starter_home: Pa
         assert status.worker_pid != worker.pid
 
 
-async def test_requests_of_the_starter_model_run_together_and_abort_alone(starter_home: Path) -> None:
-    async with starter_pool(Inventory(starter_home).entries) as pool:
+async def test_requests_of_the_starter_model_run_together_and_abort_alone(starter_home: Path, state: Path) -> None:
+    async with starter_pool(Inventory(starter_home).entries, state) as pool:
         alone = await answer(pool, question("alone", 24))
         abandoned = asyncio.create_task(answer(pool, question("abandoned", 1000, "Tell a long story.")))
         together = [asyncio.create_task(answer(pool, question(f"together-{i}", 24))) for i in range(3)]
@@ -138,7 +145,8 @@ async def test_requests_of_the_starter_model_run_together_and_abort_alone(starte
 async def test_a_folder_without_weights_is_refused_with_the_reason(starter_home: Path, tmp_path: Path) -> None:
     entry = Inventory(starter_home).find(STARTER_NAME)
     copy_without_weights(Path(entry.path), tmp_path / "empty")
-    async with starter_pool(lambda: [msgspec.structs.replace(entry, path=str(tmp_path / "empty"))]) as pool:
+    empty = msgspec.structs.replace(entry, path=str(tmp_path / "empty"))
+    async with starter_pool(lambda: [empty], tmp_path / "state") as pool:
         with pytest.raises(
             ModelLoadFailed, match=f"'{STARTER_NAME}' could not be loaded: .* is not a safetensors file"
         ):

@@ -51,7 +51,8 @@ def console_server(
         # of the server's process, which inherits them
         variables.setenv("HF_ENDPOINT", hub_of_console.url)
         variables.setenv("HF_HOME", str(home / "huggingface"))
-        with serving(shutil.copytree(starter_folder, home / "models" / starter_folder.name), home) as server:
+        folder = shutil.copytree(starter_folder, home / "models" / starter_folder.name)
+        with serving(folder, home) as server:
             yield server
 
 

@@ -65,7 +65,7 @@ def server(pages: tuple[HttpsServer, Path], tmp_path_factory: pytest.TempPathFac
     with pytest.MonkeyPatch.context() as environment:
         # trusted by the server as the system's own certificates are
         environment.setenv("SSL_CERT_FILE", str(pages[1]))
-        with serving(folder, home, *flags, "--kv-budget", "64MiB") as running:
+        with serving(folder, home, *flags, "--kv-budget", "64MiB", "--no-use-spare") as running:
             yield running
 
 

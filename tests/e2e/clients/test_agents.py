@@ -40,7 +40,7 @@ def parrot(starter_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """A server whose model has room for the prompts of agents, and always says the same."""
     folder = tmp_path_factory.mktemp("parrot")
     make_parrot_model(folder / "parrot", starter_folder, SENTENCE)
-    with serving(folder / "parrot", folder / "home") as server:
+    with serving(folder / "parrot", folder / "home", "--no-use-spare") as server:
         yield server
 
 
