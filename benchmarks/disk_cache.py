@@ -14,7 +14,7 @@ from statistics import median
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.disk_cache import DiskCache
+from mlx_manager.engine.disk_cache import DeviceReader, DiskCache
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
 from mlx_manager.engine.probe import ModelCaches, probe_caches
 from mlx_manager.engine.runner import PagedRunner
@@ -28,7 +28,7 @@ _NUM_BLOCKS = 128
 
 
 def main() -> None:
-    """The argument: a model folder whose layers are all plain attention."""
+    """The argument: a model folder."""
     folder = Path(sys.argv[1])
     entry = Inventory(folder.parent).find(str(folder))
     loaded = load_text_model(entry, LoadOptions(), lambda stage, fraction: None)
@@ -50,15 +50,19 @@ def main() -> None:
         f"computed: {median(computed):.3f} s to the first token of {_NUM_TOKENS} (median of {_NUM_PROMPTS})\n"
         f"in the arena: {median(in_arena):.3f} s\n"
         f"restored from disk: {median(restored):.3f} s; {num_restored} tokens in all, "
-        f"{1000 * (cache.fetch_s or 0):.2f} ms a block\n"
-        f"written: {num_blocks} blocks, {size / 1e6:.0f} MB, {1000 * spilled_s / num_blocks:.2f} ms a block\n"
+        f"{1000 * (cache.fetch_s or 0):.2f} ms a block, {1000 * (cache.state_fetch_s or 0):.2f} ms a state\n"
+        f"written: {num_blocks} blocks and states, {size / 1e6:.0f} MB, {1000 * spilled_s / num_blocks:.2f} ms each\n"
     )
 
 
 def _engine(loaded: LoadedModel, caches: ModelCaches, folder: Path) -> tuple[Engine, DiskCache]:
     runner = PagedRunner(loaded.model, caches, _NUM_BLOCKS, DecodeAttention.GATHER_MM)
-    cache = DiskCache(folder, "measured", 8 * 1024**3, runner.read_blocks)
-    return Engine(runner, EngineConfig(num_blocks=_NUM_BLOCKS), disk_cache=cache), cache
+    reader = DeviceReader(runner.read_blocks if caches.bytes_per_token else None, runner.read_state)
+    cache = DiskCache(folder, "measured", 8 * 1024**3, reader)
+    num_checkpoints = 4 * _NUM_PROMPTS if caches.state_bytes else None
+    return Engine(
+        runner, EngineConfig(num_blocks=_NUM_BLOCKS, num_checkpoints=num_checkpoints), disk_cache=cache
+    ), cache
 
 
 def _first_token_s(engine: Engine, prompt: tuple[int, ...]) -> float:

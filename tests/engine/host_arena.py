@@ -7,6 +7,7 @@ it depends on the last so many positions only, and nothing before them may be re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence as AbstractSequence
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
@@ -21,8 +22,8 @@ _MODULUS = (1 << 61) - 1
 
 
 class HostArena:
-    """Applies batches as the runner does: scrubs, copies (all read, then all written), then layer by layer all writes
-    before any reading. Slots begin with junk, and a freed block keeps what was in it.
+    """Applies batches as the runner does: scrubs, loads, copies (all read, then all written), then layer by layer all
+    writes before any reading. Slots begin with junk, and a freed block keeps what was in it.
     """
 
     is_shared_while_written = False
@@ -82,10 +83,16 @@ class HostArena:
         for stored in self._layers:
             stored[:] = [[0] * BLOCK_SIZE for _ in stored]
 
+    def block(self, block: int) -> list[list[int]]:
+        """What every layer holds in the slots of `block`."""
+        return [stored[block] for stored in self._layers]
+
     def _move(self, batch: Batch) -> None:
-        for stored in self._layers:
+        for layer, stored in enumerate(self._layers):
             for block in batch.scrubs:
                 stored[block] = [0] * BLOCK_SIZE
+            for block, content in batch.loads:
+                stored[block] = json.loads(content[layer])
             read = [list(stored[source]) for source, _ in batch.copies]
             for (_, target), slots in zip(batch.copies, read, strict=True):
                 stored[target] = slots
@@ -126,6 +133,8 @@ class HostStates:
         """Apply a batch as the runner does. A state is simply the tokens it was made from."""
         for seq_id in batch.ended:
             self._states.pop(seq_id, None)
+        for checkpoint, state in batch.state_loads:
+            self._copies[checkpoint] = tuple(json.loads(state[0]))
         for seq_id, checkpoint in batch.restores:
             self._states[seq_id] = self._copies[checkpoint]
         for segment, tokens in zip(batch.segments, inputs, strict=True):
@@ -138,6 +147,10 @@ class HostStates:
             self._copies[checkpoint] = self._states[seq_id]
         for checkpoint in batch.dropped:
             del self._copies[checkpoint]
+
+    def copy_of(self, checkpoint: int) -> tuple[int, ...] | None:
+        """A kept copy; None where there is none."""
+        return self._copies.get(checkpoint)
 
     def holds(self, seq_id: int, token_ids: AbstractSequence[int]) -> bool:
         """Whether the state of a sequence is that behind `token_ids`."""

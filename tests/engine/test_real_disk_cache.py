@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.block_store import StoredBlock
 from mlx_manager.engine.blocks import BLOCK_SIZE
-from mlx_manager.engine.disk_cache import DiskCache
+from mlx_manager.engine.bounded_folder import BoundedFolder
+from mlx_manager.engine.disk_cache import DeviceReader, DiskCache
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead
+from mlx_manager.engine.restore import Restorer
 from mlx_manager.engine.runner import PagedRunner
 from tests.engine.real_engine import ANSWER, GREEDY, Drive, Starter
 
@@ -21,7 +24,7 @@ MANY = 1024**3
 
 
 def new_cache(folder: Path, max_bytes: int = MANY, model: str = "model") -> DiskCache:
-    return DiskCache(folder, model, max_bytes, lambda blocks: [BLOCK for _ in blocks])
+    return DiskCache(folder, model, max_bytes, DeviceReader(lambda blocks: [BLOCK for _ in blocks]))
 
 
 def size_of(folder: Path) -> int:
@@ -86,9 +89,115 @@ def test_what_a_crash_left_is_cleared_away(tmp_path: Path) -> None:
     assert not partial.exists()
 
 
+def test_a_state_is_kept_beside_its_block_and_what_is_tainted_is_neither(tmp_path: Path) -> None:
+    first = new_cache(tmp_path)
+    first.put(b"key", BLOCK)
+    first.put_state(b"key", (b"shape", b"state"))
+    first.flush()
+    again = new_cache(tmp_path)
+    assert again.has_state(b"key")
+    assert not again.has_state(b"other")
+    assert again.fetch_state(b"key") == (b"shape", b"state")
+    assert again.fetch(b"key") == BLOCK
+    again.forget([b"key"])
+    again.flush()
+    assert not new_cache(tmp_path).has_state(b"key")
+    assert b"key" not in new_cache(tmp_path)
+
+
+def test_a_folder_smaller_than_what_is_cached_is_not_written_over_and_over(tmp_path: Path) -> None:
+    keys = [bytes([index]) for index in range(8)]
+    cache = new_cache(tmp_path, 3 * size_of_block(tmp_path))
+    for _ in range(3):
+        wanted = [key for key in keys if cache.wants(key)]
+        cache.spill([(0, key) for key in wanted])
+        cache.flush()
+    assert wanted == []
+    assert len(cache) == 3
+    # but one that left the arena is worth it again
+    assert keys[0] not in cache
+
+
+def size_of_block(folder: Path) -> int:
+    cache = new_cache(folder / "measured")
+    cache.put(b"key", BLOCK)
+    cache.flush()
+    return (folder / "measured" / "model" / f"{b'key'.hex()}.safetensors").stat().st_size
+
+
+def files_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*/*"))
+
+
+def test_the_total_is_kept_and_not_counted_anew(tmp_path: Path) -> None:
+    folders = [BoundedFolder(tmp_path, 100), BoundedFolder(tmp_path, 100)]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for folder in folders:
+        folder.tidy()
+    for index in range(10):
+        assert folders[index % 2].write(tmp_path / "ab"[index % 2] / str(index), b"x" * 9)
+    assert [folder.num_counts for folder in folders] == [1, 1]
+    # full: each finds once what is oldest, and goes on from there
+    for index in range(10, 18):
+        time.sleep(0.002)
+        assert folders[index % 2].write(tmp_path / "ab"[index % 2] / str(index), b"y" * 10)
+        assert files_of(tmp_path) <= 100
+    assert [folder.num_counts for folder in folders] == [2, 2]
+    assert sorted(int(path.name) for path in tmp_path.glob("*/*")) == list(range(8, 18))
+
+
+@pytest.mark.parametrize("event", ["deleted", "added", "crashed", "torn"])
+def test_the_total_is_right_after_somebody_else_was_there(tmp_path: Path, event: str) -> None:
+    (tmp_path / "a").mkdir()
+    folder = BoundedFolder(tmp_path, 100)
+    folder.tidy()
+    for index in range(8):
+        folder.write(tmp_path / "a" / str(index), b"x" * 10)
+    # the clock of a file system may tick no finer than this
+    time.sleep(0.02)
+    if event == "deleted":
+        for index in range(4):
+            (tmp_path / "a" / str(index)).unlink()
+    elif event == "added":
+        (tmp_path / "a" / "foreign").write_bytes(b"f" * 15)
+    elif event == "crashed":
+        # killed in mid-write: there is no total then, and a part of a file
+        (tmp_path / ".total").unlink()
+        (tmp_path / "a" / ".9.partial").write_bytes(b"x" * 10)
+    else:
+        (tmp_path / ".total").write_bytes(b'{"num_by')
+    assert folder.write(tmp_path / "a" / "last", b"z" * 20)
+    left = {path.name for path in (tmp_path / "a").iterdir()}
+    assert files_of(tmp_path) <= 100
+    assert len(left) == {"deleted": 5, "added": 8, "crashed": 9, "torn": 9}[event]
+    assert {"last", "7"} <= left
+    assert not folder.write(tmp_path / "a" / "huge", b"x" * 101)
+
+
+def test_a_block_is_fetched_only_where_that_is_faster_than_to_compute_it(tmp_path: Path) -> None:
+    cache = new_cache(tmp_path)
+    keys = [b"1", b"2", b"3"]
+    for key in keys:
+        cache.put(key, BLOCK)
+    cache.flush()
+    restorer = Restorer(cache, None, None)
+
+    def restored(prefill_token_s: float | None) -> int:
+        found = restorer.restore(keys, 1, lambda key: None, prefill_token_s)
+        return 0 if found is None else found.num_blocks
+
+    # unknown, so it is tried; then a token that costs nothing, and one that costs much
+    assert restored(None) == 3
+    assert restored(0.0) == 0
+    assert restored(1.0) == 3
+    # a disk that was slow once is tried again some time
+    assert 3 in [restored(0.0) for _ in range(40)]
+
+
 def engine_with_disk(starter: Starter, folder: Path, num_blocks: int) -> tuple[Drive, DiskCache]:
     runner = PagedRunner(starter.loaded.model, starter.caches, num_blocks, DecodeAttention.GATHER_MM)
-    cache = DiskCache(folder, "starter", MANY, runner.read_blocks)
+    cache = DiskCache(folder, "starter", MANY, DeviceReader(runner.read_blocks))
     config = EngineConfig(num_blocks=num_blocks, lookahead=Lookahead.OVERLAP)
     return Drive(Engine(runner, config, disk_cache=cache), runner), cache
 

@@ -22,6 +22,7 @@ from mlx_manager.engine.sequence import SamplingParams, Sequence, Status
 from mlx_manager.engine.windows import Window
 from mlx_manager.ir import Priority
 from tests.engine.host_arena import HostArena, Oracle, stored_contents
+from tests.engine.host_store import HostStore
 
 VOCABULARY = 8
 AGEING_S = 5.0
@@ -49,7 +50,9 @@ class Driver:
         *,
         num_checkpoints: int | None = None,
         window: int | None = None,
+        store: HostStore | None = None,
     ) -> None:
+        self.store = store
         self.is_pipelined, self.has_prefix_cache = modes
         self.scheduler = Scheduler(
             num_blocks=num_blocks,
@@ -59,6 +62,7 @@ class Driver:
             has_prefix_cache=self.has_prefix_cache,
             checkpoints=None if num_checkpoints is None else CheckpointBook(num_checkpoints),
             window=None if window is None else Window(window, max_step_tokens),
+            store=store,
         )
         self.num_checkpoints = num_checkpoints
         self.window = window
@@ -110,11 +114,15 @@ class Driver:
         has_flight = self.flight is not None
         has_rows = bool(waiting_before or self.scheduler.running)
         batch = self.scheduler.schedule()
-        assert batch.segments or has_flight or not has_rows, "there is work, nothing is under way, and nothing is done"
+        assert batch.segments or batch.loads or has_flight or not has_rows, (
+            "there is work, nothing is under way, and nothing is done"
+        )
         assert batch.segments or not batch.copies, "copies that no runner is asked to make"
         self._check_order([seq for seq in waiting_before if seq.seq_id in could_run])
+        if self.store is not None:
+            self.store.take(batch.spills, batch.state_spills, self.arena)
         launched = None
-        if batch.segments or batch.scrubs or batch.ended:
+        if not batch.is_empty:
             launched = Flight(batch, self.arena.run(batch, [] if self.flight is None else self.flight.tokens))
         if self.is_pipelined:
             launched, self.flight = self.flight, launched
@@ -138,6 +146,11 @@ class Driver:
             has_states=self.num_checkpoints is not None,
             window=self.window,
         )
+
+    def spill(self) -> None:
+        """Keep all that is cached, as an idle engine does."""
+        if self.store is not None and not self.scheduler.has_work and self.flight is None:
+            self.store.take(self.scheduler.unspilled(99), self.scheduler.unspilled_states(99), self.arena)
 
     def drain(self) -> None:
         """Run until everything has ended; it must within a bound."""
@@ -224,6 +237,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         modes=st.tuples(st.booleans(), st.sampled_from((True, True, True, False))),
         num_checkpoints=st.sampled_from((None, None, 0, 1, 3, 20)),
         window=st.sampled_from((None, None, 1, 20, 40, 70)),
+        num_at_once=st.sampled_from((None, 1, 2, 64)),
     )
     def start(
         self,
@@ -234,9 +248,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         modes: tuple[bool, bool],
         num_checkpoints: int | None,
         window: int | None,
+        num_at_once: int | None,
     ) -> None:
         self.driver = Driver(
-            num_blocks, max_batch_size, max_step_tokens, modes, num_checkpoints=num_checkpoints, window=window
+            num_blocks,
+            max_batch_size,
+            max_step_tokens,
+            modes,
+            num_checkpoints=num_checkpoints,
+            window=window,
+            store=None if num_at_once is None else HostStore(num_at_once),
         )
 
     @rule(
@@ -279,11 +300,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         sequences = self.driver.requests[choose % len(self.driver.requests)]
         self.driver.end([sequences[choice % len(sequences)]], "stopped")
 
+    @rule(choose=st.integers(0, 1 << 16))
+    def lose_a_file(self, choose: int) -> None:
+        if self.driver.store is not None:
+            self.driver.store.lose(choose)
+
     @rule(is_drained=st.booleans())
     def trim(self, *, is_drained: bool) -> None:
         """What is at work cannot be trimmed; afterwards nothing is found, and everything is computed anew."""
         if is_drained:
             self.driver.drain()
+            self.driver.spill()
         self.driver.trim()
 
     @invariant()

@@ -1,15 +1,18 @@
 """How the worker would serve a model type, and whether what the engine answers is the library's answer.
 
 Greedy, through the real engine, in every situation that the scheduler can bring about: alone, batched with joins and
-leaves, chunked, on a shared prefix, preempted, forked. Compared are the tokens and the likeliest log-probabilities.
+leaves, chunked, on a shared prefix, preempted, forked, after a restart over what was kept on disk. Compared are the
+tokens and the likeliest log-probabilities.
 """
 
 from __future__ import annotations
 
 import gc
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -17,6 +20,7 @@ from mlx import nn
 from mlx_lm.models.cache import CacheList, make_prompt_cache
 
 from mlx_manager.engine.batch import Chosen
+from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
@@ -89,7 +93,8 @@ def examine(model_type: str) -> Row:
     served = serve(model, config_of(model_type), VOCABULARY_SIZE)
     row.path, row.reason = served.path, served.reason
     # Where the library contradicts itself, only a prompt taken whole can be compared with a prompt taken whole.
-    row.mismatches += compare(served.path, served.new_engine, answers, (_alone,) if row.notes else _SITUATIONS)
+    situations = _PAGED_SITUATIONS if served.path == "paged" else _SITUATIONS
+    row.mismatches += compare(served.path, served.new_engine, answers, (_alone,) if row.notes else situations)
     if served.path != "sequential" and not row.notes:
         row.mismatches += compare("sequential", _sequential(model), answers, _FALLBACK_SITUATIONS)
     gc.collect()
@@ -260,6 +265,21 @@ def _trimmed(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
             yield f"{engine.arena_bytes} bytes are held after a trim"
 
 
+def _restarted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
+    longest = answers[3]
+    with tempfile.TemporaryDirectory() as disk:
+        first = new_engine(disk=Path(disk))
+        yield from _differences(_run(first, [_ask(3, longest), _ask(2, answers[2])]), answers)
+        while first.spill(8):
+            first.flush()
+        again = new_engine(disk=Path(disk))
+        requests = [_ask(3, longest, num_choices=2), _ask(2, answers[2]), _ask(3, longest, key="3/twin")]
+        yield from _differences(_run(again, requests), answers)
+        num_full = (len(longest.prompt) - 1) // BLOCK_SIZE * BLOCK_SIZE
+        if (num_restored := again.scheduler.num_restored_tokens) < num_full:
+            yield f"{num_restored} tokens were restored after a restart, and not the {num_full} that there were"
+
+
 def _ask(
     index: int, answer: Answer, *, key: str = "", num_tokens: int = NUM_NEW_TOKENS, num_choices: int = 1
 ) -> EngineRequest:
@@ -330,6 +350,7 @@ _SITUATIONS: tuple[Situation, ...] = (
     _forked,
     _trimmed,
 )
+_PAGED_SITUATIONS: tuple[Situation, ...] = (*_SITUATIONS, _restarted)
 _FALLBACK_SITUATIONS: tuple[Situation, ...] = (_batched, _chunked, _forked, _trimmed)
 """Of the fallback of a model that is served otherwise: what depends on the model's own caches."""
 
@@ -342,6 +363,7 @@ def _sequential(model: nn.Module) -> EngineMaker:
         lookahead: Lookahead = Lookahead.NONE,
         min_shared_blocks: int | None = None,
         new_drafter: Callable[[list[int], int], Drafter] | None = None,
+        disk: Path | None = None,
     ) -> Engine:
         config = EngineConfig(
             num_blocks=num_blocks,

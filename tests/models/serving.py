@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.drafts import Drafter
@@ -35,8 +36,12 @@ class EngineMaker(Protocol):
         lookahead: Lookahead = Lookahead.NONE,
         min_shared_blocks: int | None = None,
         new_drafter: Callable[[list[int], int], Drafter] | None = None,
+        disk: Path | None = None,
     ) -> Engine:
-        """A new engine with these bounds. Rows read `min_shared_blocks` or more common blocks together."""
+        """A new engine with these bounds. Rows read `min_shared_blocks` or more common blocks together.
+
+        With `disk`, a folder, its prefix cache goes on there, as the worker opens it.
+        """
         ...
 
 
@@ -86,9 +91,10 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
         lookahead: Lookahead = Lookahead.NONE,
         min_shared_blocks: int | None = None,
         new_drafter: Callable[[list[int], int], Drafter] | None = None,
+        disk: Path | None = None,
     ) -> Engine:
         if isinstance(path.runner, PagedRunner):
-            path.runner.reset()
+            path.runner.trim()
             path.runner.attention.min_shared_blocks = min_shared_blocks
         engine_config = EngineConfig(
             num_blocks=num_blocks,
@@ -99,6 +105,11 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             window=path.window,
             max_draft_tokens=0 if new_drafter is None or path.name != "paged" else 4,
         )
-        return Engine(path.runner, engine_config, new_drafter=new_drafter or Drafter)
+        disk_cache = None
+        if disk is not None:
+            (disk / "config.json").write_text(json.dumps(config))
+            options = LoadOptions(disk_cache_bytes=64 * 1024**2, state_folder=str(disk))
+            disk_cache = load.open_disk_cache(path, options, replace(entry, path=str(disk)), loaded.dtype)
+        return Engine(path.runner, engine_config, new_drafter=new_drafter or Drafter, disk_cache=disk_cache)
 
     return Served(path.name, path.reason, new_engine)

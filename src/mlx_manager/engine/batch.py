@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlx_manager.engine.block_store import StoredBlock
+from mlx_manager.engine.block_store import StoredBlock, StoredState
 from mlx_manager.engine.sequence import SamplingParams
 
 
@@ -104,6 +104,15 @@ class Batch:
     """(block, its contents from disk): to be written after `scrubs` and before `copies`; the last of a block counts."""
     draft_rows: tuple[DraftRow, ...] = ()
     """For the draft model, before anything else: what it guesses takes its place in `segments` and `samples`."""
+    state_spills: tuple[tuple[int, bytes], ...] = ()
+    """(checkpoint, key): to be read before anything is dropped, and kept on disk; one that is not made yet is not."""
+    state_loads: tuple[tuple[int, StoredState], ...] = ()
+    """(checkpoint, a state from disk): to be kept under that id before `restores`."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a runner has nothing to do, not even to move or to forget something."""
+        return not (self.segments or self.scrubs or self.ended or self.loads or self.state_loads or self.dropped)
 
     @property
     def num_tokens(self) -> int:

@@ -8,15 +8,22 @@ there are too many. No tensors here.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as AbstractSequence
 
 
 class CheckpointBook:
-    """At most `max_checkpoints` copies; the least recently used goes first."""
+    """At most `max_checkpoints` copies; the least recently used goes first.
+
+    `on_evict` is told each copy that goes for that reason alone, while it is still there: (key, checkpoint).
+    """
 
     def __init__(self, max_checkpoints: int) -> None:
-        self._max_checkpoints = max_checkpoints
+        self.max_checkpoints = max_checkpoints
+        self.on_evict: Callable[[bytes, int], None] = lambda key, checkpoint: None
         self._id_by_key: OrderedDict[bytes, int] = OrderedDict()
+        self._passing: set[bytes] = set()
+        """Keys of copies that a later one of the same answer has left behind."""
         self._next_id = 0
         self._dropped: list[int] = []
 
@@ -30,18 +37,34 @@ class CheckpointBook:
         self._next_id += 1
         return self._next_id
 
-    def keep(self, key: bytes, checkpoint: int) -> None:
-        """Copy `checkpoint` is the state behind the block with prefix key `key`. An older copy of it stays instead."""
-        if self._max_checkpoints == 0 or key in self._id_by_key:
+    def keep(self, key: bytes, checkpoint: int, left_behind: bytes | None = None) -> None:
+        """Copy `checkpoint` is the state behind the block with prefix key `key`. An older copy of it stays instead.
+
+        `left_behind` is the key of the copy before it in the same answer: who goes on with the answer needs this one.
+        """
+        self._passing.discard(key)
+        if left_behind is not None and left_behind in self._id_by_key:
+            self._passing.add(left_behind)
+        if self.max_checkpoints == 0 or key in self._id_by_key:
             self._dropped.append(checkpoint)
             return
         self._id_by_key[key] = checkpoint
-        if len(self._id_by_key) > self._max_checkpoints:
-            _, oldest = self._id_by_key.popitem(last=False)
-            self._dropped.append(oldest)
+        if len(self._id_by_key) > self.max_checkpoints:
+            oldest_key, oldest = next(iter(self._id_by_key.items()))
+            if oldest_key not in self._passing:
+                self.on_evict(oldest_key, oldest)
+            self.forget(oldest_key)
+
+    def lasting(self) -> Iterator[tuple[bytes, int]]:
+        """(key, checkpoint) of the copies that prompts may go on from, the one used last first.
+
+        Not those inside an answer, which a later one has left behind: they are many, and large.
+        """
+        return ((key, self._id_by_key[key]) for key in reversed(self._id_by_key) if key not in self._passing)
 
     def forget(self, key: bytes) -> None:
         """Give up the copy for `key`, if there is one: what it was made from is not to be trusted."""
+        self._passing.discard(key)
         checkpoint = self._id_by_key.pop(key, None)
         if checkpoint is not None:
             self._dropped.append(checkpoint)
@@ -50,6 +73,7 @@ class CheckpointBook:
         """Give up every copy."""
         self._dropped.extend(self._id_by_key.values())
         self._id_by_key.clear()
+        self._passing.clear()
 
     def discard(self, checkpoint: int) -> None:
         """A copy that will never be found: its sequence ended before its tokens were known."""

@@ -330,11 +330,15 @@ class Engine:
             self._draft_model.trim()
 
     def spill(self, num_most: int) -> bool:
-        """Keep up to `num_most` cached blocks on disk that are not there yet. False: there is nothing (more) to do."""
+        """Keep up to `num_most` cached blocks on disk that were not there yet, and once all are, a state.
+
+        False: there is nothing (more) to do.
+        """
         blocks = self.scheduler.unspilled(num_most)
-        if self._disk_cache is not None and blocks:
-            self._disk_cache.spill(blocks)
-        return bool(blocks)
+        states = [] if blocks else self.scheduler.unspilled_states(1)
+        if self._disk_cache is not None:
+            self._disk_cache.spill(blocks, states)
+        return bool(blocks or states)
 
     def flush(self) -> None:
         """Wait until what was given to the disk is written."""
@@ -396,9 +400,9 @@ class Engine:
     def _build(self, previous: Launched | None) -> Launched | None:
         """Schedule the next step and build it; None when there is nothing to do. `previous` has not been read yet."""
         batch = self.scheduler.schedule()
-        if self._disk_cache is not None and batch.spills:
-            self._disk_cache.spill(batch.spills)
-        if not (batch.segments or batch.scrubs or batch.ended or batch.loads):
+        if self._disk_cache is not None:
+            self._disk_cache.spill(batch.spills, batch.state_spills)
+        if batch.is_empty:
             return None
         batch = self._with_guesses(batch)
         return self._runner.build(batch, previous, self.grammars.begin(batch.samples))

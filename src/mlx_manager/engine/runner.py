@@ -13,7 +13,7 @@ from mlx_manager.engine.arena import Arena
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
-from mlx_manager.engine.block_store import StoredBlock
+from mlx_manager.engine.block_store import StoredBlock, StoredState
 from mlx_manager.engine.grammar import PendingMasks
 from mlx_manager.engine.plan import PassPlan
 from mlx_manager.engine.probe import ModelCaches
@@ -128,6 +128,10 @@ class PagedRunner:
         """What is in blocks of the arena, on the host."""
         return self._arena.read(blocks)
 
+    def read_state(self, checkpoint: int) -> StoredState | None:
+        """A kept copy of a recurrent state, on the host; None where there is none."""
+        return self._states.read(checkpoint)
+
     def arrays(self) -> list[mx.array]:
         """All that a step computes besides what is chosen, to be evaluated with it."""
         return [*self._arena.arrays(), *self._states.arrays()]
@@ -164,6 +168,8 @@ class PagedRunner:
             self._arena.copy(batch.copies)
         for seq_id in batch.ended:
             self._states.forget(seq_id)
+        for checkpoint, state in batch.state_loads:
+            self._states.put(checkpoint, state)
         for seq_id, checkpoint in batch.restores:
             self._states.restore(seq_id, checkpoint)
         logits: list[mx.array] = []

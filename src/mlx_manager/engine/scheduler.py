@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mlx_manager.engine.batch import Batch, DraftRow, Sample, Segment
-from mlx_manager.engine.block_store import BlockStore, StoredBlock
+from mlx_manager.engine.block_store import BlockStore, StoredBlock, StoredState
 from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, OutOfBlocks, num_blocks_for
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.draft_ledger import DraftLedger
@@ -25,6 +25,7 @@ from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
 from mlx_manager.engine.prefix_miss import Lookup, PrefixMemory, explain
 from mlx_manager.engine.queue import WaitingQueue
+from mlx_manager.engine.restore import Restored, Restorer
 from mlx_manager.engine.sequence import Sequence, Status
 from mlx_manager.engine.windows import Window
 from mlx_manager.ir import PrefixReport
@@ -44,6 +45,9 @@ class _Step:
     saved_keys: set[bytes] = field(default_factory=set)
     """Prefix keys of `saves`: copies are made after the step, so nothing in it can go on from these."""
     loads: list[tuple[int, StoredBlock]] = field(default_factory=list)
+    state_loads: list[tuple[int, StoredState]] = field(default_factory=list)
+    restored: set[int] = field(default_factory=set)
+    """Ids of the sequences that some of `loads` are for."""
     written: set[int] = field(default_factory=set)
     """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
     draft_rows: list[DraftRow] = field(default_factory=list)
@@ -53,7 +57,7 @@ class Scheduler:
     """Owns every sequence, the block pool and the prefix index. `pacer` bounds the prefill of each step.
 
     With `has_prefix_cache` false nothing is shared or kept (for runners that keep their caches elsewhere).
-    Blocks that had to go are handed to the `store` (`Batch.spills`), and found there again.
+    Blocks and states that had to go are handed to the `store` (`Batch.spills`), and found there again.
     """
 
     def __init__(
@@ -70,10 +74,13 @@ class Scheduler:
     ) -> None:
         self.prefix = PrefixIndex()
         self.blocks = BlockPool(num_blocks, on_evict=self._forget_block)
-        is_plain = has_prefix_cache and checkpoints is None and window is None
-        self._store = store if is_plain else None
-        """Blocks that are kept outside the arena, of models whose layers all keep every token and nothing else."""
+        is_resumable = has_prefix_cache and (checkpoints is None or checkpoints.max_checkpoints > 0)
+        self._store = store if is_resumable else None
+        """Where more is kept than here; None where nothing is, or nothing of it could be gone on from."""
         self._spills: list[tuple[int, bytes]] = []
+        self._state_spills: list[tuple[int, bytes]] = []
+        self._loading: set[int] = set()
+        """Blocks that the step being put together takes from the store: nothing is in them yet."""
         self.waiting = WaitingQueue(ageing_s)
         self.running: list[Sequence] = []
         self.num_preemptions = 0
@@ -93,6 +100,9 @@ class Scheduler:
         """Keys of full prompt blocks that a running sequence is about to compute, and its id."""
         self._window = window if has_prefix_cache else None
         """Where every attention layer has a window; None where one has none, and all blocks are kept."""
+        self._restorer = None if self._store is None else Restorer(self._store, checkpoints, self._window)
+        if checkpoints is not None and self._store is not None:
+            checkpoints.on_evict = self._spill_state
         self._unproven: set[int] = set()
         """Blocks of prompts behind a window, given back before any token showed that what is in them is finite."""
         self._scrubs: list[int] = []
@@ -125,6 +135,7 @@ class Scheduler:
         step = _Step()
         if self.drafting is not None:
             self.drafting.begin_step()
+        self._loading.clear()
         self._give_back_passed_blocks()
         self._schedule_decodes(step)
         self._schedule_prefills(step)
@@ -143,14 +154,24 @@ class Scheduler:
             spills=self._take_spills(),
             loads=tuple(step.loads),
             draft_rows=tuple(step.draft_rows),
+            state_spills=self._take_state_spills(),
+            state_loads=tuple(step.state_loads),
         )
 
     def unspilled(self, num_most: int) -> list[tuple[int, bytes]]:
-        """Up to `num_most` (block, key) of cached blocks that the store does not have, oldest first."""
+        """Up to `num_most` (block, key) of cached blocks that the store has never had, oldest first."""
         if self._store is None:
             return []
         keyed = ((block, self.prefix.full_key(block)) for block in self.blocks.cached)
-        missing = ((block, key) for block, key in keyed if key is not None and key not in self._store)
+        missing = ((block, key) for block, key in keyed if key is not None and self._store.wants(key))
+        return list(itertools.islice(missing, num_most))
+
+    def unspilled_states(self, num_most: int) -> list[tuple[int, bytes]]:
+        """Up to `num_most` (checkpoint, key) of copies of states that the store has never had, used last first."""
+        if self._store is None or self._checkpoints is None:
+            return []
+        kept = self._checkpoints.lasting()
+        missing = ((checkpoint, key) for key, checkpoint in kept if self._store.wants_state(key))
         return list(itertools.islice(missing, num_most))
 
     def commit_token(self, seq: Sequence, token_id: int) -> None:
@@ -193,6 +214,7 @@ class Scheduler:
         """Forget every cached block, and zero whatever no sequence holds: somebody left values that are not finite."""
         self.blocks.forget_cached()
         self._spills.clear()
+        self._state_spills.clear()
         self._scrubs.extend(self.blocks.recycled())
 
     def trim(self) -> None:
@@ -203,6 +225,7 @@ class Scheduler:
         if self._draft_ledger is not None:
             self._draft_ledger.forget()
         self._spills.clear()
+        self._state_spills.clear()
         self._unproven.clear()
         if self._checkpoints is not None:
             self._checkpoints.forget_all()
@@ -356,12 +379,13 @@ class Scheduler:
         if hits and self._checkpoints is not None:
             step.restores.append((seq.seq_id, self._checkpoints.use(seq.block_keys[len(hits) - 1])))
         seq.block_table, seq.num_holes = hits, num_holes
-        self._restore_blocks(seq, step)
         seq.num_entered_blocks = len(seq.block_table)
         seq.num_computed_tokens = len(seq.block_table) * BLOCK_SIZE
-        self._copy_partial_hit(seq, step)
+        self._restore(seq, step)
+        if not seq.restoring_to:
+            self._copy_partial_hit(seq, step)
         if not seq.has_started:
-            seq.num_cached_tokens = seq.num_computed_tokens
+            seq.num_cached_tokens = max(seq.num_computed_tokens, seq.restoring_to * BLOCK_SIZE)
             seq.has_started = True
             self._tell_admitted(seq)
         seq.status = Status.RUNNING
@@ -370,37 +394,72 @@ class Scheduler:
             self._computing.setdefault(key, seq.seq_id)
         return True
 
-    def _restore_blocks(self, seq: Sequence, step: _Step) -> None:
-        """Go on with the blocks behind those that were found, as long as the store has them and that is faster."""
-        if self._store is None or not self._is_store_worth_it(self._store):
+    def _restore(self, seq: Sequence, step: _Step) -> None:
+        """Go on behind more blocks than there are, where the store has them and fetching is faster than computing."""
+        if self._restorer is None:
             return
-        for index in range(len(seq.block_table), (seq.num_tokens - 1) // BLOCK_SIZE):
-            key = seq.block_keys[index]
-            block = self.prefix.find(key)
+        num_promised, seq.restoring_to = seq.restoring_to * BLOCK_SIZE, 0
+        keys = seq.block_keys[: (seq.num_tokens - 1) // BLOCK_SIZE]
+        num_held = len(seq.block_table)
+        restored = self._restorer.restore(keys, num_held, self.prefix.find, self._pacer.prefill_token_s)
+        num_new = 0 if restored is None else restored.num_blocks - max(restored.first_block, num_held)
+        if restored is None or num_new > self.blocks.num_available:
+            if num_promised and seq.num_cached_tokens == num_promised:
+                # It was counted as cached, and is computed after all.
+                seq.num_cached_tokens = seq.num_computed_tokens
+            return
+        before = seq.block_table[seq.num_holes :]
+        seq.num_holes = restored.first_block
+        seq.block_table = [HOLE] * restored.first_block + self._restored_table(seq, restored, step)
+        for block in before:
+            self.blocks.release(block, keep=True)
+        seq.num_entered_blocks = restored.num_blocks
+        seq.num_computed_tokens = restored.num_blocks * BLOCK_SIZE
+        seq.num_found_blocks = max(seq.num_found_blocks, restored.num_in_store)
+        if restored.num_in_store > restored.num_blocks:
+            seq.restoring_to = restored.num_in_store
+        step.restored.add(seq.seq_id)
+        self.num_restored_tokens += (restored.num_blocks - num_held) * BLOCK_SIZE
+        if self._checkpoints is not None:
+            key = keys[restored.num_blocks - 1]
+            checkpoint = self._checkpoints.use(key) if restored.state is None else self._checkpoints.new_id()
+            step.restores = [one for one in step.restores if one[0] != seq.seq_id] + [(seq.seq_id, checkpoint)]
+            if restored.state is not None:
+                step.state_loads.append((checkpoint, restored.state))
+                self._checkpoints.keep(key, checkpoint)
+
+    def _restored_table(self, seq: Sequence, restored: Restored, step: _Step) -> list[int]:
+        """The blocks of `restored`, referenced: those of the arena, and new ones for what was fetched."""
+        found = [self.prefix.find(key) for key in seq.block_keys[restored.first_block : restored.num_blocks]]
+        for block in found:
+            # All before the first one is allocated, which could evict them.
             if block is not None:
                 self.blocks.acquire(block)
-            else:
-                content = self._store.fetch(key) if key in self._store else None
-                if content is None:
-                    break
-                block = self._allocate()
+        table = []
+        for index, known in enumerate(found, restored.first_block):
+            block = self._allocate() if known is None else known
+            if known is None:
                 parent = seq.block_keys[index - 1] if index else ROOT_KEY
                 self.prefix.enter(block, parent, seq.prefix_ids_of_block(index))
-                step.loads.append((block, content))
-                self.num_restored_tokens += BLOCK_SIZE
-            seq.block_table.append(block)
-        seq.num_found_blocks = len(seq.block_table)
-
-    def _is_store_worth_it(self, store: BlockStore) -> bool:
-        """Whether fetching a block takes less than computing it; yes as long as either is not known."""
-        token_s = self._pacer.prefill_token_s
-        return store.fetch_s is None or token_s is None or store.fetch_s < BLOCK_SIZE * token_s
+                step.loads.append((block, restored.blocks[index]))
+                self._loading.add(block)
+                self._retract(seq.block_keys[index], seq)
+            table.append(block)
+        return table
 
     def _forget_block(self, block: int) -> None:
         key = self.prefix.full_key(block)
-        if self._store is not None and key is not None and key not in self._store:
+        if self._store is not None and key is not None and key not in self._store and block not in self._loading:
             self._spills.append((block, key))
         self.prefix.forget(block)
+
+    def _spill_state(self, key: bytes, checkpoint: int) -> None:
+        if self._store is not None and not self._store.has_state(key):
+            self._state_spills.append((checkpoint, key))
+
+    def _take_state_spills(self) -> tuple[tuple[int, bytes], ...]:
+        spills, self._state_spills = tuple(self._state_spills), []
+        return spills
 
     def _take_spills(self) -> tuple[tuple[int, bytes], ...]:
         spills, self._spills = tuple(self._spills), []
@@ -476,7 +535,11 @@ class Scheduler:
         seq.num_computed_tokens += hit.num_tokens
 
     def _take_chunk(self, seq: Sequence, budget: int, step: _Step) -> int:
-        """Prefill up to `budget` tokens of `seq`; returns how many."""
+        """Prefill up to `budget` tokens of `seq`; returns how many: 0 while blocks of it come from the store."""
+        if seq.restoring_to and seq.seq_id not in step.restored:
+            self._restore(seq, step)
+        if seq.restoring_to:
+            return 0
         num_tokens = min(budget, seq.num_uncomputed_tokens)
         if self._checkpoints is not None:
             num_tokens = _up_to_boundary(seq, num_tokens)
@@ -610,11 +673,15 @@ class Scheduler:
             if num_blocks * BLOCK_SIZE > len(seq.token_ids):
                 return
             chain_keys(seq.prefix_ids, seq.block_keys)
-            self._checkpoints.keep(seq.block_keys[num_blocks - 1], checkpoint)
+            has_one_before = (num_blocks - 1) * BLOCK_SIZE > seq.num_prompt_tokens
+            left_behind = seq.block_keys[num_blocks - 2] if has_one_before else None
+            self._checkpoints.keep(seq.block_keys[num_blocks - 1], checkpoint, left_behind)
             del seq.pending_checkpoints[0]
 
     def _forget_contents(self, seq: Sequence) -> None:
         """What `seq` computed is not to be trusted: nobody finds it any more, and what only `seq` holds is zeroed."""
+        if self._store is not None:
+            self._store.forget(seq.block_keys)
         if self._checkpoints is not None:
             for key in seq.block_keys:
                 self._checkpoints.forget(key)
@@ -654,6 +721,7 @@ class Scheduler:
         seq.num_holes = 0
         seq.num_computed_tokens = 0
         seq.num_entered_blocks = 0
+        seq.restoring_to = 0
         seq.source_row = None
 
     def _retract(self, key: bytes, seq: Sequence) -> None:

@@ -80,6 +80,8 @@ class Sequence:
     """Prefix keys of the full blocks of `token_ids`, as far as they were needed."""
     num_entered_blocks: int = 0
     """Leading blocks that have been entered in the prefix index."""
+    restoring_to: int = 0
+    """Leading blocks that are to come from the store before anything more is computed; 0: no more are."""
     num_computed_tokens: int = 0
     """Leading positions whose keys and values are written, or will be by a step already launched."""
     num_sampling: int = 0

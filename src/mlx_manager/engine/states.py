@@ -6,11 +6,15 @@ for a batch. As long as the same sequences decode together, their batch is passe
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
+from mlx_manager.engine.block_store import StoredState
 from mlx_manager.engine.caches import CacheLayout
 
 State = list[list[mx.array | None]]
@@ -88,6 +92,23 @@ class StateStore:
         """Forget a kept copy; sequences that went on from it are not touched."""
         self._checkpoints.pop(checkpoint, None)
 
+    def read(self, checkpoint: int) -> StoredState | None:
+        """A kept copy on the host, after waiting for the step that makes it; None where there is none."""
+        state = self._checkpoints.get(checkpoint)
+        if state is None:
+            return None
+        arrays = [array for leaf in state for array in leaf]
+        flat = [mx.contiguous(array).reshape(-1).view(mx.uint8) for array in arrays if array is not None]
+        mx.eval(*flat)
+        described = [None if array is None else [_name(array.dtype), *array.shape] for array in arrays]
+        return (json.dumps(described).encode(), *(np.array(array).tobytes() for array in flat))
+
+    def put(self, checkpoint: int, stored: StoredState) -> None:
+        """Keep what `read` gave as a copy."""
+        parts = iter(stored[1:])
+        arrays = iter([None if one is None else _array(next(parts), *one) for one in json.loads(stored[0])])
+        self._checkpoints[checkpoint] = [[next(arrays) for _ in range(size)] for size in self._layout.state_sizes]
+
     def _batched(self, seq_ids: list[int]) -> State:
         rows = [self._rows[seq_id] for seq_id in seq_ids]
         first = rows[0]
@@ -112,6 +133,17 @@ def _own(array: mx.array | None, row: _Row) -> mx.array | None:
     if array is None or row.num_rows == 1:
         return array
     return array[mx.array([row.row])]
+
+
+def _name(dtype: mx.Dtype) -> str:
+    return str(dtype).rpartition(".")[2]
+
+
+def _array(part: bytes, dtype_name: str, *shape: int) -> mx.array:
+    dtype: mx.Dtype = getattr(mx, dtype_name)
+    if math.prod(shape) == 0:
+        return mx.zeros(shape, dtype)
+    return mx.array(np.frombuffer(part, dtype=np.uint8)).view(dtype).reshape(shape)
 
 
 def _nbytes(state: State) -> int:

@@ -15,7 +15,7 @@ from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
-from mlx_manager.engine.disk_cache import DiskCache, cache_name
+from mlx_manager.engine.disk_cache import DeviceReader, DiskCache, cache_name
 from mlx_manager.engine.draft_model import DraftModel
 from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
@@ -96,7 +96,7 @@ def load(
             drafting_fault=fault,
         ),
         draft_model=guesser,
-        disk_cache=_open_disk_cache(path, options, entry, loaded.dtype),
+        disk_cache=open_disk_cache(path, options, entry, loaded.dtype),
     )
     serving = Serving(loaded, engine, options)
     if loaded.style.warning:
@@ -136,17 +136,18 @@ def _find_drafting_fault(loaded: LoadedModel, options: LoadOptions, path: _Path)
     return find_fault(loaded, options) or ("" if path.name == "paged" else f"it is not paged: {path.reason}")
 
 
-def _open_disk_cache(path: _Path, options: LoadOptions, entry: ModelEntry, dtype: str) -> DiskCache | None:
+def open_disk_cache(path: _Path, options: LoadOptions, entry: ModelEntry, dtype: str) -> DiskCache | None:
     """Where the prefix cache goes on on disk; None where it does not, or nothing can be written."""
-    is_plain = path.num_checkpoints is None and path.window is None and path.bytes_per_token > 0
-    if not (options.disk_cache_bytes and options.state_folder and is_plain and isinstance(path.runner, PagedRunner)):
-        return None
     runner = path.runner
-    name = cache_name(verdict_key(Path(entry.path), dtype), runner.attention.arena.layers)
+    if not (options.disk_cache_bytes and options.state_folder and isinstance(runner, PagedRunner)):
+        # The library's own caches are not cut into blocks, so there is nothing that could be found again.
+        return None
+    layers = runner.attention.arena.layers
+    has_blocks = any(layer.bytes_per_token for layer in layers)
+    reader = DeviceReader(runner.read_blocks if has_blocks else None, runner.read_state)
+    name = cache_name(verdict_key(Path(entry.path), dtype), layers)
     try:
-        return DiskCache(
-            Path(options.state_folder) / "prefix-cache", name, options.disk_cache_bytes, runner.read_blocks
-        )
+        return DiskCache(Path(options.state_folder) / "prefix-cache", name, options.disk_cache_bytes, reader)
     except OSError as error:
         _log.warning("the prefix cache is not kept on disk: %s", error)
         return None
