@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from mlx_manager.catalog import MODEL_SETTINGS
 from tests.cli.server_process import run
 from tests.pool.counting_pool import KV_BYTES, MODEL_BYTES, set_mode
 from tests.pool.pool_server import pool_server
@@ -44,25 +47,47 @@ def test_models_are_loaded_shown_and_unloaded(folder: Path, port: str, tmp_path:
     assert run(tmp_path, "unload", "b", "--port", port).stdout == "b is unloaded.\n"
 
 
-def test_settings_of_one_model_are_shown_and_changed(folder: Path, port: str, tmp_path: Path) -> None:
-    assert run(tmp_path, "set", "a", "--port", port).stdout == ""
-    run(tmp_path, "load", "a", "--port", port)
-    changed = run(tmp_path, "set", "a", "draft_model=nobody", "max_draft_tokens=4", "aliases=x,y", "--port", port)
-    assert changed.stdout.splitlines() == [
-        "aliases = x, y",
-        "max_draft_tokens = 4",
-        "draft_model = nobody",
-        "After the next load of a: draft_model, max_draft_tokens.",
+def test_the_profile_of_a_model_is_shown_and_changed(port: str, tmp_path: Path) -> None:
+    def profile(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run(tmp_path, "profile", "c", *arguments, "--port", port)
+
+    changed = profile("temperature=0.25", "disk_cache=OFF", "max_draft_tokens=0", "aliases=little, small").stdout
+    cells = [re.split(" {2,}", line)[:2] for line in changed.splitlines()[1:]]
+    assert cells == [
+        ["aliases", "little, small"],
+        ["max_draft_tokens", "0"],
+        ["disk_cache", "off"],
+        ["temperature", "0.25"],
     ]
-    run(tmp_path, "unload", "x", "--port", port)
+    kept = {"temperature": 0.25, "disk_cache": "off", "max_draft_tokens": 0, "aliases": ["little", "small"]}
+    assert httpx.get(f"http://127.0.0.1:{port}/admin/models/c").json()["settings"] == kept
+    back = json.loads(profile("--unset", "temperature", "--unset", "aliases", "top_k=7", "--json").stdout)
+    assert back["settings"] == {"disk_cache": "off", "max_draft_tokens": 0, "top_k": 7}
+    # what is wrong is said by name, and nothing of it holds
+    for wrong, said in (
+        (("top_k=2", "temperature=9"), "temperature cannot be '9': it takes a number from 0.0 to 2.0."),
+        (("disk_cash=off",), "A model has no setting 'disk_cash'. Did you mean disk_cache?"),
+        (("top_k=",), "top_k= says no value. To take what it says away: --unset top_k"),
+    ):
+        refused = profile(*wrong)
+        assert (refused.returncode, refused.stderr.splitlines()[-1]) == (1, f"error: {said}")
+    header, *rows = profile().stdout.splitlines()
+    assert header.split()[:3] == ["setting", "value", "takes"]
+    own = {"disk_cache": "off", "max_draft_tokens": "0", "top_k": "7"}
+    assert [re.split(" {2,}", row)[:2] for row in rows] == [
+        [row.name, own.get(row.name, "-")] for row in MODEL_SETTINGS
+    ]
+
+
+def test_a_draft_model_that_is_not_there_is_said_at_the_next_load(port: str, tmp_path: Path) -> None:
+    server = f"http://127.0.0.1:{port}/admin/models/a"
+    httpx.post(f"{server}/load").raise_for_status()
+    changed = run(tmp_path, "profile", "a", "draft_model=nobody", "max_draft_tokens=4", "--port", port).stdout
+    assert changed.splitlines()[-1] == "After the next load of a: draft_model, max_draft_tokens."
+    httpx.post(f"{server}/unload").raise_for_status()
     refused = run(tmp_path, "load", "a", "--port", port)
     assert "The draft_model of a is 'nobody', and there is no such model on this machine" in refused.stderr
-    cleared = run(tmp_path, "set", "y", "draft_model=", "max_draft_tokens=", "aliases=", "--port", port)
-    assert (cleared.returncode, cleared.stdout) == (0, "")
-    wrong = run(tmp_path, "set", "a", "max_draft_tokens=many", "--port", port)
-    assert (wrong.returncode, "max_draft_tokens cannot be 'many': it takes" in wrong.stderr) == (1, True)
-    nameless = run(tmp_path, "set", "a", "pinned", "--port", port)
-    assert (nameless.returncode, "'pinned' is no NAME=VALUE" in nameless.stderr) == (1, True)
+    httpx.patch(server, json={"draft_model": None, "max_draft_tokens": None}).raise_for_status()
 
 
 def test_what_fails_is_said_in_a_line(folder: Path, port: str, tmp_path: Path) -> None:

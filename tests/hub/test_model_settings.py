@@ -70,6 +70,12 @@ def test_values_go_on_top_of_others() -> None:
     assert caught.value.name == "dtype"
 
 
+def test_the_disk_is_left_out_for_one_model_alone() -> None:
+    base = LoadOptions(disk_cache_bytes=1024)
+    assert override(ModelOverrides(), {"disk_cache": "off"}).load_options(base).disk_cache_bytes == 0
+    assert override(ModelOverrides(), {"disk_cache": "on"}).load_options(base) == base
+
+
 def test_a_share_is_one_of_a_whole() -> None:
     assert MemoryAmount(share=0.75).of(1000) == 750
     assert MemoryAmount(num_bytes=5).of(1000) == 5

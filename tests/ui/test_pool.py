@@ -49,12 +49,16 @@ def test_a_profile_is_kept_and_refused_with_the_reason(
     expect(dialog.get_by_text("it takes a number from 0.0 to 2.0")).to_be_visible()
     dialog.get_by_label("Temperature").fill("0.25")
     dialog.get_by_label("Other names (aliases)").fill("small, tiny")
+    dialog.get_by_label("Most tokens guessed ahead").fill("6")
+    for choice, word in (("Prefixes on disk", "off"), ("Read a shared beginning once", "on")):
+        dialog.get_by_role("combobox", name=choice).click()
+        page.get_by_role("option", name=word, exact=True).click()
     dialog.get_by_role("button", name="Save").click()
     expect(dialog).to_have_count(0)
     shown = admin_client.get(f"/admin/models/{console_server.model}").json()
-    assert shown["settings"]["temperature"] == 0.25
-    assert shown["aliases"] == ["small", "tiny"]
-    admin_client.patch(f"/admin/models/{console_server.model}", json={"temperature": None, "aliases": None})
+    said = {"temperature": 0.25, "max_draft_tokens": 6, "disk_cache": "off", "shared_prefix_decode": "on"}
+    assert shown["settings"] == said | {"aliases": ["small", "tiny"]}
+    admin_client.patch(f"/admin/models/{console_server.model}", json=dict.fromkeys(shown["settings"]))
 
 
 def test_a_model_is_pinned(open_page: OpenPage, console_server: ServerProcess) -> None:

@@ -188,7 +188,8 @@ def _render(status: ModelStatus, default_model: str | None) -> AdminModel:
         is_default=entry.name == default_model,
         aliases=said.aliases,
         pinned=said.pinned,
-        settings={name: value for name, value in settings.items() if value not in (None, (), False)},
+        # a 0 says something, and equals False
+        settings={name: value for name, value in settings.items() if value not in (None, ()) and value is not False},
         num_in_flight=status.num_in_flight,
         num_waiting=status.num_waiting,
         num_uses=status.num_uses,

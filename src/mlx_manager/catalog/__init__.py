@@ -10,6 +10,7 @@ from mlx_manager.catalog.overrides import (
     OverrideError,
     model_setting,
     override,
+    render_override,
 )
 from mlx_manager.catalog.people import ApiKey, KeyLimits, Scope, User, UserRole, UserState
 from mlx_manager.catalog.provider import DEFAULT_BASE_URLS, Price, Provider, ProviderKind, ProviderSecret, Timeouts
@@ -78,6 +79,7 @@ __all__ = [
     "load_settings",
     "model_setting",
     "override",
+    "render_override",
     "render_size",
     "unknown_variables",
     "usable_changes",

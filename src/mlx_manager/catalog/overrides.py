@@ -31,6 +31,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
     shared_prefix_decode: str | None = None
     max_draft_tokens: int | None = None
     draft_model: str | None = None
+    disk_cache: str | None = None
     hostfile: str | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -51,6 +52,8 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
             "hostfile",
         )
         own = {name: getattr(self, name) for name in names}
+        if self.disk_cache == "off":
+            own["disk_cache_bytes"] = 0
         return msgspec.structs.replace(base, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -81,6 +84,7 @@ class ModelSetting:
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 SHARING = ("auto", "on", "off")
+SWITCH = ("on", "off")
 
 MODEL_SETTINGS: tuple[ModelSetting, ...] = (
     ModelSetting("aliases", "list", "Other names that it answers to.", words, "aliases"),
@@ -137,6 +141,15 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
         needs_load=True,
     ),
     ModelSetting(
+        "disk_cache",
+        "choice",
+        "Whether its prefixes are kept on disk, where the server keeps any.",
+        choice(*SWITCH),
+        "disk_cache",
+        choices=SWITCH,
+        needs_load=True,
+    ),
+    ModelSetting(
         "hostfile",
         "text",
         "Host file of the ring of machines that it is split over; see docs/scaling.md.",
@@ -176,3 +189,14 @@ def override(base: ModelOverrides, values: Mapping[str, object]) -> ModelOverrid
         except ValueError as error:
             raise OverrideError(name, f"{name} cannot be {value!r}: {error}") from None
     return msgspec.structs.replace(base, **parsed)
+
+
+def render_override(value: object) -> str:
+    """A value of `ModelOverrides` as it can be typed in; empty for what is not said."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import msgspec
 import typer
 
 from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.models import print_json
 
 _MARKS = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}
 
@@ -24,7 +24,7 @@ def doctor(
 
     findings = run_checks(os.environ, flags)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(findings)).decode())
+        print_json(findings)
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
-import msgspec
 import typer
 
 from mlx_manager.catalog import SettingsError, load_settings
 from mlx_manager.catalog.values import size_bytes
 from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.models import print_json
 
 _LEAST_BYTES = 1024**2
 
@@ -35,7 +35,7 @@ def fit(
     settings = load_settings(os.environ, flags)
     found = check_fit(settings, model, _parse_memory(memory), draft_model)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        print_json(found)
     else:
         describe_fit(found)
     if found.verdict == "does not fit":

@@ -22,6 +22,7 @@ from mlx_manager.cli.launch import AGENT_ARGUMENTS, launch
 from mlx_manager.cli.load import load
 from mlx_manager.cli.menubar import menubar
 from mlx_manager.cli.models import models
+from mlx_manager.cli.profile import profile
 from mlx_manager.cli.provider import provider_commands
 from mlx_manager.cli.ps import ps
 from mlx_manager.cli.pull import pull
@@ -31,7 +32,6 @@ from mlx_manager.cli.search import search
 from mlx_manager.cli.secrets import secrets_commands
 from mlx_manager.cli.serve import serve
 from mlx_manager.cli.service import service_commands
-from mlx_manager.cli.set_model import set_model
 from mlx_manager.cli.show import show
 from mlx_manager.cli.unload import unload
 from mlx_manager.cli.update_check import update_check
@@ -58,7 +58,7 @@ app.command()(rm)
 app.command()(ps)
 app.command()(load)
 app.command()(unload)
-app.command(name="set")(set_model)
+app.command()(profile)
 app.command(context_settings=AGENT_ARGUMENTS)(launch)
 app.command()(fit)
 app.command()(doctor)

@@ -29,7 +29,7 @@ def models(
     for sentence in inventory.broken():
         print(f"warning: {sentence}", file=sys.stderr)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(entries)).decode())
+        print_json(entries)
         return
     if entries:
         header = ("name", "architecture", "kind", "parameters", "quantization", "size", "context", "path")
@@ -44,6 +44,11 @@ def models(
         print("\nTo be imported first:")
         rows = [(model.name, model.program, render_size(model.size_bytes), model.how_to_serve) for model in foreign]
         print_table(("name", "of", "size", "command"), rows)
+
+
+def print_json(answer: object) -> None:
+    """An answer for programs."""
+    print(msgspec.json.format(msgspec.json.encode(answer)).decode())
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

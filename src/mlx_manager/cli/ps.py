@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from mlx_manager.catalog import load_settings, render_size
 from mlx_manager.cli.flags import with_settings
-from mlx_manager.cli.models import print_table
+from mlx_manager.cli.models import print_json, print_table
 
 
 @with_settings("home", "host", "port")
@@ -27,7 +26,7 @@ def ps(
     models = [model for model in server.models() if is_all or model["state"] != "cold"]
     books = server.ask("GET", "/admin/stats")["pool"]
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode({"pool": books, "models": models})).decode())
+        print_json({"pool": books, "models": models})
         return
     if models:
         print_table(("name", "state", "requests", "idle", "planned", "measured", "note"), [_row(one) for one in models])

@@ -6,12 +6,11 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, cast
 
-import msgspec
 import typer
 
 from mlx_manager.catalog import ModelKind, SettingsError, load_settings, render_size
 from mlx_manager.cli.flags import with_settings
-from mlx_manager.cli.models import print_table, render_count
+from mlx_manager.cli.models import print_json, print_table, render_count
 
 if TYPE_CHECKING:
     from mlx_manager.hub.search import SearchHit, Sort
@@ -60,7 +59,7 @@ def search(  # noqa: PLR0913
     page = hub_desk(settings).search_now(asked)
     hits = page.hits
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(hits)).decode())
+        print_json(hits)
     elif hits:
         print_table(
             ("name", "task", "parameters", "size", "downloads", "likes", "updated", ""), [_row(h) for h in hits]

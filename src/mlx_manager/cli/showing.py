@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from mlx_manager.catalog import ModelEntry, Settings, render_size
 from mlx_manager.cli.disk import hub_desk
-from mlx_manager.cli.models import print_table, render_count
+from mlx_manager.cli.models import print_json, print_table, render_count
 from mlx_manager.hub.search import ModelCard
 
 
@@ -16,7 +14,7 @@ def show_model(settings: Settings, name: str, revision: str | None, *, as_json: 
     """Print it. Raises `MlxManagerError`, such as for a model that is neither here nor on the hub."""
     shown = hub_desk(settings).show_now(name, revision, asks_hub=False)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(shown)).decode())
+        print_json(shown)
         return
     rows = [("name", name)]
     rows += _of_entry(shown.entry) if shown.entry else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from mlx_manager.catalog import MODEL_SETTINGS, ModelOverrides, ModelSetting
+from mlx_manager.catalog import MODEL_SETTINGS, ModelOverrides, ModelSetting, render_override
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import box, button, dialog, tell, text
@@ -19,8 +19,11 @@ _TITLES = {
     "dtype": "Type to compute in",
     "kv_budget": "Memory for keys and values",
     "max_context": "Context limit, tokens",
+    "shared_prefix_decode": "Read a shared beginning once",
     "max_draft_tokens": "Most tokens guessed ahead",
     "draft_model": "Draft model",
+    "disk_cache": "Prefixes on disk",
+    "hostfile": "Host file of a split model",
     "temperature": "Temperature",
     "top_p": "Top p",
     "top_k": "Top k",
@@ -87,7 +90,4 @@ def _title(name: str) -> str:
 def _shown(name: str, said: ModelOverrides) -> str:
     """The value as the form shows it; empty where the model says nothing of its own."""
     row = next(row for row in MODEL_SETTINGS if row.name == name)
-    value = getattr(said, row.field)
-    if value in (None, ()):
-        return ""
-    return ", ".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    return render_override(getattr(said, row.field))
