@@ -23,6 +23,7 @@ REPORT = ServingReport(
     kv_bytes_per_token=10,
     kv_budget_bytes=1000,
     family="Hermes",
+    draft_model="small",
     load_s=1.5,
 )
 
@@ -62,6 +63,7 @@ def test_models_say_how_they_are_served(serve: Serve) -> None:
         "dtype": "float32",
         "family": "Hermes",
         "warning": "",
+        "draft_model": "small",
     }
 
 

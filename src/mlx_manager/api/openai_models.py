@@ -51,6 +51,7 @@ def _render_serving(report: ServingReport) -> ServingObject:
         dtype=report.dtype,
         family=report.family,
         warning=report.warning,
+        draft_model=report.draft_model,
     )
 
 

@@ -179,6 +179,8 @@ class ServingObject(msgspec.Struct, frozen=True, kw_only=True):
     """Which family's way of prompting and reading holds; "" for a model that does not chat."""
     warning: str = ""
     """What is not known about the model."""
+    draft_model: str = ""
+    """The model that guesses ahead for it; "" where there is none."""
 
 
 class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
