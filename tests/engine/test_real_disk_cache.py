@@ -231,7 +231,7 @@ def test_blocks_that_had_to_go_are_found_on_disk_as_far_as_they_are_whole(starte
     num_blocks = len(starter.prompts[PROMPT]) // BLOCK_SIZE + 3
     small, cache = engine_with_disk(starter, tmp_path, num_blocks)
     assert small.run(starter.ask(PROMPT, ANSWER)) == starter.expected([PROMPT], ANSWER)
-    keys = [small.engine.scheduler.prefix.full_key(block) for block in small.engine.scheduler.blocks.cached]
+    keys = [small.engine.scheduler.tables.prefix.full_key(block) for block in small.engine.scheduler.blocks.cached]
     crowd_out(small, 1000)
     cache.flush()
     damaged = [key for key in keys if key is not None and key in cache][3]

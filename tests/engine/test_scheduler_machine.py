@@ -139,7 +139,7 @@ class Driver:
             return
         self.scheduler.trim()
         assert self.scheduler.blocks.num_touched == 0
-        assert len(self.scheduler.prefix) == 0
+        assert len(self.scheduler.tables.prefix) == 0
         self.arena = HostArena(
             self.scheduler.blocks.num_blocks,
             VOCABULARY,
@@ -150,7 +150,7 @@ class Driver:
     def spill(self) -> None:
         """Keep all that is cached, as an idle engine does."""
         if self.store is not None and not self.scheduler.has_work and self.flight is None:
-            self.store.take(self.scheduler.unspilled(99), self.scheduler.unspilled_states(99), self.arena)
+            self.store.take(self.scheduler.tables.unspilled(99), self.scheduler.tables.unspilled_states(99), self.arena)
 
     def drain(self) -> None:
         """Run until everything has ended; it must within a bound."""
@@ -211,9 +211,9 @@ class Driver:
             contents = stored_contents(seq.token_ids, self.window)
             for index, parent in enumerate([ROOT_KEY, *keys]):
                 own = contents[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
-                block = self.scheduler.prefix.find(keys[index]) if index < len(keys) else None
+                block = self.scheduler.tables.prefix.find(keys[index]) if index < len(keys) else None
                 assert block is None or self.arena.block_holds(block, own)
-                hit = self.scheduler.prefix.find_partial(parent, seq.prefix_ids_of_block(index))
+                hit = self.scheduler.tables.prefix.find_partial(parent, seq.prefix_ids_of_block(index))
                 assert hit is None or self.arena.block_holds(hit.block, own[: hit.num_tokens])
 
 

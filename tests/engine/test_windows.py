@@ -48,7 +48,7 @@ def test_a_prefix_is_found_though_only_its_end_is_still_there(num_checkpoints: i
     ask(driver)
     driver.drain()
     [seq] = driver.requests[0]
-    assert driver.scheduler.prefix.find(seq.block_keys[0]) is None
+    assert driver.scheduler.tables.prefix.find(seq.block_keys[0]) is None
     ask(driver, prompt=tuple(seq.token_ids[:-1]))
     driver.step()
     [again] = driver.requests[1]

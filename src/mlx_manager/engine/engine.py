@@ -207,7 +207,8 @@ class Engine:
             window=None if config.window is None else Window(config.window, config.max_step_tokens),
             store=disk_cache,
         )
-        self.scheduler.drafting = self.drafting if self.drafting.sources else None
+        if self.drafting.sources:
+            self.scheduler.guess_by(self.drafting)
         self.scheduler.on_admit = self._tell_admitted
         self.on_admitted: Callable[[str, PrefixReport], None] = lambda request_id, report: None
         """Told each request once, inside a step and before its forward pass: work on it begins. Set by the owner."""
@@ -334,8 +335,8 @@ class Engine:
 
         False: there is nothing (more) to do.
         """
-        blocks = self.scheduler.unspilled(num_most)
-        states = [] if blocks else self.scheduler.unspilled_states(1)
+        blocks = self.scheduler.tables.unspilled(num_most)
+        states = [] if blocks else self.scheduler.tables.unspilled_states(1)
         if self._disk_cache is not None:
             self._disk_cache.spill(blocks, states)
         return bool(blocks or states)
@@ -440,7 +441,7 @@ class Engine:
             seq = self._sequences.get(sample.seq_id)
             if not chosen.is_finite and (seq is None or not seq.block_table):
                 # It gave its blocks up before this was known, so nobody knows any more which they were.
-                self.scheduler.distrust()
+                self.scheduler.tables.distrust()
             if seq is None or (sample.draft is not None and not self._came_true(seq, sample)):
                 continue
             if not chosen.is_finite:

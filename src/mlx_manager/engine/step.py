@@ -1,0 +1,30 @@
+"""The step that the scheduler is putting together. No tensors here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mlx_manager.engine.batch import DraftRow, Sample, Segment
+from mlx_manager.engine.block_store import StoredBlock, StoredState
+
+
+@dataclass
+class Step:
+    """The step being put together."""
+
+    segments: list[Segment] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    scheduled: set[int] = field(default_factory=set)
+    """Ids of the sequences in the step."""
+    saves: list[tuple[int, int]] = field(default_factory=list)
+    restores: list[tuple[int, int]] = field(default_factory=list)
+    saved_keys: set[bytes] = field(default_factory=set)
+    """Prefix keys of `saves`: copies are made after the step, so nothing in it can go on from these."""
+    loads: list[tuple[int, StoredBlock]] = field(default_factory=list)
+    state_loads: list[tuple[int, StoredState]] = field(default_factory=list)
+    restored: set[int] = field(default_factory=set)
+    """Ids of the sequences that some of `loads` are for."""
+    written: set[int] = field(default_factory=set)
+    """Blocks that this step writes: copies are made before, so nothing in these can be copied yet."""
+    draft_rows: list[DraftRow] = field(default_factory=list)
