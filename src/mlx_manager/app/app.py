@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -35,33 +34,16 @@ from mlx_manager.api import (
     tool_servers_router,
     traces_router,
 )
-from mlx_manager.api.who import SESSION_COOKIE
-from mlx_manager.app.access import is_loopback, open_access, open_responses
-from mlx_manager.app.following import Followers
-from mlx_manager.app.observing import open_tracer, watch_alerts
+from mlx_manager.app.access import is_loopback, open_responses
 from mlx_manager.app.parts import PartsFactory, local_parts
 from mlx_manager.app.reload import Reload, on_hangup
-from mlx_manager.app.routing import open_routing
-from mlx_manager.app.tooling import open_tooling
-from mlx_manager.catalog import PrefixIsolation
+from mlx_manager.app.running import Running, build_console, build_gateway, build_metrics, open_running, recall_requests
 from mlx_manager.catalog.settings import Settings
-from mlx_manager.gateway import (
-    BackgroundWork,
-    Gateway,
-    LiveSettings,
-    PromptLimits,
-    find_offers,
-    log_record,
-)
-from mlx_manager.observability.log_tail import LogTail
+from mlx_manager.gateway import BackgroundWork, Gateway
 from mlx_manager.observability.metrics import Metrics
 from mlx_manager.observability.span_store import SpanReader
-from mlx_manager.storage.audit import AuditQuery
-from mlx_manager.storage.conversations import ConversationStore
-from mlx_manager.ui import RECENT_WINDOW_S, Console, RecentRequests, console_routes
+from mlx_manager.ui import Console, console_routes
 
-_MOST_REMEMBERED = 2_000
-"""Requests of the last hour that the console of a new server knows already."""
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -129,97 +111,65 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[AppState]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[AppState]:
-        async with (
-            LogTail().listening() as log,
-            open_access(settings) as opened,
-            nullcontext(LiveSettings(settings, opened.access.store)) as live,
-            open_tracer(live.current) as tracer,
-            parts(live.current) as built,
-            watch_alerts(live.current, built.models, built.pool) as alerts,
-            open_routing(live, opened, built.backends, built.models) as routing,
-            open_tooling(opened) as tooling,
-        ):
-            pool = built.pool
+        # the work over the running parts ends before them, what began last first: no more hangups, no more answers,
+        # then what still waits for one
+        async with open_running(settings, parts) as running, AsyncExitStack() as work:
             spans = SpanReader(settings.home / "state")
-            recent = RecentRequests()
-            if settings.console:
-                last_hour = AuditQuery(since_unix_s=time.time() - RECENT_WINDOW_S)
-                known = await opened.audit.find(last_hour, limit=_MOST_REMEMBERED)
-                recent.remember(row.record for row in reversed(known))
-            metrics = Metrics(__version__, built.models.statuses, lambda: None if pool is None else pool.stats())
-            account = (log_record, metrics.count, opened.count, opened.audit.put, recent.add, alerts.count)
-            gateway = Gateway(
-                routing.router,
-                account=account,
-                tracer=tracer,
-                make_room=opened.audit.wait_for_room,
-                budgets=routing.budgets,
-                limits=PromptLimits(live.current.max_messages, live.current.max_tools),
-                isolation=PrefixIsolation(live.current.prefix_isolation),
-            )
-            console = Console(
-                gateway=gateway,
-                models=built.models,
-                pool=pool,
-                hub=built.hub,
-                door=opened.access.door,
-                people=opened.access.people,
-                keys=opened.access.keys,
-                desk=routing.desk,
-                find_configuration=lambda: opened.access.store.current,
-                live_settings=live,
-                session_cookie=SESSION_COOKIE,
+            recent = await recall_requests(running, settings)
+            metrics = build_metrics(running)
+            gateway = build_gateway(running, metrics, recent)
+            console = build_console(
+                running,
+                gateway,
+                settings=settings,
                 recent=recent,
-                audit=opened.audit,
-                log=log,
                 spans=spans,
-                version=__version__,
-                home=settings.home,
-                conversations=ConversationStore(opened.access.store.database),
-                toolbox=tooling.toolbox,
-                tool_desk=tooling.desk,
-                find_offers=partial(find_offers, gateway, lambda: opened.access.store.current),
-                find_alerts=lambda: [*alerts.firing.values(), *reversed(alerts.past)],
-                find_changes=lambda most: opened.access.store.changes(limit=most),
-                note_change=opened.access.store.note,
                 find_api_paths=lambda: app.openapi()["paths"],
             )
+            work.push_async_callback(console.close)
             background = BackgroundWork()
-            followers = Followers(built, opened.audit, alerts, tracer)
-            if live.current is not settings:
-                followers.follow(live.current)
-            live.subscribe(followers.follow)
-            hangups = nullcontext() if reread is None else on_hangup(Reload(live, reread))
-            state = AppState(
-                console=console,
-                gateway=gateway,
-                models=built.models,
-                pool=built.pool,
-                hub=built.hub,
-                responses=open_responses(live.current, opened.access.store.database),
-                background=background,
-                metrics=metrics,
-                audit=opened.audit,
-                alerts=alerts,
-                spans=spans,
-                access=opened.access,
-                desk=routing.desk,
-                tool_desk=tooling.desk,
-                live_settings=live,
-                http=lambda: HttpOptions(
-                    version=__version__,
-                    max_body_bytes=live.current.max_body_bytes,
-                    keepalive_s=live.current.keepalive_s,
-                ),
-                started_s=time.monotonic(),
-            )
-            with hangups:
-                yield state
-            gateway.close()
-            await background.close()
-            await console.close()
+            work.push_async_callback(background.close)
+            work.callback(gateway.close)
+            if reread is not None:
+                work.enter_context(on_hangup(Reload(running.live, reread)))
+            yield _state(running, gateway, console=console, background=background, metrics=metrics, spans=spans)
 
     return lifespan
+
+
+def _state(
+    running: Running,
+    gateway: Gateway,
+    *,
+    console: Console,
+    background: BackgroundWork,
+    metrics: Metrics,
+    spans: SpanReader,
+) -> AppState:
+    opened, live = running.opened, running.live
+    return AppState(
+        console=console,
+        gateway=gateway,
+        models=running.parts.models,
+        pool=running.parts.pool,
+        hub=running.parts.hub,
+        responses=open_responses(live.current, opened.access.store.database),
+        background=background,
+        metrics=metrics,
+        audit=opened.audit,
+        alerts=running.alerts,
+        spans=spans,
+        access=opened.access,
+        desk=running.routing.desk,
+        tool_desk=running.tooling.desk,
+        live_settings=live,
+        http=lambda: HttpOptions(
+            version=__version__,
+            max_body_bytes=live.current.max_body_bytes,
+            keepalive_s=live.current.keepalive_s,
+        ),
+        started_s=time.monotonic(),
+    )
 
 
 def _allowed_hosts(host: str) -> tuple[str, ...] | None:
