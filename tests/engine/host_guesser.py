@@ -17,9 +17,9 @@ class HostGuesser:
     """
 
     arena_bytes = 0
-    max_context = 1 << 20
 
     def __init__(self, num_blocks: int, vocabulary: int, spoiled: int | None = None) -> None:
+        self.max_context = 0
         self._spoiled = spoiled
         self.num_sound = 0
         self._arena = HostArena(num_blocks, vocabulary)

@@ -91,6 +91,10 @@ class Drafting:
         """Of the guesses for all sequences: what the next one begins with."""
         self._model_fault = ""
         """Why the draft model is not asked any more; "" while it may be."""
+        self._num_asking = 0
+        """Rows of the step being scheduled that the draft model guesses for; those share its passes."""
+        self._num_sharing = 1
+        """The same of the step before, as the best guess at how many share the next passes."""
         self._missing_room = 0
         """Tokens that the draft model may still be given in this step, beside one for each guess."""
 
@@ -115,6 +119,7 @@ class Drafting:
     def begin_step(self) -> None:
         """A step is being scheduled."""
         self._missing_room = self._pacer.max_step_tokens
+        self._num_sharing, self._num_asking = max(1, self._num_asking), 0
 
     def expects(self, running: Iterable[Sequence], num_rows: int) -> bool:
         """Whether a guess is worth its row in the next step, so that the tokens before it are better read first."""
@@ -151,6 +156,7 @@ class Drafting:
     def ask_model(self, ledger: DraftLedger, seq: Sequence, segment: int, num_guesses: int) -> DraftRow:
         """What the draft model is to do for `seq`, whose blocks are there for all of it: guess, or, where it lacks more
         tokens than one step has room for, only be given some."""
+        self._num_asking += 1
         end = len(seq.token_ids)
         start = ledger.num_filled(seq.block_table, end - 1)
         last = min(end, start + 1 + self._missing_room)
@@ -192,6 +198,8 @@ class Drafting:
                 for came_true in (*[1] * true, *[0] * (true < segment.num_drafted)):
                     self._model_rate += _SMOOTHING * (came_true - self._model_rate)
                 costs, num_rows = self._pacer.costs, batch.num_decode_tokens
+                if costs is not None:
+                    costs = _shared(costs, len(by_model))
                 seq.drafts.model.learn(segment.num_drafted, true, costs, num_rows, len(seq.token_ids))
 
     def observe(self, batch: Batch, num_true: int, wall_s: float) -> None:
@@ -212,19 +220,25 @@ class Drafting:
         num_tokens = len(seq.token_ids)
         if drafts.model is None or num_tokens + self._max_tokens > self._max_model_tokens:
             return 0
-        return drafts.model.num_worth(costs, num_rows, num_tokens)
+        return drafts.model.num_worth(_shared(costs, self._num_sharing), num_rows, num_tokens)
 
     def _may(self, source: DraftSource, num_rows: int) -> bool:
         is_fit = source is DraftSource.TEXT or not self._model_fault
         return is_fit and self.watch.may(source, num_rows)
 
-    @staticmethod
-    def _is_text_better(drafts: RowDrafts, num_guessed: int, num_asked: int, costs: StepCosts, num_rows: int) -> bool:
+    def _is_text_better(
+        self, drafts: RowDrafts, num_guessed: int, num_asked: int, costs: StepCosts, num_rows: int
+    ) -> bool:
         if drafts.model is None:
             return True
-        value_s, pass_s = costs.step_s / max(1, num_rows), costs.draft_pass_s / max(1, num_rows)
+        value_s, pass_s = costs.step_s / max(1, num_rows), costs.draft_pass_s / self._num_sharing
         by_text = gain_s(drafts.text.rate, num_guessed, value_s, costs.row_s)
         return by_text >= gain_s(drafts.model.rate, num_asked, value_s, costs.row_s + pass_s)
+
+
+def _shared(costs: StepCosts, num_asked: int) -> StepCosts:
+    """The costs for one of so many rows that the draft model guesses for in the same passes."""
+    return replace(costs, draft_pass_s=costs.draft_pass_s / num_asked)
 
 
 def is_given_prompts(batch: Batch) -> bool:

@@ -28,7 +28,7 @@ class StepCosts:
     step_s: float
     row_s: float
     draft_pass_s: float = 0.0
-    """Of one pass of the draft model, for all rows that it guesses for."""
+    """Of one pass of the draft model: all of it from the pacer, a row's share of it where it is about one row."""
 
 
 def num_worth(rate: float, most: int, value_s: float, cost_s: float) -> int:
@@ -129,8 +129,8 @@ class ModelDrafts:
             self._rest = min(2 * self._rest, _MOST_REST)
 
     def _num_paying(self, costs: StepCosts, num_rows: int) -> int:
-        value_s, pass_s = (seconds / max(1, num_rows) for seconds in (costs.step_s, costs.draft_pass_s))
-        return num_worth(self.rate, self._max_tokens, value_s, costs.row_s + pass_s)
+        value_s = costs.step_s / max(1, num_rows)
+        return num_worth(self.rate, self._max_tokens, value_s, costs.row_s + costs.draft_pass_s)
 
 
 @dataclass
