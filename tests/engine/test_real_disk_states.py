@@ -121,6 +121,8 @@ def test_a_long_prefix_comes_back_in_parts_and_others_are_answered_meanwhile(tmp
     assert answers(again) == {key: nearly(each) for key, each in expected.items()}
     assert again.engine.scheduler.num_restored_tokens == NUM_LONG_BLOCKS * BLOCK_SIZE
     assert again.cached["long"] == NUM_LONG_BLOCKS * BLOCK_SIZE
+    assert again.engine.block_fetch_s is not None
+    assert again.engine.block_fetch_s > 0
 
     # what is damaged meanwhile is computed after all, and not told as cached
     last = new_drive("llama", tmp_path, None)

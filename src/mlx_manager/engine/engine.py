@@ -247,6 +247,16 @@ class Engine:
         return self._drafting_fault or "; ".join(f"{source}: {reason}" for source, reason in reasons if reason)
 
     @property
+    def block_fetch_s(self) -> float | None:
+        """Seconds that fetching a block from disk takes; None before the first."""
+        return None if self._disk_cache is None else self._disk_cache.fetch_s
+
+    @property
+    def block_prefill_s(self) -> float | None:
+        """Seconds that computing the tokens of a block takes, as far as learned."""
+        return None if self._pacer.prefill_token_s is None else BLOCK_SIZE * self._pacer.prefill_token_s
+
+    @property
     def num_waiting_requests(self) -> int:
         """Requests that have not started."""
         return len(self.scheduler.waiting)

@@ -166,6 +166,11 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_steps: int = 0
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
+    num_restored_tokens: int = 0
+    """Prompt tokens whose blocks came from the prefix cache on disk."""
+    block_fetch_s: float | None = None
+    """What fetching a block from disk takes, and computing its tokens; None while it is not known."""
+    block_prefill_s: float | None = None
     num_generated_tokens: int = 0
     num_drafted_tokens: int = 0
     """Guesses at next tokens that were run, and those of them that came true."""

@@ -24,6 +24,7 @@ _ENGINE_COUNTERS = (
     ("engine_steps", "Steps of the engine since the model was loaded.", "num_steps"),
     ("engine_prompt_tokens", "Prompt tokens of requests that began to answer.", "num_prompt_tokens"),
     ("engine_cached_tokens", "Those of them that the prefix cache had.", "num_cached_tokens"),
+    ("engine_restored_tokens", "Prompt tokens that came from the prefix cache on disk.", "num_restored_tokens"),
     ("engine_generated_tokens", "Tokens that were generated.", "num_generated_tokens"),
     ("engine_drafted_tokens", "Guesses at next tokens that were run.", "num_drafted_tokens"),
     ("engine_accepted_drafts", "Those of them that came true.", "num_accepted_drafts"),
