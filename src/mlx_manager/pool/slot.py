@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
@@ -14,12 +13,13 @@ from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides
 from mlx_manager.errors import ErrorInfo, InsufficientMemory, MlxManagerError
 from mlx_manager.ipc import LoadProgress, ServingReport
 from mlx_manager.pool.evict import Resident
-from mlx_manager.pool.load_errors import Backoff, as_load_error, is_fault_of_model
+from mlx_manager.pool.load_errors import Backoff, as_load_error
 from mlx_manager.pool.memory import MemoryPlan
 from mlx_manager.pool.reservation import Reservation
 from mlx_manager.pool.signal import Signal
 from mlx_manager.pool.spare import WorkerSource
 from mlx_manager.pool.status import ModelState, ModelStatus, WorkerFault
+from mlx_manager.pool.troubles import Troubles
 from mlx_manager.pool.worker_client import WorkerClient
 
 logger = logging.getLogger(__name__)
@@ -61,11 +61,10 @@ class ModelSlot:
         self.last_used_s = time.monotonic()
         self.num_uses = 0
         self.num_loads = 0
-        self.num_failed_loads = 0
         self._workers = workers
         self._room = room
         self._changed = changed
-        self._backoff = backoff
+        self._troubles = Troubles(entry.name, backoff)
         self._num_active = 0
         self._num_waiting = 0
         self._worker: WorkerClient | None = None
@@ -76,10 +75,6 @@ class ModelSlot:
         self._regaining: asyncio.Task[ErrorInfo | None] | None = None
         self._progress = LoadProgress(stage="", fraction=0.0)
         self._report: ServingReport | None = None
-        self._error: ErrorInfo | None = None
-        self._refusal: ErrorInfo | None = None
-        """Why there was no room for it when it was to be loaded last."""
-        self._faults: Counter[WorkerFault] = Counter()
         self._loaded_s = 0.0
         self._restarting: asyncio.Task[None] | None = None
 
@@ -106,6 +101,11 @@ class ModelSlot:
     def planned_bytes(self) -> int:
         """What the budget counts for it now."""
         return self.reservation.num_bytes
+
+    @property
+    def num_failed_loads(self) -> int:
+        """Those that failed by the model's fault."""
+        return self._troubles.num_failed_loads
 
     @property
     def idle_s(self) -> float:
@@ -155,7 +155,7 @@ class ModelSlot:
         """Load in the background, or join the load that is under way."""
         if self._loading is None:
             self.stay_cold()
-            self._error = self._refusal = None
+            self._troubles.begin_load()
             self._report = None
             previous, self._worker = self._worker, None
             self.is_draining = False
@@ -165,7 +165,7 @@ class ModelSlot:
 
     def forgive(self) -> None:
         """Forget earlier failures: somebody wants to see whether it works now."""
-        self._backoff.forget()
+        self._troubles.forgive()
 
     def stay_cold(self) -> None:
         """Do not load it by itself after a failure."""
@@ -220,7 +220,7 @@ class ModelSlot:
 
     def status(self, *, is_closing: bool) -> ModelStatus:
         """Where the model stands now."""
-        worker = self.worker
+        worker, troubles = self.worker, self._troubles
         state = self._state(is_closing=is_closing)
         is_loading = state is ModelState.LOADING
         is_under_way = is_loading or self._regaining is not None
@@ -233,12 +233,12 @@ class ModelSlot:
             stats=worker.stats if worker else None,
             rows=worker.rows if worker else (),
             worker_pid=self._worker.pid if self._worker is not None and self._worker.is_usable else None,
-            num_worker_deaths=self._faults.total(),
-            num_by_fault=dict(self._faults),
-            num_failures_in_row=self._backoff.num_in_row,
-            is_given_up=state is ModelState.FAILED and self._backoff.is_given_up,
-            error=self._error or self._refusal,
-            retry_in_s=self._backoff.wait_s if state is ModelState.FAILED else None,
+            num_worker_deaths=sum(troubles.num_by_fault.values()),
+            num_by_fault=troubles.num_by_fault,
+            num_failures_in_row=troubles.num_failures_in_row,
+            is_given_up=state is ModelState.FAILED and troubles.is_given_up,
+            error=troubles.error or troubles.refusal,
+            retry_in_s=troubles.wait_s if state is ModelState.FAILED else None,
             overrides=self.overrides,
             num_in_flight=self._num_active,
             num_waiting=self._num_waiting,
@@ -256,7 +256,7 @@ class ModelSlot:
             return ModelState.DRAINING
         if self._loading is not None:
             return ModelState.LOADING
-        return ModelState.FAILED if self._error is not None else ModelState.COLD
+        return ModelState.FAILED if self._troubles.error is not None else ModelState.COLD
 
     async def _ready_worker(self, *, computes: bool) -> WorkerClient:
         while True:
@@ -278,7 +278,7 @@ class ModelSlot:
 
     async def _join_load(self) -> WorkerClient:
         if self._loading is None:
-            self._backoff.check(self._error)
+            self._troubles.check()
         return await self._join(self.begin_load())
 
     async def _join(self, shared: asyncio.Task[_Result | ErrorInfo]) -> _Result:
@@ -295,7 +295,7 @@ class ModelSlot:
 
     def _begin_regain(self) -> asyncio.Task[ErrorInfo | None]:
         if self._regaining is None:
-            self._refusal = None
+            self._troubles.begin_regain()
             self.tell_progress("waiting for memory")
             self._regaining = asyncio.create_task(self._regain())
         return self._regaining
@@ -304,9 +304,7 @@ class ModelSlot:
         try:
             await self._room.regain(self)
         except InsufficientMemory as error:
-            self._refusal = error.as_info()
-            logger.warning("%s", error.message)
-            return self._refusal
+            return self._troubles.fail_regain(error.as_info())
         finally:
             self._regaining = None
         return None
@@ -317,10 +315,8 @@ class ModelSlot:
         try:
             if previous is not None:
                 # it died: its memory has to be back before somebody counts
-                reason = await asyncio.shield(previous.ended)
-                refusal = self._backoff.refusal(reason)
+                refusal = self._troubles.blame(await asyncio.shield(previous.ended))
                 if refusal is not None:
-                    self._error = reason
                     return refusal
             options = await self._room.admit(self)
             worker = self._worker = self._workers.take(name)
@@ -336,7 +332,7 @@ class ModelSlot:
             if worker is not None:
                 await worker.stop()
             self.reservation.release()
-            return self._on_failed_load(as_load_error(name, error))
+            return self._troubles.fail_load(as_load_error(name, error))
         else:
             self._report = report
             self.reservation.correct(report)
@@ -348,15 +344,6 @@ class ModelSlot:
             self._loading = None
             self._changed.notify()
             self._workers.replenish_later()
-
-    def _on_failed_load(self, error: ErrorInfo) -> ErrorInfo:
-        logger.warning("%s", error.message)
-        if not is_fault_of_model(error):
-            self._refusal = error
-            return error
-        self._error = error
-        self.num_failed_loads += 1
-        return self._backoff.fail(error)
 
     async def _stop_worker(self, worker: WorkerClient) -> None:
         try:
@@ -384,20 +371,17 @@ class ModelSlot:
         self._progress = progress
 
     def _on_worker_death(self, worker: WorkerClient, reason: ErrorInfo) -> None:
-        self._faults[worker.fault] += 1
-        logger.error("%s", reason.message)
+        self._troubles.count_end(worker.fault, reason)
         if worker.fault is WorkerFault.LEAKED:
             self.reservation.forget_excess()
         if worker is self._worker and self._loading is not None:
             return  # its load tells
-        self._backoff.fail_serving(reason, time.monotonic() - self._loaded_s)
-        if self._backoff.is_given_up:
-            logger.error("'%s' failed %d times in a row and is left alone", self.entry.name, self._backoff.num_in_row)
+        self._troubles.fail_serving(reason, time.monotonic() - self._loaded_s)
         if worker is not self._worker:
             return  # a load has begun that waits for this end
-        self._error = reason
-        if worker.fault is not WorkerFault.DIED and not self._backoff.is_given_up:
-            self._restarting = asyncio.create_task(self._restart(self._backoff.wait_s))
+        self._troubles.stand_still(reason)
+        if worker.fault is not WorkerFault.DIED and not self._troubles.is_given_up:
+            self._restarting = asyncio.create_task(self._restart(self._troubles.wait_s))
 
     async def _restart(self, wait_s: float) -> None:
         await asyncio.sleep(wait_s)

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 import zmq
 
@@ -27,7 +27,6 @@ from mlx_manager.ipc import (
     Loaded,
     LoadFailed,
     LoadProgress,
-    RequestEvents,
     RequestFailed,
     ServingReport,
     StepDone,
@@ -49,8 +48,8 @@ from mlx_manager.ir import (
     Tokens,
     Vectors,
 )
-from mlx_manager.pool.event_queue import EventQueue
 from mlx_manager.pool.status import WorkerFault
+from mlx_manager.pool.unanswered import Unanswered, settle
 from mlx_manager.pool.worker_process import WorkerLaunch, WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,6 @@ LAST_WORDS_S = 0.1
 """How long messages of a process that has ended may still be on their way."""
 
 STOP_GRACE_S = 3.0
-
-_Value = TypeVar("_Value")
 
 
 class WorkerClient:
@@ -83,10 +80,7 @@ class WorkerClient:
         self._load_ended: asyncio.Future[ServingReport | ErrorInfo] = loop.create_future()
         self._on_progress: Callable[[LoadProgress], None] = _ignore
         self._on_death: Callable[[ErrorInfo], None] = self._warn_of_idle_death
-        self._in_flight: dict[str, EventQueue] = {}
-        self._replies: dict[str, asyncio.Future[Vectors | Tokens | ErrorInfo]] = {}
-        """By request: what is answered by one message."""
-        self._trimmed: asyncio.Future[EngineStats | ErrorInfo] | None = None
+        self._unanswered = Unanswered()
         self._stop_reason: ErrorInfo | None = None
         self.fault = WorkerFault.DIED
         """What its end was for, where it ended unasked. Written here only."""
@@ -118,7 +112,7 @@ class WorkerClient:
     @property
     def num_in_flight(self) -> int:
         """Requests it is answering."""
-        return len(self._in_flight) + len(self._replies)
+        return self._unanswered.num_requests
 
     @property
     def is_serving(self) -> bool:
@@ -174,7 +168,7 @@ class WorkerClient:
         """
         request_id = request.request_id
         self._check_free(request_id)
-        queue = self._in_flight[request_id] = EventQueue()
+        queue = self._unanswered.add_stream(request_id)
         self._tell(Generate(request))
         try:
             while True:
@@ -184,7 +178,7 @@ class WorkerClient:
                         return
         finally:
             # Nothing is awaited here, so that the abort leaves even while this task is being cancelled.
-            if self._in_flight.pop(request_id, None) is not None and self._process.is_alive:
+            if self._unanswered.drop(request_id) and self._process.is_alive:
                 self._tell(Abort(request_id))
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
@@ -206,10 +200,10 @@ class WorkerClient:
 
         Raises `WorkerDied` or `ShuttingDown`.
         """
-        self._trimmed = asyncio.get_running_loop().create_future()
         self._check_usable()
+        trimmed = self._unanswered.add_trim()
         self._tell(Trim())
-        stats = await self._trimmed
+        stats = await trimmed
         if isinstance(stats, ErrorInfo):
             raise MlxManagerError.from_info(stats)
         return stats
@@ -219,7 +213,7 @@ class WorkerClient:
         if not self.is_usable:
             return
         self.fault, self._condemned_for = fault, how
-        self._fail_requests(self._death())
+        self._unanswered.fail_all(self._death())
         self._process.kill()
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
@@ -229,7 +223,7 @@ class WorkerClient:
         """
         if self._stop_reason is None:
             self._stop_reason = ShuttingDown(f"The model '{self._process.label}' is being stopped.").as_info()
-            self._fail_requests(self._stop_reason)
+            self._unanswered.fail_all(self._stop_reason)
         # A process that has not said hello is still importing and reads no message.
         was_asked = self.hello is not None and self._channel.send(Stop())
         await self._process.stop(grace_s if was_asked else 0.0)
@@ -237,13 +231,12 @@ class WorkerClient:
 
     async def _reply_to(self, request_id: str, command: Embed | Tokenize) -> Vectors | Tokens:
         self._check_free(request_id)
-        reply: asyncio.Future[Vectors | Tokens | ErrorInfo] = asyncio.get_running_loop().create_future()
-        self._replies[request_id] = reply
+        reply = self._unanswered.add_reply(request_id)
         self._tell(command)
         try:
             answer = await reply
         finally:
-            if self._replies.pop(request_id, None) is not None and self._process.is_alive:
+            if self._unanswered.drop(request_id) and self._process.is_alive:
                 self._tell(Abort(request_id))
         if isinstance(answer, ErrorInfo):
             raise MlxManagerError.from_info(answer)
@@ -259,9 +252,8 @@ class WorkerClient:
             self._owes_since_s = time.monotonic()
 
     def _is_busy(self) -> bool:
-        is_trimming = self._trimmed is not None and not self._trimmed.done()
         is_loading = self._is_loading and not self._load_ended.done()
-        return is_loading or is_trimming or self.num_in_flight > 0
+        return is_loading or not self._unanswered.is_empty
 
     def _check_usable(self) -> None:
         if not self.is_usable:
@@ -269,34 +261,33 @@ class WorkerClient:
 
     def _check_free(self, request_id: str) -> None:
         self._check_usable()
-        if request_id in self._in_flight or request_id in self._replies:
-            raise ValueError(f"a request of the id {request_id!r} is already in flight")
+        self._unanswered.check_free(request_id)
 
     def _dispatch(self, message: FromWorker) -> None:
         match message:
             case StepDone(deltas, stats, rows):
                 self._note(stats, rows)
                 for delta in deltas:
-                    self._pass_on(delta)
+                    self._unanswered.pass_on(delta)
             case RequestFailed(request_id, error):
-                self._fail(request_id, error)
+                self._unanswered.fail(request_id, error)
             case Embedded(request_id, vectors):
-                self._answer(request_id, vectors)
+                self._unanswered.answer(request_id, vectors)
             case Tokenized(request_id, tokens):
-                self._answer(request_id, tokens)
+                self._unanswered.answer(request_id, tokens)
             case Trimmed(stats):
                 self.stats = stats
-                self._end_trim(stats)
+                self._unanswered.end_trim(stats)
             case LoadProgress():
                 self._on_progress(message)
             case Hello():
                 self.hello = message
-                _settle(self._hello_arrived, message)
+                settle(self._hello_arrived, message)
             case Loaded(report, stats):
                 self.stats = stats
-                _settle(self._load_ended, report)
+                settle(self._load_ended, report)
             case LoadFailed(error):
-                _settle(self._load_ended, error)
+                settle(self._load_ended, error)
         self._owes_since_s = time.monotonic() if self._is_busy() else None
 
     def _note(self, stats: EngineStats, rows: tuple[BatchRow, ...] | None) -> None:
@@ -305,13 +296,6 @@ class WorkerClient:
             self.rows = rows
         elif not stats.num_running and not stats.num_waiting:
             self.rows = ()
-
-    def _pass_on(self, delta: RequestEvents) -> None:
-        queue = self._in_flight.get(delta.request_id)
-        if queue is not None:
-            queue.put(delta.events)
-            if delta.events and isinstance(delta.events[-1], Finished):
-                del self._in_flight[delta.request_id]
 
     def _on_garbage(self, description: str) -> None:
         self._condemned_for = f"sent a broken message ({description})"
@@ -327,9 +311,9 @@ class WorkerClient:
         reason = self._stop_reason or self._death()
         if self._stop_reason is None:
             self._on_death(reason)
-        _settle(self._hello_arrived, reason)
-        _settle(self._load_ended, reason)
-        self._fail_requests(reason)
+        settle(self._hello_arrived, reason)
+        settle(self._load_ended, reason)
+        self._unanswered.fail_all(reason)
         return reason
 
     def _death(self) -> ErrorInfo:
@@ -346,35 +330,6 @@ class WorkerClient:
 
     def _warn_of_idle_death(self, _: ErrorInfo) -> None:
         logger.warning("An idle worker %s", self._how_it_ended())
-
-    def _answer(self, request_id: str, answer: Vectors | Tokens | ErrorInfo) -> None:
-        reply = self._replies.pop(request_id, None)
-        if reply is not None:
-            _settle(reply, answer)
-
-    def _end_trim(self, answer: EngineStats | ErrorInfo) -> None:
-        if self._trimmed is not None:
-            _settle(self._trimmed, answer)
-
-    def _fail(self, request_id: str, error: ErrorInfo) -> None:
-        failed = self._in_flight.pop(request_id, None)
-        if failed is not None:
-            failed.fail(error)
-        self._answer(request_id, error)
-
-    def _fail_requests(self, reason: ErrorInfo) -> None:
-        self._end_trim(reason)
-        for request_id in list(self._replies):
-            self._answer(request_id, reason)
-        queues = list(self._in_flight.values())
-        self._in_flight.clear()
-        for queue in queues:
-            queue.fail(reason)
-
-
-def _settle(future: asyncio.Future[_Value], value: _Value) -> None:
-    if not future.done():
-        future.set_result(value)
 
 
 def _ignore(_: object) -> None:
