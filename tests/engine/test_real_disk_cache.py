@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.block_store import StoredBlock
@@ -173,6 +176,46 @@ def test_the_total_is_right_after_somebody_else_was_there(tmp_path: Path, event:
     assert len(left) == {"deleted": 5, "added": 8, "crashed": 9, "torn": 9}[event]
     assert {"last", "7"} <= left
     assert not folder.write(tmp_path / "a" / "huge", b"x" * 101)
+
+
+_WRITE_FOR_EVER = """
+import itertools, os, sys
+from pathlib import Path
+from mlx_manager.engine.bounded_folder import BoundedFolder
+folder, own, max_bytes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+files = BoundedFolder(folder, max_bytes)
+(folder / own).mkdir(exist_ok=True)
+files.tidy()
+print("writing", flush=True)
+for index in itertools.count():
+    files.write(folder / own / f"{index}.safetensors", os.urandom(1000 + 37 * (index % 50)))
+"""
+
+
+def test_the_bound_holds_while_several_write_and_are_killed(tmp_path: Path) -> None:
+    bound = 60_000
+    lock = FileLock(tmp_path / ".lock")
+    for own in ("a", "b"):
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", _WRITE_FOR_EVER, str(tmp_path), name, str(bound)], stdout=subprocess.PIPE
+            )
+            for name in (own, "c")
+        ]
+        for writer in writers:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        for _ in range(6):
+            time.sleep(0.005)
+            with lock.acquire(poll_interval=0.001):
+                assert files_of(tmp_path) <= bound
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+    folder = BoundedFolder(tmp_path, bound)
+    assert folder.write(tmp_path / "a" / "last", b"x" * 1000)
+    assert files_of(tmp_path) <= bound
+    assert list(tmp_path.glob("*/.*.partial")) == []
 
 
 def test_a_block_is_fetched_only_where_that_is_faster_than_to_compute_it(tmp_path: Path) -> None:
