@@ -141,9 +141,12 @@ def drive(
     attention: DecodeAttention = DecodeAttention.GATHER_MM,
     min_shared_blocks: int | None = None,
     max_draft_tokens: int = 0,
+    kv_cache_bits: int | None = None,
 ) -> Drive:
     """A new engine over the starter model."""
     runner = PagedRunner(starter.loaded.model, starter.caches, num_blocks, attention)
+    if kv_cache_bits is not None:
+        runner.lay_out(starter.caches.quantized(kv_cache_bits), num_blocks)
     runner.attention.min_shared_blocks = min_shared_blocks
     config = EngineConfig(
         num_blocks=num_blocks,

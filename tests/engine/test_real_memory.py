@@ -8,9 +8,10 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from mlx_manager.engine.arena import Arena, LayerShape, Places
+from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.planes import Places
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
 
 MIB = 1024**2
@@ -31,7 +32,7 @@ def test_a_write_copies_nothing() -> None:
         arena.scrub((1000 + step,))
         mx.eval(*arena.arrays())
     assert mx.get_peak_memory() - before < 4 * MIB
-    assert arena.keys[0][3, :, 3].tolist() == [[1.0] * 64] * 4
+    assert arena.keys[0].arrays[0][3, :, 3].tolist() == [[1.0] * 64] * 4
 
 
 def test_the_arena_grows_to_its_budget_and_never_past_it() -> None:
@@ -50,7 +51,7 @@ def test_the_arena_grows_to_its_budget_and_never_past_it() -> None:
     # While it grows, the layer being copied is there twice and no other.
     assert mx.get_peak_memory() - base <= 150 * block_bytes * (1 + 2 / len(layers)) + MIB
     assert mx.get_active_memory() - base <= 150 * block_bytes + MIB
-    assert mx.array_equal(arena.values[15][:60, :, 0], marks)
+    assert mx.array_equal(arena.values[15].arrays[0][:60, :, 0], marks)
 
 
 @pytest.mark.parametrize("lookahead", [Lookahead.OVERLAP, Lookahead.LAUNCH])
@@ -83,7 +84,7 @@ def test_a_sequence_whose_logits_are_not_finite_fails_alone(starter: Starter, lo
     victim = next(seq for seq in sick.engine.scheduler.running if seq.request_id == "64 tokens")
     arena = sick.runner.attention.arena
     # A value that is not finite in one head of one slot of its second block.
-    arena.values[4][victim.block_table[1], 0, 5] = mx.array(float("nan"))
+    arena.values[4].arrays[0][victim.block_table[1], 0, 5] = mx.array(float("nan"))
     tokens = sick.run()
     assert sick.broken == {"64 tokens"}
     assert {name: tokens[name] for name in ("prose", "german")} == starter.expected(("prose", "german"), ANSWER)
@@ -104,7 +105,7 @@ def test_a_poisoned_prefix_fails_all_who_share_it_and_is_forgotten(starter: Star
         sick.step()
     shared = next(seq for seq in sick.engine.scheduler.running if seq.request_id == "300 tokens").block_table[2]
     assert sick.engine.scheduler.blocks.num_references(shared) == 3
-    sick.runner.attention.arena.keys[0][shared] = mx.array(float("nan"))
+    sick.runner.attention.arena.keys[0].arrays[0][shared] = mx.array(float("nan"))
     tokens = sick.run()
     assert sick.broken == {"300 tokens", "700 tokens"}
     assert tokens["prose"] == [starter.answers["prose"][:ANSWER]]

@@ -132,6 +132,14 @@ def test_quantized_weights_are_billed_as_they_are_loaded(tmp_path: Path, model_t
     assert dequantized.kv_bytes_per_token == 2 * on_metal.kv_bytes_per_token
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_keys_and_values_are_billed_as_they_are_kept(tmp_path: Path, bits: int) -> None:
+    model = build("llama", head_dim=32)
+    entry = written(tmp_path / "llama", model, {**config_of("llama"), "head_dim": 32})
+    layers = kept_by(model).quantized(bits)
+    assert predicted(entry, kv_cache_bits=bits).kv_bytes_per_token == sum(layer.bytes_per_token for layer in layers)
+
+
 def test_sliding_layers_are_told_apart_and_billed_in_full(tmp_path: Path) -> None:
     model = build("gpt_oss")
     told = predicted(written(tmp_path / "gpt_oss", model, config_of("gpt_oss")))

@@ -514,15 +514,18 @@ def model_types() -> list[str]:
     return [name for name in names if name in _NOT_RUN or _defines_model(_module(name))]
 
 
-def build(model_type: str) -> nn.Module:
-    """A model of `model_type` with random float32 weights, always the same ones. Raises `NotBuilt`."""
+def build(model_type: str, **changed: object) -> nn.Module:
+    """A model of `model_type` with random float32 weights, always the same ones. Raises `NotBuilt`.
+
+    `changed` are fields of its configuration with other values.
+    """
     if model_type in _NOT_RUN:
         raise NotBuilt(_NOT_RUN[model_type])
     if model_type not in CONFIGS:
         raise NotBuilt("no configuration for it is known here")
     mx.random.seed(_SEED)
     module = _module(model_type)
-    model: nn.Module = module.Model(module.ModelArgs.from_dict(config_of(model_type)))
+    model: nn.Module = module.Model(module.ModelArgs.from_dict({**config_of(model_type), **changed}))
     _randomize(model)
     model.eval()
     return model

@@ -7,7 +7,8 @@ from functools import partial
 
 import mlx.core as mx
 
-from mlx_manager.engine.arena import Arena, Places
+from mlx_manager.engine.arena import Arena
+from mlx_manager.engine.planes import Places
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.worker.__main__ import main
 from mlx_manager.worker.load import load

@@ -25,14 +25,15 @@ _CONFIG = {
 }
 
 
-def write_tiny_llama(folder: Path, tokenizer_folder: Path) -> None:
-    """A random two-layer Llama in float32, with the starter model's tokenizer."""
+def write_tiny_llama(folder: Path, tokenizer_folder: Path, **changed: object) -> None:
+    """A random two-layer Llama in float32, with the starter model's tokenizer; `changed` are fields of its config."""
+    config = {**_CONFIG, **changed}
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tokenizer_folder / name).read_bytes())
-    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    (folder / "config.json").write_text(json.dumps(config))
     mx.random.seed(7)
-    Model(ModelArgs.from_dict(_CONFIG)).save_weights(str(folder / "model.safetensors"))
+    Model(ModelArgs.from_dict(config)).save_weights(str(folder / "model.safetensors"))
 
 
 def test_half_precision_is_paged(starter_folder: Path, tmp_path: Path) -> None:

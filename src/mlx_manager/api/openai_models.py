@@ -49,6 +49,8 @@ def _render_serving(report: ServingReport) -> ServingObject:
         reason=report.reason,
         attention=report.attention,
         dtype=report.dtype,
+        kv_cache_bits=report.kv_cache_bits,
+        kv_bytes_per_token=report.kv_bytes_per_token,
         family=report.family,
         warning=report.warning,
         draft_model=report.draft_model,

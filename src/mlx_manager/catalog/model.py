@@ -49,6 +49,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """auto, float32, float16 or bfloat16. auto: the model's own on Metal, float32 on a CPU."""
     kv_budget_bytes: int = 2 * 1024**3
     """The KV arena never grows past this."""
+    kv_cache_bits: int = 0
+    """8 or 4: keys and values are kept quantized, in so many bits an entry; 0 keeps them as they are computed."""
     max_batch_size: int = 32
     """Sequences that run at the same time."""
     max_queued_requests: int = 256

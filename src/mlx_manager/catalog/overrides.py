@@ -11,7 +11,7 @@ from types import MappingProxyType
 import msgspec
 
 from mlx_manager.catalog.model import LoadOptions
-from mlx_manager.catalog.values import choice, flag, number, size_bytes, text, whole, words
+from mlx_manager.catalog.values import choice, flag, number, size_bytes, text, whole, whole_of, words
 
 PRIORITIES = ("high", "normal", "low")
 
@@ -27,6 +27,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
     system_prompt: str | None = None
     dtype: str | None = None
     kv_budget_bytes: int | None = None
+    kv_cache_bits: int | None = None
     max_context: int | None = None
     shared_prefix_decode: str | None = None
     max_draft_tokens: int | None = None
@@ -45,6 +46,7 @@ class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
         names = (
             "dtype",
             "kv_budget_bytes",
+            "kv_cache_bits",
             "max_context",
             "shared_prefix_decode",
             "max_draft_tokens",
@@ -85,6 +87,7 @@ class ModelSetting:
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 SHARING = ("auto", "on", "off")
 SWITCH = ("on", "off")
+KV_CACHE_BITS = (0, 4, 8)
 
 MODEL_SETTINGS: tuple[ModelSetting, ...] = (
     ModelSetting("aliases", "list", "Other names that it answers to.", words, "aliases"),
@@ -112,6 +115,15 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
         "Most memory for the keys and values of its requests.",
         size_bytes(1024**2),
         "kv_budget_bytes",
+        needs_load=True,
+    ),
+    ModelSetting(
+        "kv_cache_bits",
+        "integer",
+        "Keep keys and values quantized in 8 or 4 bits, so that longer or more conversations fit; 0 keeps them as they "
+        "are computed.",
+        whole_of(*KV_CACHE_BITS),
+        "kv_cache_bits",
         needs_load=True,
     ),
     ModelSetting("max_context", "integer", "Lowers its context limit.", whole(1), "max_context", needs_load=True),

@@ -83,6 +83,18 @@ def whole(least: int, most: int | None = None) -> Callable[[object], int]:
     return parse
 
 
+def whole_of(*allowed: int) -> Callable[[object], int]:
+    """One of the whole numbers `allowed`."""
+
+    def parse(value: object) -> int:
+        is_number = isinstance(value, int | str) and not isinstance(value, bool)
+        if not is_number or str(value).strip() not in map(str, allowed):
+            raise ValueError(f"it takes one of {', '.join(map(str, allowed))}.")
+        return int(value)  # type: ignore[call-overload, no-any-return]
+
+    return parse
+
+
 def number(least: float, most: float | None = None) -> Callable[[object], float]:
     """A finite number between `least` and `most`, both included."""
     expected = (

@@ -1,25 +1,26 @@
 """The KV arena: where keys and values live on the device, and the only code that moves them.
 
-Per layer one array for keys and one for values:  [num_blocks, num_kv_heads, BLOCK_SIZE, head_dim]
+Per layer one plane for keys and one for values:  [num_blocks, num_kv_heads, BLOCK_SIZE, head_dim]
 
     block 7, head 1:   slot 0  k0 k1 … k(head_dim-1)
                        slot 1  …
     a position p of a sequence is slot p % BLOCK_SIZE of physical block block_table[p // BLOCK_SIZE]
 
-Writes are MLX scatters. They happen in place as long as nothing else holds the array, which is why nothing outside
-this class keeps one across a write.
+A plane may keep them quantized, in arrays of its own (see `planes`). Writes are MLX scatters. They happen in place as
+long as nothing else holds the array, which is why nothing outside the planes keeps one across a write.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_manager.engine.block_store import StoredBlock
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.planes import Places, PlainPlane, Plane, Quantization, QuantizedPlane
 
 _INITIAL_BLOCKS = 64
 
@@ -40,27 +41,30 @@ class LayerShape:
     """Width of the latent of MLA; None for attention that stores keys and values."""
     window: int | None = None
     """Positions that a token sees, itself included; None: all before it."""
+    bits: int | None = None
+    """Bits of an entry that is kept quantized; None keeps them in `dtype`."""
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token's keys and values in this layer."""
-        return self.num_kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
+        return self.num_kv_heads * (self._nbytes(self.key_dim) + self._nbytes(self.value_dim))
 
+    def quantized(self, bits: int) -> LayerShape:
+        """The same, kept quantized. Raises `ValueError` where its vectors cannot be."""
+        for dim in (self.key_dim, self.value_dim):
+            Quantization.of(dim, bits)
+        return replace(self, bits=bits)
 
-@dataclass(frozen=True)
-class Places:
-    """Where the rows of a pass are written: row i into slot `slots[i]` of block `blocks[i]`, [rows] each."""
+    def plane(self, dim: int, num_blocks: int) -> Plane:
+        """What keeps vectors of `dim` entries."""
+        if self.bits is None or not dim:
+            return PlainPlane(self.num_kv_heads, dim, self.dtype, num_blocks)
+        return QuantizedPlane(self.num_kv_heads, dim, self.dtype, num_blocks, Quantization.of(dim, self.bits))
 
-    blocks: mx.array
-    slots: mx.array
-    _flat: dict[int, mx.array] = field(default_factory=dict)
-
-    def flat(self, num_kv_heads: int) -> mx.array:
-        """[rows * num_kv_heads] the same in an arena seen as rows of one head; made once a pass."""
-        if num_kv_heads not in self._flat:
-            heads = self.blocks[:, None] * num_kv_heads + mx.arange(num_kv_heads)
-            self._flat[num_kv_heads] = (heads * BLOCK_SIZE + self.slots[:, None]).reshape(-1)
-        return self._flat[num_kv_heads]
+    def _nbytes(self, dim: int) -> int:
+        if self.bits is None or not dim:
+            return dim * self.dtype.size
+        return Quantization.of(dim, self.bits).nbytes(dim, self.dtype)
 
 
 class Arena:
@@ -70,8 +74,8 @@ class Arena:
         self.layers = layers
         self._max_blocks = max_blocks
         self.num_blocks = min(_INITIAL_BLOCKS, max_blocks)
-        self.keys = [self._zeros(layer, layer.key_dim, self.num_blocks) for layer in layers]
-        self.values = [self._zeros(layer, layer.value_dim, self.num_blocks) for layer in layers]
+        self.keys = [layer.plane(layer.key_dim, self.num_blocks) for layer in layers]
+        self.values = [layer.plane(layer.value_dim, self.num_blocks) for layer in layers]
 
     @property
     def nbytes(self) -> int:
@@ -80,7 +84,7 @@ class Arena:
 
     def arrays(self) -> list[mx.array]:
         """Every array that holds anything, to be evaluated with the step that wrote them."""
-        return [array for array in (*self.keys, *self.values) if array.size]
+        return [array for plane in (*self.keys, *self.values) for array in plane.arrays if array.size]
 
     def reserve(self, num_blocks: int) -> None:
         """Make room for blocks 0 to `num_blocks - 1`. One layer at a time, so that only one is there twice."""
@@ -91,26 +95,26 @@ class Arena:
             grown *= 2
         grown = min(grown, self._max_blocks)
         num_new = grown - self.num_blocks
-        for index, layer in enumerate(self.layers):
-            if layer.key_dim:
-                self.keys[index] = mx.concatenate([self.keys[index], self._zeros(layer, layer.key_dim, num_new)])
-            if layer.value_dim:
-                self.values[index] = mx.concatenate([self.values[index], self._zeros(layer, layer.value_dim, num_new)])
-            mx.eval(self.keys[index], self.values[index])
+        for planes in zip(self.keys, self.values, strict=True):
+            for plane in planes:
+                plane.arrays = [
+                    mx.concatenate([kept, new]) if kept.shape[-1] else kept
+                    for kept, new in zip(plane.arrays, plane.zeros(num_new), strict=True)
+                ]
+            mx.eval([plane.arrays for plane in planes])
         self.num_blocks = grown
 
     def empty(self) -> None:
         """Give everything back to the device, until blocks are reserved again."""
         self.num_blocks = 0
-        self.keys = [self._zeros(layer, layer.key_dim, 0) for layer in self.layers]
-        self.values = [self._zeros(layer, layer.value_dim, 0) for layer in self.layers]
+        for plane in (*self.keys, *self.values):
+            plane.arrays = plane.zeros(0)
 
     def write(self, layer: int, places: Places, keys: mx.array, values: mx.array) -> None:
         """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into its place."""
-        index = places.flat(keys.shape[1])
-        _put(self.keys, layer, index, keys)
+        self.keys[layer].put(places, keys)
         if values.shape[-1]:
-            _put(self.values, layer, index, values)
+            self.values[layer].put(places, values)
 
     def copy(self, pairs: tuple[tuple[int, int], ...]) -> None:
         """Copy whole blocks, (from, to) each; all are read before any is written."""
@@ -146,19 +150,3 @@ class Arena:
         targets = mx.array(blocks)
         for array in self.arrays():
             array[targets] = mx.array(0, dtype=array.dtype)
-
-    @staticmethod
-    def _zeros(layer: LayerShape, head_dim: int, num_blocks: int) -> mx.array:
-        return mx.zeros((num_blocks, layer.num_kv_heads, BLOCK_SIZE, head_dim), dtype=layer.dtype)
-
-
-def _put(arrays: list[mx.array], layer: int, index: mx.array, rows: mx.array) -> None:
-    """Write `rows` at `index` of a layer's array seen as [rows, head_dim]: MLX's scatter is far slower over more axes.
-
-    In place: when it is evaluated, nothing holds the array as it was.
-    """
-    shape = arrays[layer].shape
-    flat = arrays[layer].reshape(-1, shape[-1])
-    arrays[layer] = flat
-    flat[index] = rows.reshape(-1, shape[-1])
-    arrays[layer] = flat.reshape(shape)

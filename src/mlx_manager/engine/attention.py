@@ -2,7 +2,9 @@
 
 A pass is packed: every token of every segment is a row of its own, [rows, 1], whatever sequence it belongs to, so that
 decode and prefill share one reading of the weights and nothing is padded. Only attention looks across rows. Segments
-of one token (decode) read the arena in place; longer ones (prefill) gather their own blocks once.
+of one token (decode) read the arena in place; longer ones (prefill) gather their own blocks once. Where the arena is
+quantized, every row reads back what was stored of it: a prompt then gives the same answers in one piece, in chunks, and
+after a prefix hit.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from enum import StrEnum
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 
-from mlx_manager.engine.arena import Arena
+from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.partial import Partial, exponentiated, joined
 from mlx_manager.engine.plan import DecodeGroup, PassPlan, PrefillSegment, SharedPrefix
+from mlx_manager.engine.planes import Plane
 
 _MASKED = -1e30
 
@@ -43,9 +46,10 @@ class DecodeAttention(StrEnum):
     GATHERED_SDPA = "gathered_sdpa"
 
 
-def candidates_for(dtype: mx.Dtype) -> tuple[DecodeAttention, ...]:
-    """The decode attentions that run here on keys of this type: MLX's CPU backend has `gather_mm` in float32 only."""
-    if dtype != mx.float32 and mx.default_device() == mx.Device(mx.DeviceType.cpu):
+def candidates_for(layer: LayerShape) -> tuple[DecodeAttention, ...]:
+    """The decode attentions that run here on such a layer: MLX's CPU backend has `gather_mm` in float32 only."""
+    is_on_cpu = mx.default_device() == mx.Device(mx.DeviceType.cpu)
+    if layer.bits is None and layer.dtype != mx.float32 and is_on_cpu:
         return (DecodeAttention.GATHERED_SDPA,)
     return tuple(DecodeAttention)
 
@@ -63,8 +67,8 @@ class PagedAttention:
     @property
     def can_share(self) -> bool:
         """Whether common blocks can be read for several rows at once: that needs `gather_mm`."""
-        kept = [layer.dtype for layer in self.arena.layers if layer.num_kv_heads]
-        return bool(kept) and all(DecodeAttention.GATHER_MM in candidates_for(dtype) for dtype in kept)
+        kept = [layer for layer in self.arena.layers if layer.num_kv_heads]
+        return bool(kept) and all(DecodeAttention.GATHER_MM in candidates_for(layer) for layer in kept)
 
     @property
     def plan(self) -> PassPlan:
@@ -116,16 +120,12 @@ class PagedAttention:
     def _row_scores(self, layer: int, queries: mx.array, group: DecodeGroup, score: Score) -> mx.array:
         """[rows, num_kv_heads, repeats, width * BLOCK_SIZE] masked scores of each row against its own blocks."""
         keys, _, _ = self._stored(layer)
-        num_blocks, num_kv_heads, _, key_dim = keys.shape
+        num_kv_heads = keys.num_kv_heads
         rows, width = group.num_rows, group.num_blocks
         repeats = queries.shape[1] // num_kv_heads
         index = group.index(num_kv_heads)
-        scores = mx.gather_mm(
-            (queries * score.scale).reshape(rows * num_kv_heads, repeats, key_dim),
-            keys.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, key_dim).swapaxes(-1, -2),
-            index.queries,
-            index.blocks,
-        )
+        scaled = (queries * score.scale).reshape(rows * num_kv_heads, repeats, keys.dim)
+        scores = keys.scores(scaled, index.queries, index.blocks)
         # [rows, kv_heads, width, repeats, BLOCK_SIZE] → a row of all slots per head
         scores = scores.swapaxes(2, 3).reshape(rows, num_kv_heads, repeats, width * BLOCK_SIZE)
         return score.bend(scores) + group.mask.astype(scores.dtype)
@@ -133,43 +133,30 @@ class PagedAttention:
     def _mix_rows(self, layer: int, weights: mx.array, group: DecodeGroup) -> mx.array:
         """The values of each row's blocks, weighted: [rows, num_kv_heads, repeats, value_dim]."""
         _, values, value_dim = self._stored(layer)
-        num_blocks, num_kv_heads, _, stored_dim = values.shape
-        rows, _, repeats, _ = weights.shape
+        rows, num_kv_heads, repeats, _ = weights.shape
         width = group.num_blocks
         index = group.index(num_kv_heads)
         weights = weights.astype(values.dtype).reshape(rows, num_kv_heads, repeats, width, BLOCK_SIZE).swapaxes(2, 3)
-        mixed = mx.gather_mm(
-            weights.reshape(rows * num_kv_heads * width, repeats, BLOCK_SIZE),
-            values.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, stored_dim),
-            index.weights,
-            index.blocks,
-        )
+        by_block = weights.reshape(rows * num_kv_heads * width, repeats, BLOCK_SIZE)
+        mixed = values.mixed(by_block, index.weights, index.blocks)
         return mixed.sum(axis=2)[..., :value_dim]
 
     def _common_part(self, layer: int, queries: mx.array, part: SharedPrefix, score: Score) -> Partial:
         """What the common blocks contribute: every block is read once, by the queries of all rows together."""
         keys, values, value_dim = self._stored(layer)
-        num_blocks, num_kv_heads, _, key_dim = keys.shape
+        num_kv_heads = keys.num_kv_heads
         num_rows, num_heads = queries.shape[:2]
         repeats, width = num_heads // num_kv_heads, part.num_blocks
         index = part.index(num_kv_heads)
-        together = (queries * score.scale).reshape(num_rows, num_kv_heads, repeats, key_dim).swapaxes(0, 1)
-        scores = mx.gather_mm(
-            together.reshape(num_kv_heads, num_rows * repeats, key_dim),
-            keys.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, key_dim).swapaxes(-1, -2),
-            index.queries,
-            index.blocks,
-        )
+        together = (queries * score.scale).reshape(num_rows, num_kv_heads, repeats, keys.dim).swapaxes(0, 1)
+        together = together.reshape(num_kv_heads, num_rows * repeats, keys.dim)
+        scores = keys.scores(together, index.queries, index.blocks)
         # [width, kv_heads, rows * repeats, BLOCK_SIZE] → a row of all slots per head and query
         scores = scores.transpose(1, 2, 0, 3).reshape(num_kv_heads, num_rows * repeats, width * BLOCK_SIZE)
         weights, peak, total = exponentiated(score.bend(scores))
         weights = weights.astype(values.dtype).reshape(num_kv_heads, num_rows * repeats, width, BLOCK_SIZE)
-        mixed = mx.gather_mm(
-            weights.transpose(2, 0, 1, 3).reshape(width * num_kv_heads, num_rows * repeats, BLOCK_SIZE),
-            values.reshape(num_blocks * num_kv_heads, BLOCK_SIZE, values.shape[-1]),
-            index.weights,
-            index.blocks,
-        )
+        by_block = weights.transpose(2, 0, 1, 3).reshape(width * num_kv_heads, num_rows * repeats, BLOCK_SIZE)
+        mixed = values.mixed(by_block, index.weights, index.blocks)
 
         def by_row(array: mx.array) -> mx.array:
             return array.reshape(num_kv_heads, num_rows, repeats, -1).swapaxes(0, 1)
@@ -182,7 +169,7 @@ class PagedAttention:
         rows, num_kv_heads, repeats, value_dim = mixed.shape
         return mixed.reshape(rows, num_kv_heads * repeats, 1, value_dim)
 
-    def _stored(self, layer: int) -> tuple[mx.array, mx.array, int]:
+    def _stored(self, layer: int) -> tuple[Plane, Plane, int]:
         """(keys, values, width of a value) in the arena; MLA reads its values off the beginning of its keys."""
         shape = self.arena.layers[layer]
         keys = self.arena.keys[layer]
@@ -192,8 +179,8 @@ class PagedAttention:
 
     def _decode_sdpa(self, layer: int, queries: mx.array, group: DecodeGroup, score: Score) -> mx.array:
         stored_keys, stored_values, value_dim = self._stored(layer)
-        keys = gathered(stored_keys, group.tables)
-        values = keys if stored_values is stored_keys else gathered(stored_values, group.tables)
+        keys = stored_keys.gathered(group.tables)
+        values = keys if stored_values is stored_keys else stored_values.gathered(group.tables)
         values = values[..., :value_dim]
         mask = group.mask.astype(queries.dtype)
         return mx.fast.scaled_dot_product_attention(
@@ -204,12 +191,13 @@ class PagedAttention:
         self, layer: int, rows: tuple[mx.array, mx.array, mx.array], part: PrefillSegment, score: Score
     ) -> mx.array:
         queries, keys, values = (_as_sequence(array, part) for array in rows)
-        if not part.is_whole or self.arena.layers[layer].latent_dim is not None:
+        shape = self.arena.layers[layer]
+        if not part.is_whole or shape.latent_dim is not None or shape.bits is not None:
             stored_keys, stored_values, value_dim = self._stored(layer)
             end = part.num_context_tokens
-            keys = gathered(stored_keys, part.table[None])[:, :, :end]
-            values = keys if stored_values is stored_keys else gathered(stored_values, part.table[None])[:, :, :end]
-            values = values[..., :value_dim]
+            keys = stored_keys.gathered(part.table[None])[:, :, :end]
+            is_latent = stored_values is stored_keys
+            values = (keys if is_latent else stored_values.gathered(part.table[None])[:, :, :end])[..., :value_dim]
         if score.softcap is not None:
             return _capped_attention(queries, keys, values, part.mask, score).transpose(2, 1, 0, 3)
         mixed = mx.fast.scaled_dot_product_attention(
@@ -244,13 +232,6 @@ def _softmax(scores: mx.array, sinks: mx.array | None) -> mx.array:
     column = mx.broadcast_to(sinks.reshape(1, num_kv_heads, repeats, 1), (rows, num_kv_heads, repeats, 1))
     weights = mx.softmax(mx.concatenate([scores, column.astype(scores.dtype)], axis=-1), axis=-1, precise=True)
     return weights[..., :-1]
-
-
-def gathered(arena: mx.array, tables: mx.array) -> mx.array:
-    """The blocks of each table put together: [R, N] tables → [R, num_kv_heads, N * BLOCK_SIZE, head_dim], a copy."""
-    rows, width = tables.shape
-    picked = arena[tables].transpose(0, 2, 1, 3, 4)
-    return picked.reshape(rows, arena.shape[1], width * BLOCK_SIZE, arena.shape[3])
 
 
 def as_rows(sequence: mx.array) -> mx.array:

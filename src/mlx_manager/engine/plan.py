@@ -14,9 +14,9 @@ from functools import cached_property
 import mlx.core as mx
 import numpy as np
 
-from mlx_manager.engine.arena import Places
 from mlx_manager.engine.batch import Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
+from mlx_manager.engine.planes import Places
 
 _MASKED = -1e30
 _MAX_GROUP_WASTE = 0.6

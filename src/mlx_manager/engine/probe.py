@@ -27,6 +27,10 @@ class ModelCaches:
         """Bytes of the keys and values of one token."""
         return sum(layer.bytes_per_token for layer in self.layers)
 
+    def quantized(self, bits: int) -> list[LayerShape]:
+        """The layers with `bits` for each entry of keys and values. Raises `ValueError` where one cannot be."""
+        return [layer.quantized(bits) if layer.num_kv_heads else layer for layer in self.layers]
+
 
 class AttentionProbe:
     """A cache that stores nothing and remembers what it was asked to store."""

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from mlx_manager.engine.arena import Arena
+from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.attach import RowSelection, select_rows, wrap_attention
 from mlx_manager.engine.attention import DecodeAttention, PagedAttention
 from mlx_manager.engine.batch import Batch, Segment, StepOutput
@@ -124,6 +124,13 @@ class PagedRunner:
             samples = choose(logits, batch.samples, batch.segments, previous_tokens, allowed)
         return Launched(batch, samples, self.arrays())
 
+    def lay_out(self, layers: list[LayerShape], max_blocks: int) -> None:
+        """Begin anew with an arena of these layers, which store the same vectors in another way. No sequence lives."""
+        self.max_blocks = max_blocks
+        self._arena = self.arena_class(layers, max_blocks)
+        self.attention.arena = self._arena
+        self.reset()
+
     def read_blocks(self, blocks: Sequence[int]) -> list[StoredBlock]:
         """What is in blocks of the arena, on the host."""
         return self._arena.read(blocks)
@@ -136,9 +143,19 @@ class PagedRunner:
         """All that a step computes besides what is chosen, to be evaluated with it."""
         return [*self._arena.arrays(), *self._states.arrays()]
 
-    def logits(self, batch: Batch, previous_tokens: mx.array | None = None) -> mx.array:
-        """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet."""
-        logits = self._run(batch, tuple((index, 0) for index in range(len(batch.segments))), previous_tokens)
+    def logits(
+        self,
+        batch: Batch,
+        previous_tokens: mx.array | None = None,
+        *,
+        wanted: Sequence[tuple[int, int]] | None = None,
+    ) -> mx.array:
+        """The logits behind each segment, [segments, vocabulary], instead of samples. Not evaluated yet.
+
+        `wanted` asks for others: (a segment, how many tokens before its last one) each.
+        """
+        places = [(index, 0) for index in range(len(batch.segments))] if wanted is None else wanted
+        logits = self._run(batch, tuple(places), previous_tokens)
         if logits is None:
             raise ValueError("a batch without segments has no logits")
         return logits

@@ -31,7 +31,7 @@ def time_candidates(attention: PagedAttention, num_heads: int) -> dict[DecodeAtt
     attention.begin(PassPlan(segments))
     try:
         found = {}
-        for candidate in candidates_for(attention.arena.layers[layer].dtype):
+        for candidate in candidates_for(attention.arena.layers[layer]):
             attention.decode_attention = candidate
             found[candidate] = min(_time_once(attention, layer, num_heads) for _ in range(_NUM_REPEATS))
         return found
@@ -62,8 +62,8 @@ def is_sharing_faster(attention: PagedAttention, num_heads: int) -> bool:
 
 def _time_once(attention: PagedAttention, layer: int, num_heads: int) -> float:
     keys = attention.arena.keys[layer]
-    queries = mx.random.normal((_NUM_ROWS, num_heads, 1, keys.shape[-1])).astype(keys.dtype)
-    unused = mx.zeros((_NUM_ROWS, keys.shape[1], 1, 1), dtype=keys.dtype)
+    queries = mx.random.normal((_NUM_ROWS, num_heads, 1, keys.dim)).astype(keys.dtype)
+    unused = mx.zeros((_NUM_ROWS, keys.num_kv_heads, 1, 1), dtype=keys.dtype)
     mx.eval(queries, unused)
     started_s = time.perf_counter()
     mx.eval([attention.attend(layer, (queries, unused, unused), Score(1.0)) for _ in range(_LAYERS_PER_REPEAT)])

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.base import create_causal_mask
 
-from mlx_manager.engine.attention import PagedAttention, Score, as_rows, gathered
+from mlx_manager.engine.attention import PagedAttention, Score, as_rows
 
 
 class PagedViews:
@@ -56,7 +56,7 @@ class PagedLayerView:
         self._attention.arena.write(self._layer, plan.places, new_keys[:, :, 0], new_values[:, :, 0])
         if shape.latent_dim is not None and plan.is_sequence:
             # The layer unfolds the latents itself when it has more than one query: it gets the whole past.
-            past = gathered(self._attention.arena.keys[self._layer], plan.sequence_table)[:, :, : plan.end]
+            past = self._attention.arena.keys[self._layer].gathered(plan.sequence_table)[:, :, : plan.end]
             keys, values = past[..., : shape.latent_dim], past[..., shape.latent_dim :]
         self.latest = keys, values
         return keys, values

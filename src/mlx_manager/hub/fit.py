@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ _CHECKPOINT_SHARE = 0.25
 _FLOAT32_BYTES = 4
 _NUM_LOGITS_COPIES = 4
 """Arrays of the size of the logits, float32, that the sampler holds at once: scaled, weights, cumulative, a filter."""
+_GROUP_SIZES = (64, 32)
+"""As the engine's `planes` have them."""
 _NUM_MLP_COPIES = 3
 """Gate, up and their product."""
 
@@ -89,7 +92,7 @@ def _predict(
         available_bytes=psutil.virtual_memory().available if available_bytes is None else available_bytes,
     )
     layers = layer_memories(tensors, text)
-    kept = _Kept.of(layers, weights)
+    kept = _Kept.of(layers, weights, _QuantizedKv.of(text, weights, options))
     step = _Step.of(text, weights, options, is_cpu_backend=is_cpu_backend, layer_kv_bytes=kept.largest_layer_bytes)
     notes = _notes(text, quantization, kept)
     own_context = text.get("max_position_embeddings") or text.get("max_sequence_length") or _FALLBACK_CONTEXT
@@ -114,6 +117,22 @@ def _predict(
 
 
 @dataclass(frozen=True)
+class _QuantizedKv:
+    """Keys and values in few bits, as the engine's `Quantization` keeps them."""
+
+    entry_bytes: Fraction
+    """Of one entry, with its part of the scale and the bias of its group."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], weights: ResidentWeights, options: LoadOptions) -> _QuantizedKv | None:
+        """None where they are kept as they are computed: none were asked for, or no group divides a head's vector."""
+        group_size = next((size for size in _GROUP_SIZES if head_dim(config) % size == 0), None)
+        if not options.kv_cache_bits or group_size is None:
+            return None
+        return cls(Fraction(options.kv_cache_bits, 8) + Fraction(2 * weights.dtype_bytes, group_size))
+
+
+@dataclass(frozen=True)
 class _Kept:
     """What stays between steps, summed over the layers, in bytes."""
 
@@ -125,11 +144,12 @@ class _Kept:
     """Keys and values of one token in the layer that keeps most."""
 
     @classmethod
-    def of(cls, layers: Sequence[LayerMemory], weights: ResidentWeights) -> _Kept:
+    def of(cls, layers: Sequence[LayerMemory], weights: ResidentWeights, kv: _QuantizedKv | None) -> _Kept:
         size = weights.dtype_bytes
+        kv_size = Fraction(size) if kv is None else kv.entry_bytes
         return cls(
-            kv_bytes=sum(layer.kv_elements for layer in layers) * size,
-            sliding_bytes=sum(layer.kv_elements for layer in layers if layer.window) * size,
+            kv_bytes=int(sum(layer.kv_elements for layer in layers) * kv_size),
+            sliding_bytes=int(sum(layer.kv_elements for layer in layers if layer.window) * kv_size),
             window=max((layer.window for layer in layers if layer.window), default=None),
             state_bytes=sum(
                 layer.conv_elements * size + layer.state_elements * (_FLOAT32_BYTES if layer.is_state_float32 else size)

@@ -103,6 +103,8 @@ class ServingReport(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int
     kv_budget_bytes: int
     load_s: float
+    kv_cache_bits: int = 0
+    """Of an entry of the keys and values that are kept quantized; 0: they are kept as they are computed."""
     family: str = ""
     """Which family's way of prompting and reading the model is served in; "" for one that does not chat."""
     warning: str = ""

@@ -18,6 +18,7 @@ _TITLES = {
     "system_prompt": "Default system prompt",
     "dtype": "Type to compute in",
     "kv_budget": "Memory for keys and values",
+    "kv_cache_bits": "Bits of keys and values; 0 keeps them as computed",
     "max_context": "Context limit, tokens",
     "shared_prefix_decode": "Read a shared beginning once",
     "max_draft_tokens": "Most tokens guessed ahead",

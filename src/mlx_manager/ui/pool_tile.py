@@ -222,7 +222,7 @@ def _values(status: ModelStatus, rate: Rate) -> list[str]:
         else f"{render_duration(status.idle_s)} ago",
         str(status.num_uses),
         _guesses(stats),
-        f"{report.path}, {report.dtype}" if report else "not yet",
+        _render_path(report) if report else "not yet",
     ]
 
 
@@ -232,3 +232,8 @@ def _guesses(stats: EngineStats | None) -> str:
         return "none"
     came_true = f"{stats.num_accepted_drafts} of {stats.num_drafted_tokens} came true"
     return f"{came_true}; off now ({stats.drafting_off})" if stats.drafting_off else came_true
+
+
+def _render_path(report: ServingReport) -> str:
+    kept = f", {report.kv_cache_bits}-bit keys and values" if report.kv_cache_bits else ""
+    return f"{report.path}, {report.dtype}{kept}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mlx_manager.catalog.model import LoadOptions
-from mlx_manager.catalog.overrides import DTYPES, SHARING
+from mlx_manager.catalog.overrides import DTYPES, KV_CACHE_BITS, SHARING
 from mlx_manager.catalog.settings.setting import Effect, Setting
-from mlx_manager.catalog.values import choice, number, size_bytes, whole
+from mlx_manager.catalog.values import choice, number, size_bytes, whole, whole_of
 
 _LOAD = LoadOptions()
 
@@ -30,6 +30,18 @@ ENGINE: tuple[Setting, ...] = (
         "Most memory for the keys and values of a model's requests.",
         size_bytes(1024**2),
         "kv_budget_bytes",
+        is_load=True,
+        takes_effect=Effect.NEXT_LOAD,
+    ),
+    Setting(
+        "kv_cache_bits",
+        "integer",
+        _LOAD.kv_cache_bits,
+        "bits",
+        "Keep keys and values quantized in 8 or 4 bits, so that longer or more conversations fit; 0 keeps them as they "
+        "are computed.",
+        whole_of(*KV_CACHE_BITS),
+        "kv_cache_bits",
         is_load=True,
         takes_effect=Effect.NEXT_LOAD,
     ),

@@ -175,6 +175,9 @@ class ServingObject(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     attention: str
     dtype: str
+    kv_cache_bits: int = 0
+    """Of an entry of its keys and values; 0: they are kept as they are computed."""
+    kv_bytes_per_token: int = 0
     family: str = ""
     """Which family's way of prompting and reading holds; "" for a model that does not chat."""
     warning: str = ""
