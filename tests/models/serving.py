@@ -23,6 +23,7 @@ from mlx_manager.models.families import adapt
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.style import ModelStyle
 from mlx_manager.worker import load
+from mlx_manager.worker.serving_path import choose_path
 
 
 class EngineMaker(Protocol):
@@ -82,7 +83,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             quantization="float32",
             max_context=loaded.max_context,
         )
-        path = load.choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
+        path = choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
 
     def new_engine(
         *,

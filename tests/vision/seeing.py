@@ -26,7 +26,7 @@ from mlx_manager.models.prompt import PromptBuilder
 from mlx_manager.models.sight import Embeddings, ReadPrompt, Sight
 from mlx_manager.models.videos import DecodedVideo, Visual
 from mlx_manager.models.vision import load_vision_model
-from mlx_manager.worker import load
+from mlx_manager.worker.serving_path import choose_path
 from tests.vision.zoo import write_model
 
 NUM_TOKENS = 10
@@ -92,7 +92,7 @@ class SeeingModel:
         options = LoadOptions(dtype="float32", kv_budget_bytes=32 * 1024**2)
         self.loaded: LoadedModel = load_vision_model(entry, options, lambda stage, fraction: None)
         self.sight = cast(Sight, self.loaded.sight)
-        self.path = load.choose_path(self.loaded, options, entry, runner)
+        self.path = choose_path(self.loaded, options, entry, runner)
         self._tokenizer = cast(SeeingTokenizer, self.loaded.tokenizer)
         self._prompts = PromptBuilder(self.loaded.tokenizer, self.loaded.style.template, self.loaded.vocabulary_size)
         self._reference = mlx_vlm.utils.load_model(folder, lazy=True)
