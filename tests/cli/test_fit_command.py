@@ -45,6 +45,18 @@ def test_the_same_as_json(home: Path) -> None:
         assert 2 * found["footprint"][part] == wide["footprint"][part]
 
 
+def test_a_models_own_settings_hold_but_for_the_flags(home: Path) -> None:
+    def kv_bytes(*flags: str) -> int:
+        found = json.loads(run(home, "fit", "tiny", "--memory", "16GB", "--json", *flags).stdout)
+        return int(found["footprint"]["kv_bytes_per_token"])
+
+    computed = kv_bytes()
+    (home / "config.toml").write_text('dtype = "float32"\n[models.tiny]\ndtype = "bfloat16"\n')
+    assert kv_bytes() == computed // 2
+    assert kv_bytes("--dtype", "float32") == computed
+    (home / "config.toml").unlink()
+
+
 def test_a_draft_model_is_counted_in(home: Path) -> None:
     alone = json.loads(run(home, "fit", "tiny", "--memory", "16GB", "--json").stdout)["footprint"]
     both = json.loads(run(home, "fit", "tiny", "--draft-model", "tiny", "--memory", "16GB", "--json").stdout)

@@ -9,13 +9,13 @@ import typer
 
 from mlx_manager.catalog import SettingsError, load_settings
 from mlx_manager.catalog.values import size_bytes
-from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.flags import given, with_settings
 from mlx_manager.cli.models import print_json
 
 _LEAST_BYTES = 1024**2
 
 
-@with_settings("home", "dtype", "kv_budget", "max_batch_size", "max_step_tokens", "max_context")
+@with_settings("home", "dtype", "kv_budget", "kv_cache_bits", "max_batch_size", "max_step_tokens", "max_context")
 def fit(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model's name, or its folder.")],
     memory: Annotated[
@@ -33,7 +33,7 @@ def fit(
     from mlx_manager.cli.fitting import check_fit, describe_fit  # noqa: PLC0415
 
     settings = load_settings(os.environ, flags)
-    found = check_fit(settings, model, _parse_memory(memory), draft_model)
+    found = check_fit(settings, model, _parse_memory(memory), {**given(**flags), **given(draft_model=draft_model)})
     if as_json:
         print_json(found)
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from mlx_manager.catalog import ModelOverrides, Settings, render_size
+from mlx_manager.catalog import MODEL_SETTINGS, ModelOverrides, Settings, render_size
+from mlx_manager.catalog.settings.table import ROWS
 from mlx_manager.cli.disk import local_inventory
 from mlx_manager.cli.models import print_table
 from mlx_manager.hub import Footprint
@@ -14,17 +15,23 @@ from mlx_manager.hub.fit import MEMORY_SHARE
 from mlx_manager.hub.judge import Fit, judge_fit
 from mlx_manager.pool import runs_on_linux_cpu
 
+_SHARED = frozenset(row.name for row in MODEL_SETTINGS) & frozenset(ROWS)
+"""Settings that a model has of its own beside the server's."""
 
-def check_fit(settings: Settings, model: str, memory_bytes: int | None, draft_model: str | None) -> Fit:
+
+def check_fit(settings: Settings, model: str, memory_bytes: int | None, flags: Mapping[str, str]) -> Fit:
     """Hold the model against `memory_bytes`, together with its draft model; None is this machine's memory.
 
+    It is served with its own settings in config.toml, before those of the server, but for what the `flags` given say.
     Raises `ModelNotFound` and `InvalidRequest`.
     """
     inventory = local_inventory(settings)
     entry = inventory.find(model)
-    draft = draft_model or settings.models.get(entry.name, ModelOverrides()).draft_model
+    own = settings.models.get(entry.name, ModelOverrides())
+    left = msgspec.structs.replace(own, **{ROWS[name].field: None for name in flags if name in _SHARED})
+    draft = flags.get("draft_model") or own.draft_model
     draft_entry = None if draft is None else inventory.find(draft)
-    options = msgspec.structs.replace(settings.load, draft_model=draft, draft_entry=draft_entry)
+    options = msgspec.structs.replace(left.load_options(settings.load), draft_model=draft, draft_entry=draft_entry)
     return judge_fit(entry, options, memory_bytes, is_cpu_backend=runs_on_linux_cpu())
 
 
