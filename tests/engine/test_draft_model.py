@@ -127,6 +127,20 @@ def test_what_it_cannot_read_it_is_not_given(reason: str) -> None:
         assert house.guesser.num_given == 0
 
 
+def test_where_it_did_not_pay_it_is_not_given_the_next_prompts_at_once() -> None:
+    house = drafted(20, spoiled=0)
+    house.add("first", plain(96, 60))
+    house.finish()
+    assert house.guesser.num_given > 90
+    before = house.guesser.num_given
+    house.add("short", plain(20, 25, tail=(7, 7)))
+    house.finish()
+    assert house.guesser.num_given == before
+    house.add("long", plain(20, 200, tail=(6, 6)))
+    house.finish()
+    assert house.guesser.num_given > before
+
+
 def test_after_a_trim_it_begins_anew() -> None:
     house, oracle = drafted(20), Oracle(VOCABULARY)
     for name in ("first", "second"):

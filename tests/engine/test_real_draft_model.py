@@ -34,7 +34,7 @@ def test_of_its_own_weights_nearly_every_guess_comes_true(target: Small, questio
     assert_alike(engine, questions)
     counters = engine.drafting.counters[DraftSource.MODEL]
     # An answer goes on behind what is compared, to where rounding decides: there another pass may choose otherwise.
-    assert counters.num_accepted > 0.9 * counters.num_drafted > 40
+    assert counters.num_accepted > 0.9 * counters.num_drafted > 20
     assert engine.scheduler.num_preemptions > 0
 
 

@@ -22,6 +22,8 @@ from mlx_manager.engine.sequence import Sequence
 _MOST_READ_ROWS = 8
 """Tokens that the draft model lacks are read as decode rows up to so many, as a chunk of a prompt from there on."""
 _FIRST_MODEL_RATE = 0.7
+_FIRST_REST, _MOST_REST = 32, 128
+"""Tokens that a new answer has before the draft model is given its prompt, where it did not pay for the last ones."""
 _SMOOTHING = 0.02
 
 
@@ -89,6 +91,8 @@ class Drafting:
         self._new_drafter = new_drafter
         self._model_rate = _FIRST_MODEL_RATE
         """Of the guesses for all sequences: what the next one begins with."""
+        self._first_rest = 0
+        """Tokens of a new answer before the draft model is asked for it."""
         self._model_fault = ""
         """Why the draft model is not asked any more; "" while it may be."""
         self._num_asking = 0
@@ -114,7 +118,8 @@ class Drafting:
         """Guess for a sequence from now on; its first token is known."""
         has_model = self.ledger is not None and seq.inputs is None
         text = self._new_drafter(seq.token_ids, self._max_tokens)
-        seq.drafts = RowDrafts(text, ModelDrafts(self._max_tokens, self._model_rate) if has_model else None)
+        model = ModelDrafts(self._max_tokens, self._model_rate, len(seq.token_ids) + self._first_rest)
+        seq.drafts = RowDrafts(text, model if has_model else None)
 
     def begin_step(self) -> None:
         """A step is being scheduled."""
@@ -184,6 +189,7 @@ class Drafting:
     def learn(self, batch: Batch, num_true: Mapping[int, int], running: Mapping[int, Sequence]) -> None:
         """`num_true` guesses of each drafted segment of `batch` came true."""
         by_model = {row.segment for row in batch.draft_rows if row.num_guesses}
+        pays: list[bool] = []
         for index, segment in enumerate(batch.segments):
             if not segment.num_drafted:
                 continue
@@ -200,7 +206,11 @@ class Drafting:
                 costs, num_rows = self._pacer.costs, batch.num_decode_tokens
                 if costs is not None:
                     costs = _shared(costs, len(by_model))
-                seq.drafts.model.learn(segment.num_drafted, true, costs, num_rows, len(seq.token_ids))
+                pays.append(seq.drafts.model.learn(segment.num_drafted, true, costs, num_rows, len(seq.token_ids)))
+        if any(pays):
+            self._first_rest = 0
+        elif pays:
+            self._first_rest = min(max(2 * self._first_rest, _FIRST_REST), _MOST_REST)
 
     def observe(self, batch: Batch, num_true: int, wall_s: float) -> None:
         """A step of decode rows alone took `wall_s` from the tokens before it to its own, guessing included."""

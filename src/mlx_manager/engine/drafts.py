@@ -105,12 +105,13 @@ class Drafter:
 class ModelDrafts:
     """Whether the draft model is asked for one sequence: not while that does not pay; then it is tried again later."""
 
-    def __init__(self, max_tokens: int, rate: float) -> None:
+    def __init__(self, max_tokens: int, rate: float, resume_at: int = 0) -> None:
         self.rate = rate
         """Part of the guesses that came true lately, of those with nothing but true ones before them."""
         self._max_tokens = max_tokens
         self._rest = _FIRST_REST
-        self._resume_at = 0
+        self._resume_at = resume_at
+        """It is not asked before there are so many tokens."""
 
     def num_worth(self, costs: StepCosts | None, num_rows: int, num_tokens: int) -> int:
         """How many guesses to ask for behind `num_tokens` tokens in a step of `num_rows` rows."""
@@ -118,15 +119,16 @@ class ModelDrafts:
             return 0
         return self._num_paying(costs, num_rows) or min(_NUM_TRIED, self._max_tokens)
 
-    def learn(self, num_guesses: int, num_true: int, costs: StepCosts | None, num_rows: int, num_tokens: int) -> None:
-        """The first `num_true` of a draft came true. What follows a wrong guess says nothing."""
+    def learn(self, num_guesses: int, num_true: int, costs: StepCosts | None, num_rows: int, num_tokens: int) -> bool:
+        """The first `num_true` of a draft came true; what follows a wrong guess says nothing. Whether it pays."""
         for came_true in (*[1] * num_true, *[0] * (num_true < num_guesses)):
             self.rate += _SMOOTHING * (came_true - self.rate)
         if costs is None or self._num_paying(costs, num_rows):
             self._rest = _FIRST_REST
-        else:
-            self._resume_at = num_tokens + self._rest
-            self._rest = min(2 * self._rest, _MOST_REST)
+            return True
+        self._resume_at = num_tokens + self._rest
+        self._rest = min(2 * self._rest, _MOST_REST)
+        return False
 
     def _num_paying(self, costs: StepCosts, num_rows: int) -> int:
         value_s = costs.step_s / max(1, num_rows)
