@@ -63,7 +63,7 @@ def predict_footprint(
         ) from error
     if options.draft_entry is None:
         return own
-    alone = msgspec.structs.replace(options, draft_entry=None)
+    alone = msgspec.structs.replace(options, draft_entry=None, kv_cache_bits=0)
     draft = predict_footprint(
         options.draft_entry, alone, is_cpu_backend=is_cpu_backend, available_bytes=available_bytes
     )
