@@ -30,33 +30,29 @@ OPTIONS = LoadOptions(kv_budget_bytes=40 * BLOCK_BYTES, max_draft_tokens=4, draf
 def models(starter_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelEntry]:
     """Two of one kind, `tiny` and `small`, and one with recurrent layers, of one tokenizer; one of another."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("tiny", "small", "other", "recurrent"):
+    for name in ("tiny", "small", "other", "recurrent", "unknown"):
         write_tiny_llama(home / "models" / name, starter_folder)
     tokenizer = home / "models" / "other" / "tokenizer.json"
     vocabulary = json.loads(tokenizer.read_text())
     tokens = vocabulary["model"]["vocab"]
     tokens["Ġthe"], tokens["Ġof"] = tokens["Ġof"], tokens["Ġthe"]
     tokenizer.write_text(json.dumps(vocabulary))
+    config = home / "models" / "unknown" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "unheard_of"}))
     write_mamba(home / "models" / "recurrent")
     return {entry.name: entry for entry in Inventory(home).entries()}
 
 
-def test_both_arenas_keep_to_the_kv_budget(models: Mapping[str, ModelEntry]) -> None:
-    serving, report = served(models)
-    _, alone = load(models["tiny"], LoadOptions(kv_budget_bytes=OPTIONS.kv_budget_bytes), say_nothing)
+def test_it_changes_nothing_but_what_is_taken(models: Mapping[str, ModelEntry]) -> None:
+    drafted, report = served(models)
+    plain, alone = served(models, max_draft_tokens=0, draft_model=None, draft_entry=None)
     assert (report.path, report.draft_model) == ("paged", "small")
     assert report.weights_bytes == 2 * alone.weights_bytes
     assert report.kv_bytes_per_token == 2 * alone.kv_bytes_per_token
-    assert serving.stats().num_blocks_total == 20
-    assert serving.stats().arena_bytes <= OPTIONS.kv_budget_bytes
-    assert serving.stats().drafting_off == ""
-
-
-def test_its_guesses_are_counted_and_change_nothing(models: Mapping[str, ModelEntry]) -> None:
-    drafted, _ = served(models)
-    plain, _ = served(models, max_draft_tokens=0, draft_model=None, draft_entry=None)
+    assert (drafted.stats().num_blocks_total, plain.stats().num_blocks_total) == (20, 40)
     assert answer(drafted) == answer(plain)
     stats = drafted.stats()
+    assert stats.arena_bytes <= OPTIONS.kv_budget_bytes
     # The same weights, but for ties: hardly a guess is wrong. As slow as the target, it is asked for few all the same.
     assert stats.num_model_drafted_tokens > 0
     assert stats.num_accepted_model_drafts > 0.5 * stats.num_model_drafted_tokens
@@ -72,6 +68,7 @@ def test_its_guesses_are_counted_and_change_nothing(models: Mapping[str, ModelEn
             "other cannot be the draft_model here: its tokenizer is another one: 2 tokens differ, such as 'Ġ",
         ),
         ("recurrent", {}, "recurrent cannot be the draft_model here: it has recurrent layers"),
+        ("unknown", {}, "unknown cannot be the draft_model here: mlx-lm cannot load unknown: .*unheard_of"),
         ("small", {"max_draft_tokens": 0}, "max_draft_tokens is 0, so that it would guess nothing: set max_draft_tok"),
         ("small", {"draft_entry": None}, "The draft_model 'small' was not found"),
     ],

@@ -17,6 +17,8 @@ from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.loading import LoadedModel, Report, load_text_model
 
 _log = logging.getLogger("mlx_manager.worker")
+_BEGINS_AT, _SHARE = 0.8, 0.05
+"""Of the whole load: after which part the draft model is loaded, and the part that it is taken to be."""
 _PROBE_ERRORS = (ValueError, TypeError, AttributeError, IndexError)
 """What a model's own code raises when it wants more of its cache than to hand in keys and values."""
 
@@ -59,7 +61,14 @@ def load_draft(target: LoadedModel, options: LoadOptions, report: Report) -> Loa
         )
     if find_fault(target, options):
         return None
-    loaded = load_text_model(entry, options, lambda stage, fraction: report(f"draft model: {stage}", fraction))
+
+    def report_draft(stage: str, fraction: float) -> None:
+        report(f"draft model: {stage}", _BEGINS_AT + _SHARE * fraction)
+
+    try:
+        loaded = load_text_model(entry, options, report_draft)
+    except ModelLoadFailed as error:
+        raise _refused(entry, error.message) from error
     _check_vocabulary(entry, loaded, target)
     wrap_attention(loaded.model)
     try:
