@@ -109,13 +109,13 @@ def test_a_context_that_is_too_short_is_no_error_where_a_route_says_so(scripted_
 
 
 def test_a_queue_that_is_too_long_is_passed_by(scripted_cloud: Make) -> None:
-    cloud = scripted_cloud({"m": (Pause(3.0), *script_of(HELLO))})
+    cloud = scripted_cloud({"m": (Pause(15.0), *script_of(HELLO))})
     cloud.route("spill", LOCAL_THEN_CLOUD, spill={"queue_wait_s": 0.3})
     began_s = time.monotonic()
     answer = cloud.ask()
     assert text_of(answer) == CLOUD_TEXT
     assert answer.headers["x-mlx-fallback-reason"] == "queue_wait"
-    assert 0.3 <= time.monotonic() - began_s < 2.0
+    assert 0.3 <= time.monotonic() - began_s < 10.0
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_client_that_goes_ends_the_backends_stream_at_once(
     connection.close()
     closed_s = time.monotonic()
     assert served.backend.ended.get(timeout=10) == request_id
-    assert time.monotonic() - closed_s < 1
+    assert time.monotonic() - closed_s < 5
 
 
 def test_client_that_goes_ends_all_prompts_of_its_request(serve: Serve) -> None:

@@ -140,21 +140,21 @@ async def test_a_worker_killed_during_its_load_leaves_the_memory_to_others(tmp_p
 
 
 async def test_a_failed_model_is_tried_again_after_a_growing_pause(tmp_path: Path) -> None:
-    async with counting_pool(tmp_path, backoff_s=0.3) as pool:
+    async with counting_pool(tmp_path, backoff_s=0.5) as pool:
         set_mode(tmp_path, "broken")
-        with pytest.raises(ModelLoadFailed, match=r"A request will try again in 0\.3 s\.") as first:
+        with pytest.raises(ModelLoadFailed, match=r"A request will try again in 0\.5 s\.") as first:
             await ask(pool, "counter")
         with pytest.raises(ModelLoadFailed, match=r"its config\.json names no model"):
             await ask(pool, "counter")
         assert num_loads(tmp_path) == 1
-        assert first.value.retry_after_s == pytest.approx(0.3)
+        assert first.value.retry_after_s == pytest.approx(0.5)
         assert status_of(pool).retry_in_s
         await ask(pool, "other")
-        await asyncio.sleep(0.31)
-        with pytest.raises(ModelLoadFailed, match=r"again in 0\.6 s"):
+        await asyncio.sleep(0.51)
+        with pytest.raises(ModelLoadFailed, match=r"again in 1\.0 s"):
             await ask(pool, "counter")
         set_mode(tmp_path, "good")
-        await asyncio.sleep(0.61)
+        await asyncio.sleep(1.01)
         await ask(pool, "counter")
 
 

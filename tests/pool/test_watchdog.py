@@ -72,9 +72,9 @@ async def test_a_worker_that_hangs_is_found_although_its_clients_go(tmp_path: Pa
 async def test_a_worker_that_is_idle_or_slow_or_a_small_one_s_is_left_alone(tmp_path: Path) -> None:
     # thrice the plan, and less than a GiB above it
     taking: dict[str, Any] = {"measure": lambda pid: 3 * MODEL_BYTES, "check_period_s": 0.02}
-    async with counting_pool(tmp_path, hang_timeout_s=0.7, load_timeout_s=0.0, **taking) as pool:
-        assert await answer(pool, "a", "3 0.4") == "a-0 a-1 a-2 "
-        await asyncio.sleep(0.9)
+    async with counting_pool(tmp_path, hang_timeout_s=1.2, load_timeout_s=0.0, **taking) as pool:
+        assert await answer(pool, "a", "4 0.45") == "a-0 a-1 a-2 a-3 "
+        await asyncio.sleep(1.3)
         assert await answer(pool, "b", "1 0") == "b-0 "
         assert status_of(pool).num_worker_deaths == 0
 
@@ -145,7 +145,7 @@ async def test_three_failures_in_a_row_are_enough_until_somebody_loads_it(tmp_pa
 
 def test_the_admin_sees_why_a_model_is_given_up_until_the_pause_ends(tmp_path: Path) -> None:
     question = {"model": "counter", "messages": [{"role": "user", "content": "a"}]}
-    with pool_server(tmp_path, cooldown_s=0.5) as client:
+    with pool_server(tmp_path, cooldown_s=1.5) as client:
         set_mode(tmp_path, "broken")
         for _ in range(3):
             refused = client.post("/v1/chat/completions", json=question)
@@ -156,5 +156,7 @@ def test_the_admin_sees_why_a_model_is_given_up_until_the_pause_ends(tmp_path: P
         assert "names no model" in model["error"]["message"]
         set_mode(tmp_path, "good")
         assert client.post("/v1/chat/completions", json=question).status_code == 503
-        time.sleep(0.51)
-        assert client.post("/v1/chat/completions", json=question).status_code == 200
+        deadline_s = time.monotonic() + 20
+        while client.post("/v1/chat/completions", json=question).status_code != 200:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
