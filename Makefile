@@ -23,6 +23,8 @@ serve: install
 # Some tests compute with MLX in their own process: on a CPU they need the BLAS that workers get. Two processes share
 # the tests; `make test PROCESSES=0` runs them in one, for a debugger.
 PROCESSES ?= 2
+# Each of the many processes that the tests start would compile every module where Python keeps no bytecode.
+test: export PYTHONDONTWRITEBYTECODE =
 test: install $(STAMP)/dev
 	LD_PRELOAD="$$($(BIN)/python -m tools.blas)" OPENBLAS_NUM_THREADS=1 \
 		$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadscope --no-loadscope-reorder $(ARGS)

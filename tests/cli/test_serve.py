@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -29,15 +25,14 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_it_announces_serves_and_stops_cleanly(tiny_home: Path, how: signal.Signals) -> None:
+def test_it_announces_serves_and_stops_cleanly(tiny_home: Path) -> None:
     with serving(tiny_home, "--no-use-spare", "--max-context", "128") as server:
         base, name = server.wait_for(ADDRESS).groups()
         assert name == "tiny"
         assert httpx.get(f"{base}/health").json()["default_model"] == "tiny"
         server.wait_for(r"tiny is ready after [\d.]+ s")
         assert httpx.get(f"{base}/ready").status_code == 200
-        assert server.stop(how) == 0
+        assert server.stop(signal.SIGINT) == 0
         assert "Traceback" not in server.text
 
 
@@ -69,23 +64,6 @@ def test_a_hangup_has_the_settings_read_again(tiny_home: Path) -> None:
         config.unlink()
 
 
-def test_what_it_says_to_try_works_as_printed(starter_home: Path) -> None:
-    with serving(starter_home, "--model", "SmolLM2-135M-Instruct", "--no-use-spare") as server:
-        server.wait_for("is ready after")
-        curl = re.search(r"^curl .*?^}'$", server.text, re.MULTILINE | re.DOTALL)
-        python = re.search(r"^from openai .*?flush=True\)$", server.text, re.MULTILINE | re.DOTALL)
-        assert curl
-        assert python
-        answered = subprocess.run(
-            [*shlex.split(curl[0]), "-sS"], capture_output=True, text=True, timeout=60, check=True
-        )
-        assert "Paris" in json.loads(answered.stdout)["choices"][0]["message"]["content"]
-        streamed = subprocess.run(
-            [sys.executable, "-c", python[0]], capture_output=True, text=True, timeout=60, check=True
-        )
-        assert "Paris" in streamed.stdout
-
-
 def test_an_empty_home_serves_the_starter_model(tmp_path: Path, starter_gguf: Path) -> None:
     with serving(tmp_path, "--no-use-spare", "--log-level", "warning") as server:
         base, name = server.wait_for(ADDRESS).groups()
@@ -95,17 +73,6 @@ def test_an_empty_home_serves_the_starter_model(tmp_path: Path, starter_gguf: Pa
         server.wait_for("is ready after")
         client = openai.OpenAI(base_url=f"{base}/v1", api_key="none")
         assert [model.id for model in client.models.list()] == [name, "all-MiniLM-L6-v2"]
-
-
-def test_a_folder_anywhere_is_served_by_its_name(tiny_home: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, "--no-use-spare", "--model", str(tiny_home / "models" / "tiny")) as server:
-        base, name = server.wait_for(ADDRESS).groups()
-        assert name == "tiny"
-        server.wait_for("tiny is ready after")
-        client = openai.OpenAI(base_url=f"{base}/v1", api_key="none")
-        answer = client.completions.create(model="tiny", prompt="hello", max_tokens=3, extra_body={"ignore_eos": True})
-        assert answer.usage
-        assert answer.usage.completion_tokens == 3
 
 
 def test_a_model_that_cannot_load_is_said_so_and_the_server_stays(tiny_home: Path, tmp_path: Path) -> None:

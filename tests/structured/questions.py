@@ -78,7 +78,7 @@ def _drawn(index: int, name: str) -> GenerationRequest:
 def _ending(name: str) -> dict[str, Any]:
     """A schema that contains itself never ends of its own accord, and a small model repeats itself: dear repetitions
     make it come back up."""
-    return {"frequency_penalty": 2.0} if name.startswith("recursive") else {}
+    return {"frequency_penalty": 2.0, "presence_penalty": 2.0} if name.startswith("recursive") else {}
 
 
 def _others() -> Iterator[tuple[str, GenerationRequest]]:
