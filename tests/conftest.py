@@ -1,17 +1,21 @@
-"""What the tests of several rooms share: the starter model, converted once."""
+"""What the tests of several rooms share: the starter model, converted once, and loaded once in each process."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.hub import STARTER_NAME, ensure_starter
 from mlx_manager.hub.starter import find_installed_gguf
+
+if TYPE_CHECKING:
+    from mlx_manager.models.loading import LoadedModel
 
 _ROOT = Path(__file__).parents[1]
 _TOGETHER = ("tests/engine/test_real_", "tests/structured/", "tests/ui/")
@@ -63,3 +67,22 @@ def starter_home(starter_gguf: Path) -> Path:
 def starter_folder(starter_home: Path) -> Path:
     """The starter model as an MLX model folder. Read only."""
     return starter_home / "models" / STARTER_NAME
+
+
+@pytest.fixture(scope="session")
+def starter_model(starter_folder: Path) -> LoadedModel:
+    """The starter model, in float32 everywhere, so that rounding stays far from the distances between tokens."""
+    # Two seconds of imports, which most rooms do without.
+    from mlx_manager.models.loading import is_cpu_backend, load_text_model  # noqa: PLC0415
+
+    entry = ModelEntry(
+        name=starter_folder.name,
+        path=str(starter_folder),
+        created_unix_s=0,
+        size_bytes=0,
+        architecture="llama",
+        quantization="4-bit",
+        max_context=None,
+    )
+    options = LoadOptions(dtype="auto" if is_cpu_backend() else "float32")
+    return load_text_model(entry, options, lambda stage, fraction: None)

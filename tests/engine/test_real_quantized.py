@@ -47,7 +47,7 @@ def test_answers_are_those_of_the_library_over_its_quantized_cache(starter: Star
     assert alone.tokens() == {name: [_library_answer(starter, name, bits=8)] for name in names}
 
 
-@pytest.mark.parametrize(("bits", "attention"), zip(KV_CACHE_BITS[1:], DecodeAttention, strict=True))
+@pytest.mark.parametrize(("bits", "attention"), list(zip(KV_CACHE_BITS[1:], DecodeAttention, strict=True)))
 def test_the_check_at_load_finds_them_equal(starter: Starter, bits: int, attention: DecodeAttention) -> None:
     runner = drive(starter, kv_cache_bits=bits, attention=attention).runner
     verdict = check_quantized(runner, starter.loaded.vocabulary_size)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke, TokenEvent
 from mlx_manager.engine.grammar import Constraint
@@ -17,7 +15,7 @@ from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.sequential import SequentialRunner
 from mlx_manager.ir import FinishReason, Grammar
 from mlx_manager.models.grammars import GrammarCompiler
-from mlx_manager.models.loading import LoadedModel, is_cpu_backend, load_text_model
+from mlx_manager.models.loading import LoadedModel
 from tests.structured.asking import of_regex, of_schema
 from tests.structured.schemas import SCHEMAS
 
@@ -34,18 +32,8 @@ Ends = dict[str, tuple[list[int], FinishReason | None]]
 
 
 @pytest.fixture(scope="module")
-def loaded(starter_folder: Path) -> LoadedModel:
-    entry = ModelEntry(
-        name=starter_folder.name,
-        path=str(starter_folder),
-        created_unix_s=0,
-        size_bytes=0,
-        architecture="llama",
-        quantization="4-bit",
-        max_context=None,
-    )
-    options = LoadOptions(dtype="auto" if is_cpu_backend() else "float32")
-    return load_text_model(entry, options, lambda stage, fraction: None)
+def loaded(starter_model: LoadedModel) -> LoadedModel:
+    return starter_model
 
 
 @pytest.fixture(scope="module")

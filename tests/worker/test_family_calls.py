@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from mlx_lm.utils import load_tokenizer
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.engine import Engine, EngineConfig
 from mlx_manager.engine.probe import ModelCaches, probe_caches
@@ -34,7 +34,7 @@ from mlx_manager.ir import (
     ToolChoiceMode,
     fold,
 )
-from mlx_manager.models.loading import LoadedModel, is_cpu_backend, load_text_model
+from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.style import ModelStyle
 from mlx_manager.worker.serving import Serving
 from tests.models.templates import TOLD, template_of
@@ -60,18 +60,8 @@ NAMES = ("gemma-4", "gpt-oss", "lfm2")
 
 
 @pytest.fixture(scope="module")
-def loaded(starter_folder: Path) -> LoadedModel:
-    entry = ModelEntry(
-        name=starter_folder.name,
-        path=str(starter_folder),
-        created_unix_s=0,
-        size_bytes=0,
-        architecture="llama",
-        quantization="4-bit",
-        max_context=None,
-    )
-    options = LoadOptions(dtype="auto" if is_cpu_backend() else "float32")
-    return load_text_model(entry, options, lambda stage, fraction: None)
+def loaded(starter_model: LoadedModel) -> LoadedModel:
+    return starter_model
 
 
 @pytest.fixture(scope="module")
