@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlx_manager.models.loading import LoadedModel
 
 _ROOT = Path(__file__).parents[1]
-_TOGETHER = ("tests/engine/test_real_", "tests/structured/", "tests/ui/")
+_TOGETHER = ("tests/engine/test_real_", "tests/structured/", "tests/ui/", "tests/e2e/")
 """Beginnings of paths: these files share a fixture that takes so long to make that one process runs all of them."""
 _CONVERTER = ("models/gguf*.py", "models/families/gguf.py", "worker/convert.py", "hub/gguf_import.py")
 
