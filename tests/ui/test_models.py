@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import httpx
 from playwright.sync_api import expect
 
 from tests.ui.conftest import OpenPage
@@ -54,3 +57,19 @@ def test_a_file_that_is_no_gguf_is_refused_with_the_reason(open_page: OpenPage) 
     page.get_by_label("Name of the new model").fill("mine")
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_text("There is no file /no/such.gguf.")).to_be_visible()
+
+
+def test_an_imported_gguf_is_offered_and_recorded(
+    open_page: OpenPage, admin_client: httpx.Client, starter_gguf: Path
+) -> None:
+    page = open_page().visit("/models")
+    page.get_by_role("button", name="Import a GGUF").click()
+    page.get_by_label("Path of the file on the server").fill(str(starter_gguf))
+    page.get_by_label("Name of the new model").fill("mine")
+    page.get_by_role("button", name="Import", exact=True).click()
+    expect(page.get_by_text("mine is imported.")).to_be_visible(timeout=120_000)
+    deleted = admin_client.delete("/admin/hub/models/mine")
+    assert deleted.status_code == 200
+    done = [change for change in admin_client.get("/admin/changes").json()["changes"] if change["subject"] == "mine"]
+    assert [change["action"] for change in done] == ["model.delete", "model.import"]
+    assert done[0]["actor"] == done[1]["actor"]

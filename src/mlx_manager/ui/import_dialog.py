@@ -7,9 +7,11 @@ from pathlib import Path
 from nicegui import ui
 
 from mlx_manager.errors import MlxManagerError
+from mlx_manager.hub.desk import HubDesk
 from mlx_manager.hub.foreign import ForeignModel
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import box, button, dialog, note, set_words, tell, text
+from mlx_manager.ui.recording import actor_here, record
 from mlx_manager.ui.words import render_size
 
 
@@ -47,6 +49,7 @@ async def import_dialog(console: Console) -> None:
         set_words(stage, str(words))
 
     async def run() -> None:
+        actor = actor_here()
         problem.clear()
         start.disable()
         bar.set_visibility(True)
@@ -63,6 +66,7 @@ async def import_dialog(console: Console) -> None:
             if not opened.is_deleted:
                 start.enable()
                 bar.set_visibility(False)
+        record(console, "model.import", entry.name, {"force": bool(force.value)}, actor=actor)
         console.pulse.look(is_fresh=True)
         if not opened.is_deleted:
             tell(f"{entry.name} is imported.", "positive")
@@ -71,9 +75,13 @@ async def import_dialog(console: Console) -> None:
     start.on_click(run)
     with opened:
         ui.timer(0.5, show_progress)
+    await _offer_found(hub, found_place, source, name)
+
+
+async def _offer_found(hub: HubDesk, place: ui.element, source: ui.input, name: ui.input) -> None:
     found = await hub.find_importable()
-    if found and not found_place.is_deleted:
-        with found_place:
+    if found and not place.is_deleted:
+        with place:
             text("Found on this machine", "soft small", "p")
             for model in found[:8]:
                 _offer(model, source, name)
