@@ -14,7 +14,7 @@ from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
-from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.probe import ModelCaches, probe_caches
 from mlx_manager.engine.runner import PagedRunner, Runner, no_arguments
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, is_sharing_faster, time_candidates
@@ -67,9 +67,8 @@ def choose_path(
     """
     if options.hostfile is not None:
         return _sequential(loaded, options, entry.name, "it is split over several ranks, which replay each call")
-    store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
-    key = verdict_key(Path(entry.path), loaded.dtype)
-    verdict = store.get(key) if store else None
+    verdicts = _Verdicts(loaded, options, entry)
+    verdict = verdicts.kept()
     if verdict is not None and not verdict.is_paged:
         return _sequential(loaded, options, entry.name, verdict.reason)
     wrap_attention(loaded.model)
@@ -84,14 +83,11 @@ def choose_path(
     if caches.bytes_per_token:
         num_bytes = caches.bytes_per_token + draft_bytes_per_token
         num_blocks = _num_blocks(options, num_bytes, entry.name, at_least=_NUM_CHECK_BLOCKS)
-    attention = DecodeAttention(verdict.attention) if verdict else DecodeAttention.GATHER_MM
     # What keeps nothing per token has an arena of no bytes, however many blocks it counts.
     arguments = no_arguments if loaded.sight is None else loaded.sight.arguments
-    runner = paged_runner(loaded.model, caches, max(num_blocks, _NUM_CHECK_BLOCKS), attention, arguments)
-    if verdict is None:
-        verdict = _check(loaded, runner, entry.name)
-        if store:
-            store.put(key, verdict)
+    max_blocks = max(num_blocks, _NUM_CHECK_BLOCKS)
+    runner = paged_runner(loaded.model, caches, max_blocks, DecodeAttention.GATHER_MM, arguments)
+    verdict = verdicts.on(runner)
     if not verdict.is_paged:
         return _sequential(loaded, options, entry.name, verdict.reason)
     path = ServingPath(
@@ -104,51 +100,69 @@ def choose_path(
         reason=verdict.reason,
         attention=verdict.attention,
     )
-    shares_prefixes = verdict.shares_prefixes
     if options.kv_cache_bits and caches.bytes_per_token:
-        path, shares_prefixes = _quantized(path, shares_prefixes, loaded, options, entry)
-    is_sharing = {"on": runner.attention.can_share, "off": False}.get(options.shared_prefix_decode, shares_prefixes)
+        path, verdict = _quantized(path, runner, caches, verdicts, verdict)
+    is_sharing = {"on": runner.attention.can_share, "off": False}.get(
+        options.shared_prefix_decode, verdict.shares_prefixes
+    )
     runner.attention.min_shared_blocks = MIN_SHARED_BLOCKS if is_sharing else None
     return path
 
 
-def _quantized(
-    path: ServingPath, shares_prefixes: bool, loaded: LoadedModel, options: LoadOptions, entry: ModelEntry
-) -> tuple[ServingPath, bool]:
-    """`path` over a quantized arena, and whether rows share prefixes there; as it was, with a warning, where it fails.
+class _Verdicts:
+    """What was found out about one model, kept between loads: over a plain arena, and over quantized ones."""
 
-    What was found out about it is kept beside the verdict on the paged path itself.
-    """
-    runner, plain = path.runner, probe_caches(loaded.model)
-    assert isinstance(runner, PagedRunner)
+    def __init__(self, loaded: LoadedModel, options: LoadOptions, entry: ModelEntry) -> None:
+        self.loaded = loaded
+        self.options = options
+        self.entry = entry
+        self._store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
+        self._key = verdict_key(Path(entry.path), loaded.dtype)
+
+    def kept(self, bits: int = 0) -> StoredVerdict | None:
+        """Of an earlier load; `bits` of a quantized arena, 0 of a plain one."""
+        return self._store.get(self._key_of(bits)) if self._store else None
+
+    def on(self, runner: PagedRunner, bits: int = 0) -> StoredVerdict:
+        """The kept one, or what the check finds over the arena of `runner`, which attends accordingly from now on."""
+        verdict = self.kept(bits)
+        if verdict is None:
+            verdict = _check(self.loaded, runner, self.entry.name)
+            if self._store:
+                self._store.put(self._key_of(bits), verdict)
+        runner.attention.decode_attention = DecodeAttention(verdict.attention)
+        return verdict
+
+    def _key_of(self, bits: int) -> str:
+        return f"{self._key}-{bits}" if bits else self._key
+
+
+def _quantized(
+    path: ServingPath, runner: PagedRunner, plain: ModelCaches, verdicts: _Verdicts, verdict: StoredVerdict
+) -> tuple[ServingPath, StoredVerdict]:
+    """`path` over a quantized arena with the verdict on that; both as they were, with a warning, where it cannot be."""
+    bits = verdicts.options.kv_cache_bits
     try:
-        layers = plain.quantized(options.kv_cache_bits)
+        layers = plain.quantized(bits)
     except ValueError as error:
-        return replace(path, warning=f"{_NOT_QUANTIZED}: {error}."), shares_prefixes
+        return replace(path, warning=f"{_NOT_QUANTIZED}: {error}."), verdict
     num_draft_bytes = path.bytes_per_token - plain.bytes_per_token
     num_bytes = sum(layer.bytes_per_token for layer in layers) + num_draft_bytes
-    num_blocks = _num_blocks(options, num_bytes, entry.name, at_least=_NUM_CHECK_BLOCKS)
+    num_blocks = _num_blocks(verdicts.options, num_bytes, verdicts.entry.name, at_least=_NUM_CHECK_BLOCKS)
     runner.lay_out(layers, num_blocks)
-    store = VerdictStore(Path(options.state_folder) / "verdicts") if options.state_folder else None
-    key = f"{verdict_key(Path(entry.path), loaded.dtype)}-{options.kv_cache_bits}"
-    verdict = store.get(key) if store else None
-    if verdict is None:
-        verdict = _check(loaded, runner, entry.name)
-        if store:
-            store.put(key, verdict)
-    if not verdict.is_paged:
+    found = verdicts.on(runner, bits)
+    if not found.is_paged:
         runner.lay_out(plain.layers, path.num_blocks)
-        runner.attention.decode_attention = DecodeAttention(path.attention)
-        return replace(path, warning=f"{_NOT_QUANTIZED}: {verdict.reason}."), shares_prefixes
-    attention = runner.attention.decode_attention = DecodeAttention(verdict.attention)
+        runner.attention.decode_attention = DecodeAttention(verdict.attention)
+        return replace(path, warning=f"{_NOT_QUANTIZED}: {found.reason}."), verdict
     quantized = replace(
         path,
         num_blocks=num_blocks,
         bytes_per_token=num_bytes,
-        attention="gather_qmm" if attention is DecodeAttention.GATHER_MM else attention.value,
-        kv_cache_bits=options.kv_cache_bits,
+        attention="gather_qmm" if found.attention == DecodeAttention.GATHER_MM else found.attention,
+        kv_cache_bits=bits,
     )
-    return quantized, verdict.shares_prefixes
+    return quantized, found
 
 
 def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict:
