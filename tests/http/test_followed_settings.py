@@ -167,8 +167,8 @@ def cloud_budget(running: Running) -> None:
 def local_timeout(running: Running) -> None:
     running.change(local_timeout=1)
     began_s = time.monotonic()
-    assert running.ask("2 8").status_code == 504
-    assert time.monotonic() - began_s < 7
+    assert running.ask("2 30").status_code == 504
+    assert time.monotonic() - began_s < 20
 
 
 def memory_budget(running: Running) -> None:
