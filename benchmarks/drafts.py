@@ -22,7 +22,7 @@ import mlx.core as mx
 
 from benchmarks.draft_standins import deepened, first_layers, rounded
 from benchmarks.grammar_cost import load_model
-from benchmarks.machine import describe_machine, git_commit, installed_versions
+from benchmarks.machine import describe_run
 from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.draft_model import DraftModel
@@ -225,9 +225,7 @@ def main() -> None:
             num_streams=arguments.streams,
             read_s=time.process_time if arguments.cpu_time else time.perf_counter,
         ),
-        "machine": describe_machine(),
-        "versions": installed_versions(),
-        "commit": git_commit(Path(__file__).resolve().parent.parent),
+        **describe_run(),
     }
     print(json.dumps(figures, indent=1))
 

@@ -20,7 +20,7 @@ from pydoc_data import topics
 import mlx.core as mx
 
 from benchmarks.grammar_cost import load_model
-from benchmarks.machine import describe_machine, git_commit, installed_versions
+from benchmarks.machine import describe_run
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Batch, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE
@@ -155,9 +155,7 @@ def main() -> None:
         "kept": measure(
             load_model(arguments.model), arguments.windows, arguments.prompts, arguments.tokens, arguments.steps
         ),
-        "machine": describe_machine(),
-        "versions": installed_versions(),
-        "commit": git_commit(Path(__file__).resolve().parent.parent),
+        **describe_run(),
     }
     print(json.dumps(figures, indent=1))
 

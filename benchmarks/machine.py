@@ -35,6 +35,12 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
+def describe_run() -> dict[str, object]:
+    """What every results file says about where its figures come from: machine, versions, and commit of this tree."""
+    repository = Path(__file__).resolve().parent.parent
+    return {"machine": describe_machine(), "versions": installed_versions(), "commit": git_commit(repository)}
+
+
 def git_commit(repository: Path) -> str:
     """The commit that is checked out, marked when files differ from it; "unknown" outside a repository."""
     commit = _output_of(["git", "rev-parse", "--short=12", "HEAD"], repository)

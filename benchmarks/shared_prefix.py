@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.grammar_cost import load_model
-from benchmarks.machine import describe_machine, git_commit, installed_versions
+from benchmarks.machine import describe_run
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
@@ -66,9 +66,7 @@ def main() -> None:
         "prefix_tokens": arguments.prefix,
         "step_s": step_s,
         "ratio": step_s["each row alone"] / step_s["once for all"],
-        "machine": describe_machine(),
-        "versions": installed_versions(),
-        "commit": git_commit(Path(__file__).resolve().parent.parent),
+        **describe_run(),
     }
     print(json.dumps(figures, indent=1))
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from benchmarks.machine import describe_machine, git_commit, installed_versions, machine_slug
+from benchmarks.machine import describe_machine, describe_run, machine_slug
 from benchmarks.steady_load import Limits, Load, Tally
 from benchmarks.steady_questions import ask_alone, serve_small
 from mlx_manager.engine.blocks import num_blocks_for
@@ -85,9 +85,7 @@ def main() -> None:
         parser.error(f"no such model: {', '.join(sorted(unknown))}")
     head = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": describe_machine(),
-        "versions": installed_versions(),
-        "commit": git_commit(REPOSITORY),
+        **describe_run(),
         "backend": f"MLX {mx.default_device().type.name.upper()}, float32",
         "seed": arguments.seed,
         "limits": {name: asdict(limits_of(name)) for name in MODELS},

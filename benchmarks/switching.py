@@ -22,7 +22,7 @@ import httpx
 
 from benchmarks.figures import Figure, write_figures
 from benchmarks.folders import import_starter
-from benchmarks.machine import describe_machine, git_commit, installed_versions
+from benchmarks.machine import describe_run
 from benchmarks.servers import RIVALS, end_in_order, running
 from mlx_manager.bench import Prose, Target
 from mlx_manager.bench.client import stream_chat
@@ -117,9 +117,7 @@ def main() -> None:
     arguments = parser.parse_args()
     head = {
         "date": datetime.date.today().isoformat(),
-        "machine": describe_machine(),
-        "versions": installed_versions(),
-        "commit": git_commit(REPOSITORY),
+        **describe_run(),
     }
     openblas = find_openblas() if runs_on_linux_cpu() else None
     head["blas"] = openblas.name if openblas else "as MLX ships it"

@@ -17,7 +17,7 @@ from mlx_manager.engine.engine import EngineRequest, Lookahead, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from tests.engine.host_arena import Oracle
 from tests.engine.host_guesser import HostGuesser
-from tests.engine.test_engine_mixes import VOCABULARY, House, Visit, answers_alone, plain, visits
+from tests.engine.test_engine_mixes import VOCABULARY, House, Visit, answers_alone, plain, run_mix, visits
 
 GREEDY = SamplingParams(temperature=0.0)
 unstopped = visits.map(lambda visit: replace(visit, stops=None))
@@ -44,22 +44,7 @@ def test_every_request_gets_the_tokens_it_gets_alone(
         max_draft_tokens=max_draft_tokens,
         max_step_tokens=max_step_tokens,
     )
-    for step in range(80):
-        for index, visit in enumerate(mix):
-            if visit.comes == step:
-                house.add(str(index), visit)
-            if visit.aborts is not None and visit.comes + visit.aborts == step:
-                house.abort(str(index))
-        house.step()
-    house.finish()
-    oracle = Oracle(VOCABULARY)
-    for index, visit in enumerate(mix):
-        received = house.received[str(index)]
-        for choice, alone in enumerate(answers_alone(visit, oracle)):
-            tokens = received.tokens[choice]
-            assert tokens == alone[: len(tokens)]
-            if visit.aborts is None:
-                assert tokens == alone
+    run_mix(house, mix)
     if is_same and not any(visit.has_eos or visit.aborts is not None for visit in mix):
         assert house.engine.drafting.counters[DraftSource.MODEL].num_accepted == house.guesser.num_sound
 

@@ -166,18 +166,8 @@ visits = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(
-    mix=st.lists(visits, min_size=1, max_size=8),
-    num_blocks=st.integers(4, 20),
-    lookahead=st.sampled_from(Lookahead),
-    max_batch_size=st.integers(1, 8),
-    max_step_tokens=st.sampled_from((1, 16, 48, 512)),
-)
-def test_every_request_gets_the_tokens_it_gets_alone(
-    mix: list[Visit], num_blocks: int, lookahead: Lookahead, max_batch_size: int, max_step_tokens: int
-) -> None:
-    house = House(num_blocks, lookahead=lookahead, max_batch_size=max_batch_size, max_step_tokens=max_step_tokens)
+def run_mix(house: House, mix: list[Visit]) -> None:
+    """Let the visits come and go, and hold what each was answered against what it is answered alone."""
     for step in range(80):
         for index, visit in enumerate(mix):
             if visit.comes == step:
@@ -194,6 +184,21 @@ def test_every_request_gets_the_tokens_it_gets_alone(
             assert tokens == alone[: len(tokens)]
             if visit.aborts is None:
                 assert tokens == alone
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    mix=st.lists(visits, min_size=1, max_size=8),
+    num_blocks=st.integers(4, 20),
+    lookahead=st.sampled_from(Lookahead),
+    max_batch_size=st.integers(1, 8),
+    max_step_tokens=st.sampled_from((1, 16, 48, 512)),
+)
+def test_every_request_gets_the_tokens_it_gets_alone(
+    mix: list[Visit], num_blocks: int, lookahead: Lookahead, max_batch_size: int, max_step_tokens: int
+) -> None:
+    house = House(num_blocks, lookahead=lookahead, max_batch_size=max_batch_size, max_step_tokens=max_step_tokens)
+    run_mix(house, mix)
 
 
 def plain(num_shared: int = 40, max_output_tokens: int = 40, **more: object) -> Visit:

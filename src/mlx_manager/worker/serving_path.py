@@ -87,7 +87,8 @@ def choose_path(
     arguments = no_arguments if loaded.sight is None else loaded.sight.arguments
     max_blocks = max(num_blocks, _NUM_CHECK_BLOCKS)
     runner = paged_runner(loaded.model, caches, max_blocks, DecodeAttention.GATHER_MM, arguments)
-    verdict = verdicts.on(runner)
+    verdict = verdict or verdicts.find(runner)
+    runner.attention.decode_attention = DecodeAttention(verdict.attention)
     if not verdict.is_paged:
         return _sequential(loaded, options, entry.name, verdict.reason)
     path = ServingPath(
@@ -123,14 +124,11 @@ class _Verdicts:
         """Of an earlier load; `bits` of a quantized arena, 0 of a plain one."""
         return self._store.get(self._key_of(bits)) if self._store else None
 
-    def on(self, runner: PagedRunner, bits: int = 0) -> StoredVerdict:
-        """The kept one, or what the check finds over the arena of `runner`, which attends accordingly from now on."""
-        verdict = self.kept(bits)
-        if verdict is None:
-            verdict = _check(self.loaded, runner, self.entry.name)
-            if self._store:
-                self._store.put(self._key_of(bits), verdict)
-        runner.attention.decode_attention = DecodeAttention(verdict.attention)
+    def find(self, runner: PagedRunner, bits: int = 0) -> StoredVerdict:
+        """What the check finds over the arena of `runner`, kept from now on."""
+        verdict = _check(self.loaded, runner, self.entry.name)
+        if self._store:
+            self._store.put(self._key_of(bits), verdict)
         return verdict
 
     def _key_of(self, bits: int) -> str:
@@ -150,7 +148,8 @@ def _quantized(
     num_bytes = sum(layer.bytes_per_token for layer in layers) + num_draft_bytes
     num_blocks = _num_blocks(verdicts.options, num_bytes, verdicts.entry.name, at_least=_NUM_CHECK_BLOCKS)
     runner.lay_out(layers, num_blocks)
-    found = verdicts.on(runner, bits)
+    found = verdicts.kept(bits) or verdicts.find(runner, bits)
+    runner.attention.decode_attention = DecodeAttention(found.attention)
     if not found.is_paged:
         runner.lay_out(plain.layers, path.num_blocks)
         runner.attention.decode_attention = DecodeAttention(verdict.attention)
