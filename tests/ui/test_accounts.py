@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
+from mlx_manager.api.who import SESSION_COOKIE
 from tests.e2e.server_process import ServerProcess
 from tests.ui.conftest import ADMIN, PASSWORD, OpenPage
 
@@ -25,6 +26,29 @@ def test_a_login_leads_back_to_where_somebody_wanted_to_go(open_page: OpenPage) 
     expect(page.get_by_role("heading", name="Pool", level=1)).to_be_visible()
     page.get_by_role("button", name=f"Log out {ADMIN}").click()
     page.wait_for_url("**/login")
+
+
+def test_the_answer_to_a_log_out_is_not_cut_off_by_the_page_being_sent_away(
+    open_page: OpenPage, console_server: ServerProcess
+) -> None:
+    with console_server.http() as http:
+        http.post("/auth/login", json={"name": ADMIN, "password": PASSWORD}).raise_for_status()
+        cookie = http.cookies[SESSION_COOKIE]
+    watched = open_page(is_logged_in=False)
+    page = watched.page
+    page.context.add_cookies([{"name": SESSION_COOKIE, "value": cookie, "url": watched.url}])
+    watched.visit("/profile")
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch()
+        # longer than a page needs to see that its session is over
+        page.wait_for_timeout(6_000)
+        route.fulfill(response=answer)
+
+    page.route("**/auth/logout", answer_late)
+    page.get_by_role("button", name=f"Log out {ADMIN}").click()
+    page.wait_for_url("**/login")
+    assert SESSION_COOKIE not in {cookie["name"] for cookie in page.context.cookies()}
 
 
 def test_who_asks_for_an_account_waits_until_an_admin_approves(open_page: OpenPage) -> None:

@@ -21,6 +21,8 @@ window.mlxManager = {
     document.cookie = `${name}=${value}; path=/; max-age=31536000; SameSite=Strict`;
   },
   async logOut() {
+    // the server sends a page away whose session is over: before the answer is here, that would cut it off
+    window.socket.off("disconnect").disconnect();
     await fetch("/auth/logout", { method: "POST" });
     location.assign("/login");
   },
