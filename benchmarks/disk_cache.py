@@ -14,9 +14,11 @@ from statistics import median
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.config import EngineConfig
 from mlx_manager.engine.disk_cache import DeviceReader, DiskCache
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import ModelCaches, probe_caches
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.hub import Inventory

@@ -25,10 +25,12 @@ from benchmarks.grammar_cost import load_model
 from benchmarks.machine import describe_run
 from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.draft_model import DraftModel
 from mlx_manager.engine.drafts import Drafter
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.models.loading import LoadedModel, is_cpu_backend

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.config import EngineConfig
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import Grammar, GrammarKind

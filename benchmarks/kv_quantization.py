@@ -24,8 +24,10 @@ from benchmarks.machine import describe_run
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Batch, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, TokenEvent
+from mlx_manager.engine.config import EngineConfig
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.timing import time_candidates

@@ -16,9 +16,11 @@ from pathlib import Path
 from benchmarks.grammar_cost import load_model
 from benchmarks.machine import describe_run
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.config import EngineConfig
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.models.loading import LoadedModel

@@ -24,7 +24,7 @@ from benchmarks.machine import describe_machine, describe_run, machine_slug
 from benchmarks.steady_load import Limits, Load, Tally
 from benchmarks.steady_questions import ask_alone, serve_small
 from mlx_manager.engine.blocks import num_blocks_for
-from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.config import Lookahead
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = {

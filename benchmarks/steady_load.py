@@ -8,7 +8,8 @@ from random import Random
 import mlx.core as mx
 import psutil
 
-from mlx_manager.engine.engine import Engine, EngineRequest, RequestBroke, TokenEvent
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest, RequestBroke, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import Priority
 

@@ -13,8 +13,10 @@ from benchmarks.steady_load import Limits, Question, Way
 from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
+from mlx_manager.engine.config import EngineConfig, Lookahead
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import ModelCaches, probe_caches
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.windows import longest_window

@@ -17,8 +17,10 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead
+from mlx_manager.engine.config import EngineConfig, Lookahead
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import ModelCaches, probe_caches
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.hub import Inventory

@@ -13,8 +13,10 @@ from mlx_lm import stream_generate
 from benchmarks.steady_questions import even_clock
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke
+from mlx_manager.engine.config import EngineConfig, Lookahead
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import ModelCaches
+from mlx_manager.engine.requests import EngineRequest, RequestBroke
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import FinishReason, Priority

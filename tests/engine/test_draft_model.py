@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_manager.engine.config import Lookahead
 from mlx_manager.engine.draft_watch import DraftSource
-from mlx_manager.engine.engine import EngineRequest, Lookahead, TokenEvent
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from tests.engine.host_arena import Oracle
 from tests.engine.host_guesser import HostGuesser

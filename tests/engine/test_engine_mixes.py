@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.drafting import Guesser
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke, TokenEvent
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest, RequestBroke, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ir import FinishReason, Priority
 from tests.engine.host_arena import POISON, HostArena, Oracle

@@ -15,8 +15,10 @@ from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.block_store import StoredBlock
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.bounded_folder import BoundedFolder
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.disk_cache import DeviceReader, DiskCache
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.restore import Restorer
 from mlx_manager.engine.runner import PagedRunner
 from tests.engine.real_engine import ANSWER, GREEDY, Drive, Starter

@@ -12,9 +12,11 @@ import pytest
 from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.config import EngineConfig
 from mlx_manager.engine.disk_cache import DeviceReader, DiskCache
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from tests.engine.real_engine import Drive

@@ -10,9 +10,11 @@ import pytest
 from benchmarks.steady_load import Limits, Question
 from benchmarks.steady_questions import Small, ask_alone, even_clock, serve_small
 from mlx_manager.engine.attention import DecodeAttention
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.draft_model import DraftModel
 from mlx_manager.engine.draft_watch import DraftSource
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.runner import PagedRunner
 from tests.models.zoo import VOCABULARY_SIZE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlx_manager.catalog import LoadOptions
-from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.config import Lookahead
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.ipc import FromWorker, StepDone
 from mlx_manager.ir import ChoiceEnd, Event, Finished, GenerationRequest, PartDelta, Sampling, TokenPrompt

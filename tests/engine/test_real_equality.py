@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.config import Lookahead
 from mlx_manager.ir import FinishReason
 from tests.engine.real_engine import ANSWER, FOLLOW_UP, LONG_ANSWER, Starter, drive
 from tests.engine.real_prompts import LONG_ANSWERED

@@ -10,7 +10,7 @@ import pytest
 
 from mlx_manager.engine.arena import Arena, LayerShape
 from mlx_manager.engine.blocks import BLOCK_SIZE
-from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.config import Lookahead
 from mlx_manager.engine.planes import Places
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
 

@@ -17,7 +17,8 @@ from mlx_lm.models.cache import QuantizedKVCache
 from mlx_manager.catalog.overrides import KV_CACHE_BITS
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Chosen
-from mlx_manager.engine.engine import EngineRequest, Lookahead
+from mlx_manager.engine.config import Lookahead
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.verify import check_quantized
 from tests.engine.real_engine import ANSWER, GREEDY, Drive, Starter, drive
 from tests.worker.leaky_worker import LeakyRunner

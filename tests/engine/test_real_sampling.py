@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from mlx_manager.engine.engine import EngineRequest, Lookahead
+from mlx_manager.engine.config import Lookahead
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.sequence import SamplingParams
 from tests.engine.real_engine import ANSWER, GREEDY, Starter, drive, sampled
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.steady import MODELS, WINDOWED, limits_of, run
 from benchmarks.steady_load import Limits, Load, Question, Way
 from benchmarks.steady_questions import ask_alone, serve_small
-from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.config import Lookahead
 
 NUM_STEPS = 250
 SMALL = Limits(

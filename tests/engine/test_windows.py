@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest
+from mlx_manager.engine.config import EngineConfig
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.windows import Window, longest_window
 from tests.engine.host_arena import HostArena

@@ -14,8 +14,9 @@ from mlx_lm import stream_generate
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import EngineRequest, Lookahead
+from mlx_manager.engine.config import Lookahead
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.hub import Inventory
 from mlx_manager.models.loading import LoadedModel, is_cpu_backend, load_text_model
 from tests.e2e.server_process import ServerProcess, serving

@@ -21,8 +21,10 @@ from mlx_lm.models.cache import CacheList, make_prompt_cache
 
 from mlx_manager.engine.batch import Chosen
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.drafts import Drafter
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, TokenEvent
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.sequential import SequentialRunner
 from tests.models.guessing import Oracle

@@ -16,8 +16,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.drafts import Drafter
-from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.models.families import adapt
 from mlx_manager.models.loading import LoadedModel

@@ -7,9 +7,11 @@ import json
 import pytest
 
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, Lookahead, RequestBroke, TokenEvent
+from mlx_manager.engine.config import EngineConfig, Lookahead
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.probe import probe_caches
+from mlx_manager.engine.requests import EngineRequest, RequestBroke, TokenEvent
 from mlx_manager.engine.runner import PagedRunner, Runner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.sequential import SequentialRunner

@@ -14,7 +14,9 @@ from mlx_vlm.generate import generate_step
 from PIL import Image
 
 from mlx_manager.catalog import LoadOptions
-from mlx_manager.engine.engine import Engine, EngineConfig, EngineRequest, TokenEvent
+from mlx_manager.engine.config import EngineConfig
+from mlx_manager.engine.engine import Engine
+from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.hub.model_folder import read_entry

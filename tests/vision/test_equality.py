@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlx_manager.engine.engine import Lookahead
+from mlx_manager.engine.config import Lookahead
 from tests.vision.seeing import NUM_TOKENS, Asked, SeeingModel, noise
 from tests.vision.zoo import FAMILIES, LIBRARY_WARNINGS
 

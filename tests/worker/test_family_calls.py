@@ -14,7 +14,8 @@ from mlx_lm.utils import load_tokenizer
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.engine import Engine, EngineConfig
+from mlx_manager.engine.config import EngineConfig
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.probe import ModelCaches, probe_caches
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.ipc import FromWorker, StepDone

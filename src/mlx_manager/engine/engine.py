@@ -12,110 +12,34 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 
 from mlx_manager.engine.batch import Batch, Chosen, Sample
 from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.checkpoints import CheckpointBook
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.disk_cache import DiskCache
 from mlx_manager.engine.draft_ledger import DraftLedger
 from mlx_manager.engine.drafting import Drafting, Guesser, is_given_prompts, with_guesses, without_drafts
 from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.grammar import Constraint, GrammarMasks
 from mlx_manager.engine.pacing import StepPacer
+from mlx_manager.engine.requests import (
+    EngineEvent,
+    EngineRequest,
+    RequestBroke,
+    RequestUsage,
+    RunningRequest,
+    TokenEvent,
+)
 from mlx_manager.engine.runner import Launched, Runner
 from mlx_manager.engine.scheduler import Scheduler
-from mlx_manager.engine.sequence import SamplingParams, Sequence
+from mlx_manager.engine.sequence import Sequence
 from mlx_manager.engine.timeline import Timeline
 from mlx_manager.engine.windows import Window
-from mlx_manager.ir import FinishReason, PrefixReport, Priority
+from mlx_manager.ir import FinishReason, PrefixReport
 
 _MOST_HOST_SHARE = 0.5
-
-
-class Lookahead(Enum):
-    """What an engine does for the next step before it has read the tokens of the last one."""
-
-    NONE = "none"
-    LAUNCH = "launch"
-    """Schedules it, builds its graph and starts it, so that a GPU never waits for the host."""
-    OVERLAP = "overlap"
-    """The same for MLX's CPU backend, where starting blocks until nearly all of the step is done: a second thread reads
-    the tokens of the last one meanwhile and hands them on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """The engine's bounds."""
-
-    num_blocks: int
-    max_batch_size: int = 32
-    max_step_tokens: int = 512
-    priority_ageing_s: float = 5.0
-    has_prefix_cache: bool = True
-    lookahead: Lookahead = Lookahead.NONE
-    num_checkpoints: int | None = None
-    """Copies of recurrent states to keep; None where the model has no recurrent layers."""
-    max_draft_tokens: int = 0
-    """Most tokens guessed ahead of one sequence (see `drafts`); 0: none. Not with recurrent layers, whose states cannot
-    be taken back, nor where every layer has a window."""
-    window: int | None = None
-    """The longest window where every attention layer has one; None where one has none."""
-    drafting_fault: str = ""
-    """Why nothing is guessed although it was asked for, in words; "" where it is, or was not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineRequest:
-    """A tokenized request. `params` holds one entry per choice, alike but for their seeds."""
-
-    request_id: str
-    prompt_token_ids: tuple[int, ...]
-    params: tuple[SamplingParams, ...]
-    max_output_tokens: int
-    eos_token_ids: frozenset[int] = frozenset()
-    priority: Priority = Priority.NORMAL
-    inputs: object | None = None
-    """What stands in the prompt besides tokens; handed to the runner as it is."""
-    prefix_ids: tuple[int, ...] = ()
-    """What tells the prompt's positions apart where tokens do not: see `prefix.content_id` and `prefix.salted`."""
-    is_forcible: bool = False
-    """Whether tokens may be forced (see `Engine.force`); then none are guessed ahead."""
-
-
-@dataclass(frozen=True)
-class TokenEvent:
-    """One more token of one choice. With `finish` set it is the choice's last.
-
-    `is_end_token` marks an end-of-sequence token, whose text is no part of the answer.
-    """
-
-    request_id: str
-    choice: int
-    chosen: Chosen
-    finish: FinishReason | None = None
-    is_end_token: bool = False
-
-
-@dataclass(frozen=True)
-class RequestBroke:
-    """The request cannot go on: its logits were not finite, or its grammar became too complex. It is over."""
-
-    request_id: str
-    reason: str
-
-
-EngineEvent = TokenEvent | RequestBroke
-
-
-@dataclass(frozen=True)
-class RequestUsage:
-    """Tokens of a request so far."""
-
-    num_prompt_tokens: int
-    num_cached_tokens: int
-    num_output_tokens: int
 
 
 @dataclass
@@ -130,23 +54,6 @@ class EngineCounters:
     num_accepted_drafts: int = 0
     num_finished_requests: int = 0
     num_aborted_requests: int = 0
-
-
-@dataclass
-class _Request:
-    sequences: list[Sequence]
-    timeline: Timeline
-    is_first_token_out: bool = field(default=False)
-    is_admitted: bool = field(default=False)
-
-    @property
-    def usage(self) -> RequestUsage:
-        leader = self.sequences[0]
-        return RequestUsage(
-            num_prompt_tokens=leader.num_prompt_tokens,
-            num_cached_tokens=leader.num_cached_tokens,
-            num_output_tokens=sum(len(seq.token_ids) - seq.num_prompt_tokens for seq in self.sequences),
-        )
 
 
 @dataclass(frozen=True)
@@ -214,7 +121,7 @@ class Engine:
         """Told each request once, inside a step and before its forward pass: work on it begins. Set by the owner."""
         self.counters = EngineCounters()
         self.grammars = GrammarMasks()
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, RunningRequest] = {}
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
         self._lookahead = config.lookahead
@@ -284,7 +191,7 @@ class Engine:
         sequences = [self._sequence(request, choice) for choice in range(len(request.params))]
         leader = sequences[0]
         leader.forks = sequences[1:]
-        self._requests[request.request_id] = _Request(sequences, Timeline(self._clock()))
+        self._requests[request.request_id] = RunningRequest(sequences, Timeline(self._clock()))
         for seq in sequences:
             self._sequences[seq.seq_id] = seq
             if constraint is not None:
@@ -505,7 +412,7 @@ class Engine:
             self._finish(seq)
         return TokenEvent(seq.request_id, seq.choice, chosen, finish, is_end_token)
 
-    def _end(self, request: _Request, *, is_tainted: bool = False) -> None:
+    def _end(self, request: RunningRequest, *, is_tainted: bool = False) -> None:
         # Forks first: one whose leader ends would otherwise be queued to start on its own.
         for seq in reversed(request.sequences):
             self._finish(seq, is_tainted=is_tainted)

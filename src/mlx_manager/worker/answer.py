@@ -6,7 +6,7 @@ import time
 
 from msgspec.structs import replace
 
-from mlx_manager.engine.engine import RequestUsage, TokenEvent
+from mlx_manager.engine.requests import RequestUsage, TokenEvent
 from mlx_manager.engine.timeline import Timeline
 from mlx_manager.ir import (
     ChoiceEnd,

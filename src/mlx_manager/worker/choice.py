@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from mlx_manager.engine.batch import Chosen
-from mlx_manager.engine.engine import TokenEvent
+from mlx_manager.engine.requests import TokenEvent
 from mlx_manager.ir import (
     ChoiceEnd,
     Event,

@@ -10,9 +10,10 @@ import msgspec
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.disk_cache import DeviceReader, DiskCache, cache_name
 from mlx_manager.engine.draft_model import DraftModel
-from mlx_manager.engine.engine import Engine, EngineConfig, Lookahead
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.ipc import ServingReport

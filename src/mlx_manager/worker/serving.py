@@ -15,10 +15,11 @@ from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.draft_watch import DraftSource
-from mlx_manager.engine.engine import Engine, EngineEvent, EngineRequest, RequestBroke
+from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.engine.prefix import salted
 from mlx_manager.engine.prefix_miss import place
+from mlx_manager.engine.requests import EngineEvent, EngineRequest, RequestBroke
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import EngineStats, FromWorker, RequestEvents, RequestFailed, StepDone
