@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 
 from mlx_manager.catalog import MemoryAmount, ModelOverrides
 from mlx_manager.errors import InsufficientMemory, InvalidRequest, ModelLoadFailed
-from mlx_manager.pool import EvictionPolicy, EvictionReason, ModelPool, ModelState
+from mlx_manager.pool import EvictionPolicy, EvictionReason, ModelPool, ModelState, PoolLimits
 from tests.pool.counting_pool import (
     MODEL_BYTES,
+    PROTOCOL_WORKER,
     answer,
     budget_for,
     counting_pool,
@@ -163,6 +165,30 @@ async def test_idle_models_go_after_their_time(tmp_path: Path) -> None:
     async with counting_pool(tmp_path, names=ABC, models=models, ttl_s=0.1, check_period_s=0.02) as pool:
         await ask(pool, *ABC)
         await wait_for(lambda: hot(pool) == {"b", "c"})
+        assert gone(pool) == [("a", EvictionReason.TTL, None)]
+
+
+async def test_memory_is_looked_after_again_when_workers_that_have_to_be_asked_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, started = tmp_path / "broken", tmp_path / "started"
+    worker = shlex.join(PROTOCOL_WORKER)
+    command = ("/bin/sh", "-c", f'echo >>{started}; [ -e {broken} ] && exit 3; exec {worker} "$@"', "worker")
+    options: dict[str, Any] = {"command": command, "memory_budget": MemoryAmount(share=0.5), "check_period_s": 0.02}
+    async with counting_pool(tmp_path, names=ABC, **options) as pool:
+        await asyncio.sleep(0.1)
+        assert not started.exists(), "nothing is held, so nobody has to be asked what there is"
+        broken.touch()
+        with pytest.raises(ModelLoadFailed, match="The model 'a' could not be loaded"):
+            await ask(pool, "a")
+        pool.set_limits(PoolLimits(memory_budget=budget_for(2)))
+        broken.unlink()
+        await ask(pool, "a")
+        broken.touch()
+        pool.set_limits(PoolLimits(memory_budget=MemoryAmount(share=0.5)))
+        await wait_for(lambda: "The memory could not be looked after" in caplog.text)
+        pool.change("a", {"ttl": 0.01})
+        await wait_for(lambda: not hot(pool), timeout_s=5)
         assert gone(pool) == [("a", EvictionReason.TTL, None)]
 
 

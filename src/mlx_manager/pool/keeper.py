@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from mlx_manager.errors import MlxManagerError
 from mlx_manager.pool.memory import available_bytes, measure_process
 from mlx_manager.pool.room import MemoryRoom
 from mlx_manager.pool.slot import ModelSlot
@@ -15,7 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 class MemoryKeeper:
-    """One check each `period_s`, from `start` to `close`. `measure` and `available` are the system's, but in tests.
+    """One check each `period_s`, from `start` to `close`; after one that fails, the next follows all the same.
+
+    `measure` and `available` are the system's, but in tests.
 
     `on_measured` is called after each look at what the worker of a model takes.
     """
@@ -58,7 +61,7 @@ class MemoryKeeper:
             await asyncio.wait((self._task,))
 
     async def check(self) -> None:
-        """One round."""
+        """One round. Raises `MlxManagerError` or `OSError` where workers cannot be asked or started."""
         await self._measure_workers()
         await self._unload_idle()
         await self._room.relieve()
@@ -68,7 +71,11 @@ class MemoryKeeper:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._period_s)
-            await self.check()
+            try:
+                await self.check()
+            except (MlxManagerError, OSError) as error:
+                # a worker that had to be asked ended, or none can be started: the next round may find it otherwise
+                logger.warning("The memory could not be looked after: %s", error)
 
     async def _measure_workers(self) -> None:
         for slot in list(self._slots.values()):

@@ -258,9 +258,9 @@ class ModelPool:
         budget = self._limits.memory_budget
         return budget.num_bytes if self._recommended_bytes is None else budget.of(self._recommended_bytes)
 
-    async def _find_budget(self) -> int:
+    async def _find_budget(self, name: str) -> int:
         while (num_bytes := self._budget_bytes()) is None:
-            self._recommended_bytes = await self._workers.recommended_bytes("a model")
+            self._recommended_bytes = await self._workers.recommended_bytes(name)
         return num_bytes
 
     async def _relieve(self) -> None:

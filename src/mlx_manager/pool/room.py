@@ -27,14 +27,15 @@ _RETRY_BUSY_S = 5.0
 class MemoryRoom:
     """Admits one load after the other, in the order in which they were asked for.
 
-    `slots` are the pool's, live. `budget_bytes` and `limits` are asked anew at each step, because they may change.
+    `slots` are the pool's, live. `budget_bytes` and `limits` are asked anew at each step, because they may change; the
+    budget with the model that it is asked for, which errors name.
     Slots are written to only through what they offer: `reserve`, `unload` and `is_draining`.
     """
 
     def __init__(
         self,
         slots: Mapping[str, ModelSlot],
-        budget_bytes: Callable[[], Awaitable[int]],
+        budget_bytes: Callable[[str], Awaitable[int]],
         changed: Signal,
         *,
         load_options: Callable[[ModelSlot], LoadOptions],
@@ -63,7 +64,7 @@ class MemoryRoom:
         answered, for as long as the drain timeout; then they go on as before, and this load is refused.
         """
         async with self._turn:
-            budget_bytes = await self._budget_bytes()
+            budget_bytes = await self._budget_bytes(slot.entry.name)
             options = self._load_options(slot)
             footprint = await asyncio.to_thread(self._predict, slot.entry, options)
             excess_bytes = slot.reservation.excess_bytes
@@ -88,7 +89,7 @@ class MemoryRoom:
         async with self._turn:
             if slot.worker is None or not slot.reservation.is_trimmed:
                 return
-            budget_bytes = await self._budget_bytes()
+            budget_bytes = await self._budget_bytes(slot.entry.name)
             needed_bytes = slot.reservation.full_bytes
             if needed_bytes > budget_bytes - self._pinned_bytes(slot):
                 await self.evict(slot, EvictionReason.ROOM, slot.entry.name)
@@ -98,7 +99,7 @@ class MemoryRoom:
 
     async def fits(self, slot: ModelSlot) -> bool:
         """Whether `slot` could be loaded now with nobody going. Raises `InvalidRequest` as `admit` does."""
-        budget_bytes = await self._budget_bytes()
+        budget_bytes = await self._budget_bytes(slot.entry.name)
         options = self._load_options(slot)
         footprint = await asyncio.to_thread(self._predict, slot.entry, options)
         held_bytes = sum(other.planned_bytes for other in self._others(slot))
@@ -107,8 +108,10 @@ class MemoryRoom:
     async def relieve(self) -> None:
         """Let idle models give way while more is held than the budget allows: workers took more than planned."""
         async with self._turn:
-            budget_bytes = await self._budget_bytes()
             residents = self._residents()
+            if not residents:
+                return
+            budget_bytes = await self._budget_bytes(residents[0].name)
             plan = plan_room(0, budget_bytes, residents, self._limits().policy)
             evictions = plan.evictions
             if plan.drains or not plan.is_possible:
@@ -187,7 +190,7 @@ class MemoryRoom:
         draining: set[str] = set()
         try:
             while True:
-                budget_bytes, limits = await self._budget_bytes(), self._limits()
+                budget_bytes, limits = await self._budget_bytes(slot.entry.name), self._limits()
                 others = self._others(slot)
                 plan = plan_room(needed_bytes, budget_bytes, [other.resident() for other in others], limits.policy)
                 wait_s = started_s + limits.drain_timeout_s - time.monotonic()
