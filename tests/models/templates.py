@@ -42,20 +42,20 @@ TOLD: dict[str, Told] = {
     "devstral": Told(
         "mistral", "Mistral since v11, Devstral, Magistral, Ministral 3", "mistral-args", "", "", "mistral"
     ),
-    "function-gemma": Told("gemma3_text", "FunctionGemma", "function-gemma", "", "result names", "function_gemma"),
-    "gemma-2": Told("gemma2", "Gemma 1 to 3, 3n", "hermes", "", "system late turns tools"),
-    "gemma-3": Told("gemma3_text", "Gemma 1 to 3, 3n", "hermes", "", "late turns tools"),
-    "gemma-4": Told("gemma4", "Gemma 4", "gemma4", "<|channel>thought", "", "gemma4"),
+    "function-gemma": Told("gemma3_text", "FunctionGemma", "function-gemma", "", "lone result names", "function_gemma"),
+    "gemma-2": Told("gemma2", "Gemma 1 to 3, 3n", "hermes", "", "system late turns begin tools"),
+    "gemma-3": Told("gemma3_text", "Gemma 1 to 3, 3n", "hermes", "", "late alone turns begin tools"),
+    "gemma-4": Told("gemma4", "Gemma 4", "gemma4", "<|channel>thought", "lone", "gemma4"),
     "glm-4.6": Told("glm4_moe", "GLM-4.5 and later", "glm", "<think>", "", "glm47"),
     "glm-4.7": Told("glm4_moe_lite", "GLM-4.5 and later", "glm", "<think>", "", "glm47"),
-    "gpt-oss": Told("gpt_oss", "gpt-oss", "harmony", "<|channel|>analysis", "late one call"),
+    "gpt-oss": Told("gpt_oss", "gpt-oss", "harmony", "<|channel|>analysis", "late one call lone"),
     "granite-3.3": Told("granite", "Granite 3", "granite", "<think>", "calls"),
     "granite-4": Told("granitemoehybrid", "Granite 4", "hermes", "", "", "json_tools"),
     "hermes-3": Told("llama", "Hermes", "hermes"),
     "kimi-k2": Told("kimi_k2", "Kimi K2", "kimi-k2", "", "calls", "kimi_k2"),
     "lfm2": Told("lfm2", "LFM2", "lfm2", "", "calls", "pythonic"),
-    "llama-2": Told("llama", "Llama 2, 3, CodeLlama", "hermes", "", "late turns tools"),
-    "llama-3.1": Told("llama", "Llama 3.1 to 3.3", "llama3", "", "one call"),
+    "llama-2": Told("llama", "Llama 2, 3, CodeLlama", "hermes", "", "late alone turns begin tools"),
+    "llama-3.1": Told("llama", "Llama 3.1 to 3.3", "llama3", "", "alone one call"),
     "llama-4": Told("llama4_text", "Llama 4", "llama4"),
     "longcat": Told("longcat_flash", "LongCat", "longcat", "<longcat_think>", "", "longcat"),
     "minimax-m1": Told("minimax", "MiniMax M1", "minimax-m1", "", "late"),
@@ -65,18 +65,23 @@ TOLD: dict[str, Told] = {
         _V11,
         "mistral-args",
         "[THINK]",
-        "late turns",
+        "late turns begin answer",
         "mistral",
     ),
     "mistral-nemo": Told(
-        "mistral", "Mistral 7B, Mixtral, Nemo, Small", "mistral-list", "", "late turns short ids", "mistral"
+        "mistral",
+        "Mistral 7B, Mixtral, Nemo, Small",
+        "mistral-list",
+        "",
+        "late alone hidden turns begin answer short ids",
+        "mistral",
     ),
     "mistral-small-3.2": Told(
         "mistral3",
         _V11,
         "mistral-args",
         "",
-        "late turns short ids",
+        "late turns begin answer short ids",
         "mistral",
     ),
     "nemotron-3": Told("nemotron_h", "Nemotron 3", "qwen3-coder", "<think>", "", "qwen3_coder"),
@@ -86,7 +91,7 @@ TOLD: dict[str, Told] = {
     "qwen2.5": Told("qwen2", "Qwen 2, 2.5, 3, VL, QwQ", "hermes", "", "", "json_tools"),
     "qwen3": Told("qwen3", "Qwen 2, 2.5, 3, VL, QwQ", "hermes", "<think>", "", "json_tools"),
     "qwen3-coder": Told("qwen3_moe", "Qwen3-Coder, Qwen3.5", "qwen3-coder", "", "", "qwen3_coder"),
-    "qwen3.5": Told("qwen3_5", "Qwen3-Coder, Qwen3.5", "qwen3-coder", "<think>", "late", "qwen3_coder"),
+    "qwen3.5": Told("qwen3_5", "Qwen3-Coder, Qwen3.5", "qwen3-coder", "<think>", "late alone", "qwen3_coder"),
     "qwq": Told("qwen2", "Qwen 2, 2.5, 3, VL, QwQ", "hermes", "<think>", "", "json_tools"),
     "seed-oss": Told("seed_oss", "Seed-OSS", "seed-oss", "<seed:think>"),
     "smollm3": Told("smollm3", "SmolLM", "hermes", "<think>", "late tools"),
@@ -129,19 +134,25 @@ def style_of(name: str) -> ModelStyle:
 def fixes_of(style: ModelStyle) -> str:
     """What the template refuses or leaves out, in words of one or two syllables, in this order.
 
-    system: refuses one; late: refuses one in the middle; turns: wants them to alternate; tools: shows none; calls:
-    shows none of the assistant's; one call: shows one of a message; short ids, text arguments, result
-    names: wants them.
+    system: refuses one; late: refuses one in the middle; alone: refuses or loses one with nothing behind it; hidden:
+    loses one when a result comes last; turns: wants them to alternate; begin: wants the user to; answer: wants one
+    behind results; tools: shows none; calls: shows none of the assistant's; one call: shows one of a message; lone:
+    loses results without a call; short ids, text arguments, result names: wants them.
     """
     traits = style.template.traits
     form: Any = traits.calls
     told = {
         "system": not traits.takes_system,
         "late": not traits.takes_late_system,
+        "alone": not traits.takes_system_alone,
+        "hidden": not traits.keeps_system_behind_results,
         "turns": not traits.takes_turns_in_a_row,
+        "begin": not traits.takes_assistant_first,
+        "answer": not traits.takes_user_behind_results,
         "tools": not traits.shows_tools,
         "calls": traits.shows_tools and form is None,
         "one call": form is not None and not traits.shows_several_calls,
+        "lone": not traits.shows_lone_results,
         "short ids": form is not None and form.has_short_ids,
         "text arguments": form is not None and form.has_text_arguments,
         "result names": form is not None and form.has_named_results,

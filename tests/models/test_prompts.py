@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec.structs import replace
 
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.ir import ChatPrompt, Role, Thinking, ToolChoice, ToolChoiceMode
+from mlx_manager.ir import ChatPrompt, Message, Role, Thinking, ToolChoice, ToolChoiceMode
 from mlx_manager.models.prompt import PromptBuilder
 from mlx_manager.models.style import ModelStyle
 from tests.models.rendered import CONVERSATION, PROMPT, RENDERED, SCHEMA, TOOL, called, render, said, without_date
@@ -23,6 +23,8 @@ TOOLS = [{"type": "function", "function": FUNCTION}]
 SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Paris?"}
 ASSISTANT, AGAIN = {"role": "assistant", "content": "It rains."}, {"role": "user", "content": "And Rome?"}
 TALK = ChatPrompt(messages=(said(Role.USER, "Paris?"), said(Role.ASSISTANT, "It rains."), said(Role.USER, "And Rome?")))
+
+STYLES = {name: style_of(name) for name in TOLD}
 
 
 def reference(name: str, messages: list[dict[str, Any]], **more: Any) -> str:
@@ -217,7 +219,56 @@ def test_tools_that_may_not_be_called_are_not_shown() -> None:
 
 
 def test_what_a_template_refuses_for_good_is_the_client_s_mistake() -> None:
-    style = style_of("gemma-2")
-    builder = PromptBuilder(tokenizer_of(template_of("gemma-2")), style.template, 300)
+    wrapped = tokenizer_of("{{ raise_exception('Roles must alternate') }}")
+    builder = PromptBuilder(wrapped, ModelStyle.of(wrapped, "gemma2").template, 300)
     with pytest.raises(InvalidRequest, match="refuses the messages: Roles must alternate"):
-        builder.build(ChatPrompt(messages=(said(Role.ASSISTANT, "Hello"), said(Role.USER, "Hello"))))
+        builder.build(ChatPrompt(messages=(said(Role.USER, "Hello"),)))
+
+
+_CALL = called("call_0a1b2c3d4e5f60718293a4b5", city="Oslo")
+_ASKS, _CALLS = said(Role.USER, "First."), said(Role.ASSISTANT, tool_calls=(_CALL,))
+_RESULT = said(Role.TOOL, "18 degrees", tool_call_id=_CALL.call_id)
+_RULES, _ANSWERS, _GOES_ON = said(Role.SYSTEM, "Rules."), said(Role.ASSISTANT, "Second."), said(Role.USER, "Third.")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (_RULES,),
+        (_ANSWERS, _GOES_ON),
+        (_RULES, _ANSWERS, _GOES_ON),
+        (_RULES, _ASKS, _CALLS, _RESULT),
+        (_ASKS, _CALLS, _RESULT, _GOES_ON),
+        (_ASKS, _CALLS, _GOES_ON),
+        (_ASKS, _CALLS, _RESULT, said(Role.SYSTEM, "Late."), _GOES_ON),
+        (_ASKS, _CALLS, _RESULT, _ANSWERS, _GOES_ON, _CALLS, _RESULT, said(Role.USER, "Fourth.")),
+        (_ASKS, replace(_CALLS, tool_calls=(_CALL, called("call_1", city="Rome"))), _RESULT, _GOES_ON),
+        (_ASKS, _RESULT),
+    ],
+    ids=lambda messages: " ".join(message.role.value for message in messages),
+)
+def test_no_template_refuses_or_loses_what_agents_send(messages: tuple[Message, ...]) -> None:
+    texts = [message.text for message in messages if message.text]
+    texts += [call.arguments.split('"')[3] for message in messages for call in message.tool_calls]
+    for name, style in STYLES.items():
+        for tools in ((), (TOOL,)):
+            rendered = style.template.render(ChatPrompt(messages=messages, tools=tools))
+            places = [rendered.find(text) for text in texts]
+            assert -1 not in places, f"{name} loses {texts[places.index(-1)]!r} {bool(tools)}"
+
+
+def test_an_answer_is_put_between_a_result_and_the_user_where_a_template_wants_one() -> None:
+    prompt = ChatPrompt(messages=(_ASKS, _CALLS, _RESULT, _GOES_ON), tools=(TOOL,))
+    rendered = STYLES["mistral-nemo"].template.render(prompt)
+    assert '"}[/TOOL_RESULTS]OK.</s>[AVAILABLE_TOOLS]' in rendered
+    assert rendered.endswith("[INST]Third.[/INST]")
+
+
+def test_text_beside_a_call_is_lost_where_the_docs_say_so() -> None:
+    messages = (_ASKS, replace(_CALLS, content=_ANSWERS.content), _RESULT)
+    lost = {
+        name
+        for name, style in STYLES.items()
+        if "Second." not in style.template.render(ChatPrompt(messages=messages, tools=(TOOL,)))
+    }
+    assert lost == {"command-r7b", "llama-3.1", "minimax-m1", "mistral-nemo", "mistral-small-3.2"}

@@ -18,6 +18,7 @@ from mlx_manager.models.plain_tools import as_plain_result, calls_as_text, witho
 from mlx_manager.models.template_traits import Message as TemplateMessage
 from mlx_manager.models.template_traits import TemplateTraits, find_traits, in_form
 from mlx_manager.models.time_bound import time_bound
+from mlx_manager.models.turns import in_turns, with_plain_lone_results, with_somebody_asking, with_system
 from mlx_manager.parsing import ToolFormat
 from mlx_manager.parsing.tool_formats import HERMES
 
@@ -63,9 +64,9 @@ class ChatTemplate:
         messages = [_as_template_message(message, self._family) for message in _joined_instructions(prompt.messages)]
         is_none = prompt.tool_choice.mode is ToolChoiceMode.NONE
         tools = [] if is_none else [_as_template_tool(tool) for tool in prompt.tools if not tool.is_deferred]
-        messages, tools = self._with_calls(messages, tools)
+        messages, tools = self._with_calls(with_somebody_asking(messages, self.traits), tools)
         return self._apply(
-            self._in_turns(self._with_system(messages)),
+            in_turns(with_system(messages, self.traits), self.traits),
             tools,
             self._variables(prompt),
             continue_final_message=prompt.continue_final_message,
@@ -134,36 +135,10 @@ class ChatTemplate:
         else:
             messages = messages if traits.shows_several_calls else _one_call_each(messages)
             messages = in_form(messages, traits.calls)
+        messages = with_plain_lone_results(messages, traits)
         if not traits.shows_results:
             messages = [as_plain_result(message) for message in messages]
         return messages, tools
-
-    def _with_system(self, messages: list[TemplateMessage]) -> list[TemplateMessage]:
-        """Instructions that the template refuses are said by the user."""
-        placed: list[TemplateMessage] = []
-        for index, message in enumerate(messages):
-            takes = self.traits.takes_late_system if index else self.traits.takes_system
-            is_refused = message["role"] == "system" and not takes
-            placed.append({"role": "user", "content": message["content"]} if is_refused else message)
-        return placed
-
-    def _in_turns(self, messages: list[TemplateMessage]) -> list[TemplateMessage]:
-        """Messages that one role says one after the other as one, where the template wants turns."""
-        if self.traits.takes_turns_in_a_row:
-            return messages
-        turns: list[TemplateMessage] = []
-        for message in messages:
-            last = turns[-1] if turns else {}
-            if (
-                message["role"] == last.get("role")
-                and message["role"] in ("user", "assistant")
-                and not last.get("tool_calls")
-            ):
-                texts = [text for text in (last["content"], message["content"]) if text]
-                turns[-1] = last | message | {"content": "\n\n".join(texts)}
-            else:
-                turns.append(message)
-        return turns
 
 
 def template_text(tokenizer: TokenizerWrapper) -> str:

@@ -33,6 +33,7 @@ Render = Callable[[Sequence[Message], Sequence[Message]], str]
 """Renders messages and tools, with what the model is to go on from. Raises one of `REFUSALS`."""
 
 _SYSTEM, _LATE_SYSTEM = "probesystem", "probelater"
+_FIRST = "probefirst"
 _RESULT, _OTHER_RESULT = "proberesult", "probesecond"
 _NAME, _VALUE, _OTHER_VALUE = "probe_tool", "probevalue", "probeother"
 _LONG_ID, _OTHER_LONG_ID = "call_0123456789abcdef01234567", "call_0123456789abcdef76543210"
@@ -73,8 +74,16 @@ class TemplateTraits:
     """A system message at the beginning."""
     takes_late_system: bool
     """A system message in the middle."""
+    takes_system_alone: bool
+    """A system message and nothing else, with tools and without."""
+    keeps_system_behind_results: bool
+    """It shows the system message also where the result of a call comes last."""
     takes_turns_in_a_row: bool
     """Two messages of one role, one after the other."""
+    takes_assistant_first: bool
+    """A conversation that the assistant begins."""
+    takes_user_behind_results: bool
+    """Something that the user says behind the result of a call, with no answer between."""
     shows_tools: bool
     needs_system_for_tools: bool
     """It shows tools only behind a system message."""
@@ -83,6 +92,8 @@ class TemplateTraits:
     calls: CallForm | None
     """How calls are shown; None where they are left out."""
     shows_results: bool
+    shows_lone_results: bool
+    """Results without their call."""
     shows_several_calls: bool
     """Several calls of one message, and their results."""
 
@@ -110,16 +121,23 @@ def find_traits(render: Render) -> TemplateTraits:
     form = next((form for form in _FORMS if shows(in_form(_called(first), form), tools, _VALUE)), None)
     # where calls are going to be written as text, results are asked for behind text
     answered = in_form(_called(first), form) if form else [_USER, _ASSISTANT, *_called(first)[2:]]
+    shows_results = shows(answered, tools, _RESULT)
+    lone = [_USER, *in_form(_called(first)[2:], form or CallForm())]
     several = in_form(_called(first, second), form or CallForm())
     return TemplateTraits(
         takes_system=takes_system,
         takes_late_system=shows([*early[0], _USER, _ASSISTANT, late, _USER], [], *early[1], _LATE_SYSTEM),
+        takes_system_alone=not takes_system or all(shows([system], each, _SYSTEM) for each in ([], tools)),
+        keeps_system_behind_results=not (takes_system and shows_results) or shows([system, *answered], tools, _SYSTEM),
         takes_turns_in_a_row=shows([_USER, _USER], []),
+        takes_assistant_first=shows([_said("assistant", _FIRST), _USER], [], _FIRST),
+        takes_user_behind_results=not shows_results or shows([*answered, _USER], tools, _RESULT),
         shows_tools=shown is not None,
         needs_system_for_tools=shown is not None and len(shown[0]) > 1,
         needs_descriptions=shown is not None and shown[1] is described,
         calls=form,
-        shows_results=shows(answered, tools, _RESULT),
+        shows_results=shows_results,
+        shows_lone_results=form is None or not shows_results or shows(lone, tools, _RESULT),
         shows_several_calls=shows(several, tools, _VALUE, _OTHER_VALUE, _RESULT, _OTHER_RESULT),
     )
 
