@@ -106,7 +106,7 @@ def test_the_cache_is_listed_by_its_current_snapshots(tmp_path: Path) -> None:
     put_snapshot(cache, "org/speech", "ddd", is_encoder_decoder=True)
     (cache / "datasets--org--data" / "snapshots" / "eee").mkdir(parents=True)
     inventory = Inventory(tmp_path / "home", cache=cache)
-    assert [(entry.name, entry.max_context) for entry in inventory.entries()] == [("org/one", 1), ("org/two", None)]
+    assert [(entry.name, entry.max_context) for entry in inventory.entries()] == [("org/one", 1), ("org/two", 2048)]
     assert inventory.find("org/two").path == str(cache / "models--org--two" / "snapshots" / "ccc")
     with pytest.raises(InvalidRequest, match="an encoder with a decoder"):
         inventory.find("org/speech")

@@ -87,7 +87,8 @@ def test_the_quantization_is_described(tmp_path: Path, config: dict[str, Any], d
         ({"max_position_embeddings": 100}, 100),
         ({"max_position_embeddings": 100, "text_config": {"max_position_embeddings": 200}}, 200),
         ({"text_config": {"hidden_size": 1}, "n_positions": 300}, 300),
-        ({}, None),
+        ({}, 2048),
+        ({"model_type": "unheard_of"}, None),
     ],
 )
 def test_the_longest_context_is_found(tmp_path: Path, config: dict[str, Any], max_context: int | None) -> None:

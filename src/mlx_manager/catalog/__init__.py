@@ -1,5 +1,6 @@
 """What the operator configured: the settings table, the models to serve, and how to serve them."""
 
+from mlx_manager.catalog.context import find_context, served_context
 from mlx_manager.catalog.isolation import PrefixIsolation
 from mlx_manager.catalog.memory import MemoryAmount
 from mlx_manager.catalog.model import LoadOptions, ModelEntry, ModelKind
@@ -76,11 +77,13 @@ __all__ = [
     "UserRole",
     "UserState",
     "changeable_settings",
+    "find_context",
     "load_settings",
     "model_setting",
     "override",
     "render_override",
     "render_size",
+    "served_context",
     "unknown_variables",
     "usable_changes",
     "with_changes",

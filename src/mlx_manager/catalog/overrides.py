@@ -126,7 +126,14 @@ MODEL_SETTINGS: tuple[ModelSetting, ...] = (
         "kv_cache_bits",
         needs_load=True,
     ),
-    ModelSetting("max_context", "integer", "Lowers its context limit.", whole(1), "max_context", needs_load=True),
+    ModelSetting(
+        "max_context",
+        "integer",
+        "Lowers its context limit; is the limit where its config names none.",
+        whole(1),
+        "max_context",
+        needs_load=True,
+    ),
     ModelSetting(
         "shared_prefix_decode",
         "choice",

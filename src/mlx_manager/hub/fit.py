@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind, render_size
+from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind, render_size, served_context
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub.footprint import BLOCK_TOKENS, Footprint, num_blocks_for
 from mlx_manager.hub.layer_memory import (
@@ -34,8 +34,6 @@ taken as it is."""
 _TOKENIZER_GROWTH = 10
 """Memory of a tokenizer by the size of its tokenizer.json. Measured, with the modules imported for it: 57 MiB for
 SmolLM2's 3.4, 158 for Qwen3's 10.9, 358 for Gemma 3's 31.8."""
-_FALLBACK_CONTEXT = 4096
-"""As `models.loading` has it."""
 _CHECKPOINT_SHARE = 0.25
 """As `worker.load` has it: copies of recurrent states, as part of the KV budget."""
 _FLOAT32_BYTES = 4
@@ -95,7 +93,6 @@ def _predict(
     kept = _Kept.of(layers, weights, _QuantizedKv.of(text, weights, options))
     step = _Step.of(text, weights, options, is_cpu_backend=is_cpu_backend, layer_kv_bytes=kept.largest_layer_bytes)
     notes = _notes(text, quantization, kept)
-    own_context = text.get("max_position_embeddings") or text.get("max_sequence_length") or _FALLBACK_CONTEXT
     return Footprint(
         weights_bytes=weights.nbytes,
         kv_bytes_per_token=kept.kv_bytes,
@@ -109,7 +106,7 @@ def _predict(
         process_bytes=_PROCESS_BYTES
         + _TOKENIZER_GROWTH * _size(folder / "tokenizer.json")
         + (options.image_cache_bytes if sees else 0),
-        max_context=min(int(own_context), options.max_context or int(own_context)),
+        max_context=served_context(config, options.max_context),
         dtype=_describe(weights),
         is_known=_is_known(text, kept),
         notes=notes,
@@ -184,7 +181,8 @@ class _Step:
         num_tokens = options.max_step_tokens
         mlp = num_tokens * _mlp_width(config) * weights.dtype_bytes * _NUM_MLP_COPIES
         logits = options.max_batch_size * int(config.get("vocab_size", 0)) * _FLOAT32_BYTES * _NUM_LOGITS_COPIES
-        scores = num_tokens * num_attention_heads(config) * weights.dtype_bytes if is_cpu_backend else 0
+        has_scores = is_cpu_backend and bool(layer_kv_bytes)
+        scores = num_tokens * num_attention_heads(config) * weights.dtype_bytes if has_scores else 0
         hidden = num_tokens * int(config.get("hidden_size", 0)) * weights.dtype_bytes
         queries = num_tokens * num_attention_heads(config) * head_dim(config) * weights.dtype_bytes
         return cls(

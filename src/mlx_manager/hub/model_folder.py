@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlx_manager.catalog import ModelEntry
+from mlx_manager.catalog import ModelEntry, find_context
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub.characteristics import (
     check_complete,
@@ -17,8 +17,6 @@ from mlx_manager.hub.characteristics import (
 )
 from mlx_manager.hub.kind import find_kind
 
-_MOST_TOKENS = 2**40
-"""A config that promises a longer context than this is damaged, or means harm."""
 _DTYPE_NAMES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
@@ -51,7 +49,7 @@ def read_entry(folder: Path, name: str) -> ModelEntry:
         size_bytes=size_bytes,
         architecture=config["model_type"],
         quantization=describe_quantization(config),
-        max_context=find_max_context(config),
+        max_context=find_context(config),
         kind=find_kind(folder, name, config),
         num_parameters=count_parameters(folder, config),
         has_tools=has_tools(template),
@@ -71,15 +69,6 @@ def describe_quantization(config: Mapping[str, object]) -> str:
             return method
     dtype = _first(config, "torch_dtype") or _first(config, "dtype")
     return _DTYPE_NAMES.get(str(dtype), str(dtype)) if dtype else "unknown"
-
-
-def find_max_context(config: Mapping[str, object]) -> int | None:
-    """The longest context the config promises, in tokens; that of a nested text model where there is one."""
-    for key in ("max_position_embeddings", "max_sequence_length", "n_positions"):
-        value = _first(config, key)
-        if isinstance(value, int) and 0 < value < _MOST_TOKENS:
-            return value
-    return None
 
 
 def _first(config: Mapping[str, object], key: str) -> object:

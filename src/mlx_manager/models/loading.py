@@ -20,7 +20,7 @@ from mlx_lm.models.switch_layers import QuantizedSwitchLinear
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.catalog import LoadOptions, ModelEntry, served_context
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.families import adapt
 from mlx_manager.models.sight import Sight
@@ -34,8 +34,6 @@ _MAX_MEMORY_SHARE = 0.7
 """Weights may be dequantized when they then take at most this part of the memory that is available."""
 _PIECE_BYTES = 8 * 1024**2
 """Of a large matrix that is dequantized piece by piece: MLX's CPU backend takes several times of what comes out."""
-_FALLBACK_CONTEXT = 4096
-"""Context of a model whose config names none."""
 _PROBE_TEXT = "The quick brown fox jumps over 13 lazy dogs."
 
 
@@ -101,7 +99,7 @@ def load_text_model(
         style=ModelStyle.of(tokenizer, model_type, options),
         eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
         sampling_defaults=read_json(path / "generation_config.json"),
-        max_context=find_max_context(text_config, options),
+        max_context=served_context(config, options.max_context),
         vocabulary_size=vocabulary_size,
         dtype=dtype,
         weights_bytes=sum(array.nbytes for _, array in weights),
@@ -197,12 +195,6 @@ def evaluate(model: nn.Module, report: Report) -> None:
         mx.eval(layer.parameters())
         report("loading the weights", 0.1 + 0.7 * (index + 1) / len(layers))
     mx.eval(model.parameters())
-
-
-def find_max_context(config: dict[str, Any], options: LoadOptions) -> int:
-    """The tokens that the config of a text model and the options allow."""
-    own = config.get("max_position_embeddings") or config.get("max_sequence_length") or _FALLBACK_CONTEXT
-    return min(int(own), options.max_context) if options.max_context else int(own)
 
 
 def read_json(path: Path) -> dict[str, Any]:

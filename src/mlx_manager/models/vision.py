@@ -14,11 +14,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 from mlx_vlm.utils import load_image_processor, load_model, load_processor
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.catalog import LoadOptions, ModelEntry, served_context
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.families.vision import exact_context
 from mlx_manager.models.language import LanguagePart
-from mlx_manager.models.loading import LoadedModel, Report, evaluate, find_max_context, read_json, with_dtype
+from mlx_manager.models.loading import LoadedModel, Report, evaluate, read_json, with_dtype
 from mlx_manager.models.own_code import NO_OWN_CODE, refuse_own_code
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.sight import Sight
@@ -61,7 +61,7 @@ def load_vision_model(entry: ModelEntry, options: LoadOptions, report: Report) -
         style=ModelStyle.of(cast(TokenizerWrapper, seeing), model_type, options),
         eos_token_ids=frozenset(tokenizer.eos_token_ids) | stop_token_ids(tokenizer, model_type),
         sampling_defaults=read_json(path / "generation_config.json"),
-        max_context=min(find_max_context(text_config, options), exact_context(text_config) or sys.maxsize),
+        max_context=min(served_context(config, options.max_context), exact_context(text_config) or sys.maxsize),
         vocabulary_size=int(text_config.get("vocab_size") or len(tokenizer)),
         dtype=dtype,
         weights_bytes=_num_bytes(model),

@@ -106,7 +106,7 @@ ENGINE: tuple[Setting, ...] = (
         "integer",
         _LOAD.max_context,
         "tokens",
-        "Lowers the model's own context limit.",
+        "Lowers the model's own context limit; is the limit where its config names none.",
         whole(1),
         "max_context",
         is_load=True,
