@@ -20,6 +20,7 @@ from mlx_manager.errors import (
     ModelLoadFailed,
     QueueFull,
     Unavailable,
+    UnsupportedParameter,
     WorkerDied,
 )
 from mlx_manager.ir import PartDelta, PartStart, PromptReady
@@ -100,6 +101,23 @@ def test_a_wrong_request_is_not_handed_on(scripted_cloud: Make) -> None:
     assert cloud.upstream.num_asked == before + 1
 
 
+def test_what_one_target_cannot_do_is_asked_of_the_next(scripted_cloud: Make) -> None:
+    blind = UnsupportedParameter("this model does not see", param="messages")
+    cloud = scripted_cloud({"m": (blind,)})
+    cloud.provider(name="claude", kind="anthropic")
+    cloud.route("sees", LOCAL_THEN_CLOUD)
+    seen = cloud.ask()
+    assert text_of(seen) == CLOUD_TEXT
+    assert seen.headers["x-mlx-fallback-reason"] == "unsupported_parameter"
+    cloud.route("seeded", [{"provider": "claude", "model": "ok"}, {"provider": "up", "model": "ok"}], "seeded")
+    assert cloud.ask("seeded", seed=1).headers["x-mlx-backend"] == "up"
+    assert cloud.ask("seeded").headers["x-mlx-backend"] == "claude"
+    # where nobody can, the last one says so, and a model that is asked for by its own name does itself
+    refused = cloud.ask("seeded", top_k=5, seed=1)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "top_k")
+    assert cloud.ask("m").status_code == 400
+
+
 def test_a_context_that_is_too_short_is_no_error_where_a_route_says_so(scripted_cloud: Make) -> None:
     cloud = scripted_cloud({"m": (ContextLengthExceeded("too long"),)})
     cloud.route("strict", LOCAL_THEN_CLOUD)
@@ -152,6 +170,32 @@ def test_a_provider_that_fails_alone_says_so(cloud: Cloud, model: str, status: i
     assert cloud.upstream.base_url not in failed.text
     if model == "busy":
         assert failed.headers["retry-after"] == "30"
+
+
+@pytest.mark.parametrize("model", ["busy-forever", "busy-never"])
+def test_a_provider_that_names_no_time_names_none(cloud: Cloud, model: str) -> None:
+    cloud.lead(model)
+    failed = cloud.ask()
+    assert (failed.status_code, failed.json()["error"]["code"]) == (503, "provider_busy")
+    assert failed.headers["retry-after"] == "1"
+
+
+def test_a_model_that_a_provider_does_not_have_is_not_found_and_no_failure(cloud: Cloud) -> None:
+    cloud.lead("unknown")
+    for _ in range(6):
+        missing = cloud.ask()
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+    assert "up has no model 'unknown'" in missing.json()["error"]["message"]
+    # an address that leads elsewhere is the operator's to mend
+    cloud.lead("misled")
+    assert cloud.ask().status_code == 502
+
+
+def test_a_pause_between_tokens_may_be_longer_than_the_wait_for_the_first(cloud: Cloud) -> None:
+    patient = {"connect_s": 2.0, "first_token_s": 0.5, "between_tokens_s": 5.0, "total_s": 20.0}
+    cloud.client.patch("/admin/providers/up", json={"timeouts": patient})
+    cloud.lead("pauses")
+    assert text_of(cloud.ask()) == CLOUD_TEXT
 
 
 @pytest.mark.parametrize("model", ["cut", "silent"])
@@ -210,6 +254,19 @@ def test_a_target_that_keeps_failing_is_left_alone(cloud: Cloud) -> None:
     assert alone["route"] == "chain"
 
 
+def test_a_model_here_that_keeps_failing_is_left_alone(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (WorkerDied("dead"),), "full": (QueueFull("full"),)})
+    cloud.route("spill", LOCAL_THEN_CLOUD)
+    cloud.route("crowd", [{"model": "full"}, {"provider": "up", "model": "ok"}], "crowd")
+    for model in ("gpt", "crowd"):
+        for _ in range(8):
+            assert text_of(cloud.ask(model)) == CLOUD_TEXT
+    # that its queue is full says nothing of a model
+    assert [request.model for request in cloud.served.backend.requests] == ["m"] * 5 + ["full"] * 8
+    # who has nobody else is told by the model itself
+    assert cloud.ask("m").json()["error"]["code"] == "worker_died"
+
+
 def test_a_client_that_goes_ends_the_provider_s_stream(cloud: Cloud) -> None:
     cloud.lead("slow")
     before = cloud.upstream.num_left
@@ -228,6 +285,9 @@ def test_private_means_private(cloud: Cloud) -> None:
     assert text_of(cloud.ask()) == CLOUD_TEXT
     before = cloud.upstream.num_asked
     assert text_of(cloud.ask(headers={"x-backend": "local"})) == LOCAL_TEXT
+    for wrong in ("lokal", "local, x", "cloud"):
+        unclear = cloud.ask(headers={"x-backend": wrong})
+        assert (unclear.status_code, unclear.json()["error"]["param"]) == (400, "x-backend")
     refused = cloud.ask("only-cloud", headers={"x-backend": "local"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_permitted")
     cloud.client.patch("/admin/settings", json={"use_cloud": False})

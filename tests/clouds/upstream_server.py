@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.clouds.odd_streams import ODD_STREAMS
+
 TEXT = ("Good ", "day, ", "wörld")
 KEY = "sk-upstream"
 
@@ -77,7 +79,7 @@ def _build_app(upstream: Upstream) -> Starlette:
         upstream.headers.append(dict(request.headers))
         if request.client is not None:
             upstream.connections.append((request.client.host, request.client.port))
-        frames = _FRAMES[request.url.path.rpartition("/v1/")[2]](body)
+        frames = ODD_STREAMS.get(body["model"]) or _FRAMES[request.url.path.rpartition("/v1/")[2]](body)
         return await _behave(upstream, body["model"], frames)
 
     async def embeddings(request: Request) -> Response:
@@ -120,6 +122,10 @@ _REFUSALS = {
     "refused": (400, "messages: too odd", {}),
     "no-key": (401, "bad key", {}),
     "busy": (429, "slow down", {"retry-after": "30"}),
+    "busy-forever": (429, "slow down", {"retry-after": "inf"}),
+    "busy-never": (503, "slow down", {"retry-after": "nan"}),
+    "unknown": (404, "The model `unknown` does not exist", {}),
+    "misled": (404, "Not Found", {}),
     "broken": (500, "oh no", {}),
     "elsewhere": (302, "", {"location": "http://127.0.0.1:9/"}),
 }
@@ -147,6 +153,8 @@ async def _stream(upstream: Upstream, model: str, frames: list[bytes]) -> AsyncI
                 yield frame
                 await asyncio.sleep(3)
                 break
+            if model == "pauses" and index == 3:
+                await asyncio.sleep(0.7)
             if model == "slow":
                 await asyncio.sleep(0.2)
             yield frame

@@ -338,7 +338,7 @@ SAID = [
     PartEnd(0),
     PartStart(0, PartKind.TOOL_CALL, "call_0_1", "g"),
     PartEnd(0),
-    ChoiceEnd(0, FinishReason.STOP),
+    ChoiceEnd(0, FinishReason.CONTENT_FILTER),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypedDict, cast
 from fastapi import Depends, Request
 
 from mlx_manager.api.who import Access, CallerDep, answer_headers_of
-from mlx_manager.errors import Unavailable
+from mlx_manager.errors import InvalidRequest, Unavailable
 from mlx_manager.gateway import Asker, BackgroundWork, Gateway, LiveSettings, OwnResponses, ResponseStore, ToolDesk
 from mlx_manager.gateway.desk import Desk
 from mlx_manager.hub.desk import HubDesk
@@ -78,7 +78,15 @@ def _kept(name: str, *, if_none: str = "") -> Any:
 
 async def _gateway(request: Request, caller: CallerDep) -> Gateway:
     """The gateway, for this request's caller: whoever answers from it has been let in."""
-    is_local_only = request.headers.get("x-backend", "").strip().lower() == "local"
+    wanted = ", ".join(request.headers.getlist(BACKEND_HEADER)).strip().lower()
+    if wanted not in ("", "local"):
+        # who means to keep a request here has to know when that is not understood
+        raise InvalidRequest(
+            f"The header X-Backend cannot be {wanted[:40]!r}: send local, which keeps a request on this machine, or "
+            "leave it out.",
+            param=BACKEND_HEADER,
+        )
+    is_local_only = wanted == "local"
     asker = Asker(caller=caller, is_local_only=is_local_only, notes=answer_headers_of(request))
     return cast(Gateway, request.state.gateway).on_behalf_of(asker)
 
@@ -99,6 +107,7 @@ async def _request_id(request: Request) -> str:
     return cast(str, request.scope[REQUEST_ID_KEY])
 
 
+BACKEND_HEADER = "x-backend"
 REQUEST_ID_KEY = "mlx_manager.request_id"
 """Where `RequestEdge` leaves the request's id in the ASGI scope."""
 _NO_POOL = "This server keeps no models of its own: there is nothing to load or unload."

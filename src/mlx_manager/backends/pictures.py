@@ -17,6 +17,7 @@ from urllib.parse import urljoin
 import httpx
 from msgspec.structs import replace
 
+from mlx_manager.backends.authorities import make_tls_context
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
 from mlx_manager.ir import ChatPrompt, Content, ImageContent, Prompt, VideoContent
@@ -120,7 +121,7 @@ class PictureFetcher:
         # made for the few requests that need it: loading the trusted certificates takes a moment
         context = self._ssl_context
         if context is None:
-            context = await asyncio.to_thread(ssl.create_default_context)
+            context = await asyncio.to_thread(make_tls_context)
 
         async def fetch(each: _Wanted) -> bytes:
             async with turn:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import ssl
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import httpcore
 import httpx
@@ -17,26 +13,16 @@ import msgspec
 
 from mlx_manager import __version__
 from mlx_manager.backends.addresses import GuardedNetwork
+from mlx_manager.backends.authorities import make_tls_context
 from mlx_manager.backends.connections import MOST_IN_POOL, Connections
+from mlx_manager.backends.event_stream import read_messages
+from mlx_manager.backends.refusals import backoff_s, refusal_of, wait_s_of
 from mlx_manager.catalog import Provider
-from mlx_manager.errors import (
-    InvalidRequest,
-    MlxManagerError,
-    PayloadTooLarge,
-    ProviderBusy,
-    ProviderFailed,
-    TargetTimeout,
-)
+from mlx_manager.errors import MlxManagerError, ProviderFailed, TargetTimeout
 from mlx_manager.ir import Event
 
 _MOST_CONNECTIONS, _KEPT_S = 1_000, 60.0
-_WORTH_WAITING_S = 5.0
-"""Longer than this nobody waits for a provider that is busy: another target may answer meanwhile."""
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 4.0
 _END_S = 2.0
-_MOST_MESSAGE_BYTES = 4 * 1024 * 1024
-_MOST_ERROR_BYTES = 64 * 1024
-_RETRIED = (500, 502, 503, 504, 529)
 
 
 class Decoder(Protocol):
@@ -66,7 +52,9 @@ class Upstream:
     def __init__(self, provider: Provider, headers: dict[str, str]) -> None:
         self.provider = provider
         timeouts = provider.timeouts
-        timeout = httpx.Timeout(timeouts.first_token_s, connect=timeouts.connect_s, pool=timeouts.connect_s)
+        # the gateway tells the first token from the next ones; here one limit holds for every read
+        silence_s = max(timeouts.first_token_s, timeouts.between_tokens_s)
+        timeout = httpx.Timeout(silence_s, connect=timeouts.connect_s, pool=timeouts.connect_s)
         self._extensions = {"timeout": timeout.as_dict()}
         self._headers = {"user-agent": f"mlx-manager/{__version__}", "accept-encoding": "identity"}
         self._headers |= {name.lower(): value for name, value in headers.items()}
@@ -120,7 +108,7 @@ class Upstream:
                     f"{self.provider.name} answered with {content_type[:80] or 'no content type'}, not with a stream."
                 )
             try:
-                async for data in _messages(response.aiter_bytes()):
+                async for data in read_messages(response.aiter_bytes()):
                     yield data
             except httpx.TimeoutException:
                 raise TargetTimeout(f"{self.provider.name} went silent in the middle of its answer.") from None
@@ -145,7 +133,7 @@ class Upstream:
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
                 if is_last:
                     raise ProviderFailed(f"{self.provider.name} cannot be reached: {_describe(error)}.") from None
-                await asyncio.sleep(_backoff_s(num_tries))
+                await asyncio.sleep(backoff_s(num_tries))
                 continue
             except httpx.TimeoutException:
                 raise TargetTimeout(f"{self.provider.name} did not answer in time.") from None
@@ -155,9 +143,10 @@ class Upstream:
                 if response.status_code == 200:
                     yield response
                     return
-                wait_s = _wait_s(response, num_tries)
+                wait_s = wait_s_of(response, num_tries)
                 if is_last or wait_s is None:
-                    await self._refuse(response)
+                    model = None if body is None else str(body.get("model"))
+                    raise await refusal_of(response, self.provider.name, model=model)
             finally:
                 await response.aclose()
             await asyncio.sleep(wait_s)
@@ -174,24 +163,6 @@ class Upstream:
             url = self._urls[path] = httpx.URL(f"{self.provider.base_url.rstrip('/')}/{path.lstrip('/')}")
         return url
 
-    async def _refuse(self, response: httpx.Response) -> NoReturn:
-        """Say whose fault an answer that is none is: the caller's 4xx are the caller's, all else is the provider's."""
-        name, status = self.provider.name, response.status_code
-        try:
-            said = _said(await _read_some(response))
-        except httpx.HTTPError:
-            said = "no reason given"
-        if status in (400, 422):
-            raise InvalidRequest(f"{name} refuses the request: {said}")
-        if status == 413:
-            raise PayloadTooLarge(f"{name} refuses the request: {said}")
-        if status == 429 or status in (503, 529):
-            retry_after_s = _retry_after_s(response)
-            raise ProviderBusy(f"{name} takes no more for now ({status}): {said}", retry_after_s=retry_after_s)
-        if status in (401, 403):
-            raise ProviderFailed(f"{name} refuses the key that is kept of it ({status}). An admin can enter another.")
-        raise ProviderFailed(f"{name} failed ({status}): {said}")
-
 
 async def _read_to_end(messages: AsyncGenerator[bytes, None]) -> None:
     with suppress(TimeoutError, MlxManagerError):
@@ -206,7 +177,7 @@ class _GuardedTransport(httpx.AsyncHTTPTransport):
 
     def __init__(self, *, allows_private: bool) -> None:
         # reads the authorities once, not once per connection
-        context = ssl.create_default_context()
+        context = make_tls_context()
         super().__init__(verify=context, http2=True)
         network = GuardedNetwork(allows_private=allows_private)
 
@@ -230,71 +201,6 @@ class _GuardedTransport(httpx.AsyncHTTPTransport):
             return await super().handle_async_request(request)
         except MlxManagerError as error:
             raise ProviderFailed(error.message) from None
-
-
-async def _messages(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The data of each message of a stream of Server-Sent Events; comments and other fields are passed over."""
-    rest, data = b"", []
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _MOST_MESSAGE_BYTES:
-            raise ProviderFailed("The provider sent a message without end.")
-        for line in (line.removesuffix(b"\r") for line in lines):
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data = []
-    if data:
-        yield b"\n".join(data)
-
-
-def _wait_s(response: httpx.Response, num_tries: int) -> float | None:
-    """How long to wait before the provider is asked again; None where that makes no sense."""
-    if response.status_code == 429 or response.status_code in _RETRIED:
-        asked_s = _retry_after_s(response)
-        if asked_s is None:
-            return _backoff_s(num_tries)
-        return asked_s + random.uniform(0, _FIRST_BACKOFF_S) if asked_s <= _WORTH_WAITING_S else None
-    return None
-
-
-def _backoff_s(num_tries: int) -> float:
-    return float(random.uniform(0.5, 1.0) * min(_FIRST_BACKOFF_S * 2**num_tries, _LONGEST_BACKOFF_S))
-
-
-def _retry_after_s(response: httpx.Response) -> float | None:
-    said = response.headers.get("retry-after", "").strip()
-    try:
-        return max(float(said), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(said).timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None
-
-
-async def _read_some(response: httpx.Response) -> bytes:
-    read = b""
-    async for chunk in response.aiter_bytes():
-        read += chunk
-        if len(read) > _MOST_ERROR_BYTES:
-            break
-    return read
-
-
-def _said(body: bytes) -> str:
-    """What an error's body says, in whichever of the usual forms."""
-    try:
-        parsed = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        parsed = body.decode("utf-8", "replace")
-    if isinstance(parsed, dict):
-        parsed = parsed.get("error", parsed.get("message", parsed.get("detail", parsed)))
-    if isinstance(parsed, dict):
-        parsed = parsed.get("message", parsed)
-    return " ".join(str(parsed).split())[:300] or "no reason given"
 
 
 def _parse(body: bytes, name: str) -> Any:

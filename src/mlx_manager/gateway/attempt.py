@@ -15,12 +15,15 @@ from mlx_manager.errors import (
     ContextLengthExceeded,
     GenerationFailed,
     MlxManagerError,
+    ModelLoadFailed,
     ModelNotFound,
     ProviderBusy,
     QueueFull,
     QueueWait,
     TargetTimeout,
     Unavailable,
+    UnsupportedParameter,
+    WorkerDied,
 )
 from mlx_manager.gateway.account import Attempts
 from mlx_manager.gateway.asker import BACKEND_NOTE, FALLBACK_NOTE, Asker
@@ -85,15 +88,19 @@ class PlanRunner:
         raise AssertionError("a plan has a last target")
 
     def _in_turn(self) -> Iterator[tuple[Target, bool]]:
-        """The targets that may be asked. Raises `ProviderBusy` where the last one may not."""
+        """The targets that may be asked. Raises `ProviderBusy` where the last one may not.
+
+        A last one on this machine is asked even so: nobody else can answer, and it may have come back.
+        """
         targets = self.plan.targets
         self.attempts.route = self.plan.route.name if self.plan.route is not None else None
         if self.plan.skipped_for is not None:
             self._note_reason(self.plan.skipped_for)
         for index, target in enumerate(targets):
             is_last = index == len(targets) - 1
-            breaker = self.breakers.of(target.backend, target.model)
-            if target.remote is not None and not breaker.may_ask():
+            breaker = self.breakers.find(target.backend, target.model)
+            is_asked_anyway = is_last and target.remote is None
+            if breaker is not None and not is_asked_anyway and not breaker.may_ask():
                 error = ProviderBusy(
                     f"{target.label} failed several times in a row, and is left alone for a while.",
                     retry_after_s=max(breaker.retry_after_s, 1.0),
@@ -117,6 +124,9 @@ class PlanRunner:
 
     def _gives_way(self, error: MlxManagerError) -> bool:
         """Whether another target may do better: not where the request itself is at fault."""
+        if isinstance(error, UnsupportedParameter):
+            # what one cannot do, another may
+            return self.plan.route is not None
         if isinstance(error, ContextLengthExceeded):
             return self.plan.route is not None and self.plan.route.spill.when_too_long
         if isinstance(error, ModelNotFound):
@@ -166,30 +176,39 @@ def _usage_of(vectors: Vectors) -> Usage:
     return Usage(num_prompt_tokens=vectors.num_prompt_tokens, num_cached_tokens=0, num_completion_tokens=0)
 
 
+_FAILURES_HERE = (TargetTimeout, ModelLoadFailed, WorkerDied, GenerationFailed)
+"""Of a model on this machine. That there is no memory or a queue is full says nothing of the model."""
+
+
 class _Watch:
     """Tells a target's breaker what came of one attempt, once."""
 
     def __init__(self, breakers: Breakers, target: Target) -> None:
-        self._breaker = breakers.of(target.backend, target.model) if target.remote is not None else None
+        self._breakers = breakers
+        self._of = (target.backend, target.model)
+        self._failures = _FAILURES_HERE if target.remote is None else (Unavailable, GenerationFailed)
+        self._is_over = False
 
     def succeed(self) -> None:
-        if self._breaker is not None:
-            self._breaker.succeed()
-            self._breaker = None
+        if not self._is_over:
+            self._breakers.succeed(*self._of)
+            self._is_over = True
 
     def fail(self, error: MlxManagerError) -> None:
-        """Its own failures count; what it said of a wrong request does not."""
-        if self._breaker is None:
-            return
-        if isinstance(error, Unavailable | GenerationFailed):
-            self._breaker.fail(error.retry_after_s)
+        """Its own failures count. That it refused a wrong request is a success, that it had no room is neither."""
+        if isinstance(error, self._failures):
+            if not self._is_over:
+                self._breakers.fail(*self._of, error.retry_after_s)
+                self._is_over = True
+        elif isinstance(error, Unavailable | QueueFull):
+            self.abandon()
         else:
-            self._breaker.succeed()
-        self._breaker = None
+            self.succeed()
 
     def abandon(self) -> None:
-        if self._breaker is not None:
-            self._breaker.abandon()
+        if not self._is_over:
+            self._breakers.abandon(*self._of)
+            self._is_over = True
 
 
 class _limit:  # noqa: N801 — used as asyncio.timeout is

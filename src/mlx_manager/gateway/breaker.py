@@ -11,6 +11,8 @@ from mlx_manager.backends import Backend
 
 MOST_FAILURES = 5
 REST_S, LONGEST_REST_S = 15.0, 300.0
+MOST_BREAKERS = 1_000
+"""Of one backend."""
 
 
 class BreakerState(StrEnum):
@@ -24,7 +26,7 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Of one target."""
+    """Of one target, while it does not answer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -46,7 +48,7 @@ class Breaker:
         return 0.0 if self._opens_until_s is None else max(self._opens_until_s - self._clock(), 0.0)
 
     def may_ask(self) -> bool:
-        """Whether the target is to be asked now; if it is, `succeed`, `fail` or `abandon` has to follow."""
+        """Whether the target is to be asked now; if it is, a success, `fail` or `abandon` has to follow."""
         match self.state:
             case BreakerState.CLOSED:
                 return True
@@ -58,16 +60,9 @@ class Breaker:
                 self._is_tried = True
                 return True
 
-    def succeed(self) -> None:
-        """It began to answer."""
-        self._num_failures = 0
-        self._rest_s = REST_S
-        self._opens_until_s = None
-        self._is_tried = False
-
     def fail(self, retry_after_s: float | None = None) -> None:
         """It failed, and said where it did when it wants to be asked again."""
-        was_trial = self._opens_until_s is not None
+        was_trial = self._is_tried
         self._is_tried = False
         self._num_failures += 1
         if was_trial:
@@ -82,11 +77,41 @@ class Breaker:
 
 
 class Breakers:
-    """Those of all targets. A provider that was changed has a new backend, and so begins anew."""
+    """Those of all targets. A provider that was changed has a new backend, and so begins anew.
 
-    def __init__(self) -> None:
+    A target has one from its first failure to its next success: names under a pattern are without number.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._by_backend: WeakKeyDictionary[Backend, dict[str, Breaker]] = WeakKeyDictionary()
 
-    def of(self, backend: Backend, model: str) -> Breaker:
-        """The breaker of a model at a backend."""
-        return self._by_backend.setdefault(backend, {}).setdefault(model, Breaker())
+    def __len__(self) -> int:
+        return sum(len(breakers) for breakers in self._by_backend.values())
+
+    def find(self, backend: Backend, model: str) -> Breaker | None:
+        """The breaker of a model at a backend; None where it did not fail since it last answered."""
+        return self._by_backend.get(backend, {}).get(model)
+
+    def state(self, backend: Backend, model: str) -> BreakerState:
+        """How it stands."""
+        breaker = self.find(backend, model)
+        return BreakerState.CLOSED if breaker is None else breaker.state
+
+    def succeed(self, backend: Backend, model: str) -> None:
+        """It began to answer."""
+        self._by_backend.get(backend, {}).pop(model, None)
+
+    def fail(self, backend: Backend, model: str, retry_after_s: float | None = None) -> None:
+        """It failed, and said where it did when it wants to be asked again."""
+        breakers = self._by_backend.setdefault(backend, {})
+        breakers.setdefault(model, Breaker(self._clock)).fail(retry_after_s)
+        if len(breakers) > MOST_BREAKERS:
+            # the one whose first failure is longest ago
+            del breakers[next(iter(breakers))]
+
+    def abandon(self, backend: Backend, model: str) -> None:
+        """Nobody waited to see whether it would answer."""
+        breaker = self.find(backend, model)
+        if breaker is not None:
+            breaker.abandon()

@@ -7,7 +7,6 @@ import copy
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -152,7 +151,7 @@ class Gateway:
     def explain(self, model: str, traits: Traits) -> tuple[Plan, dict[str, BreakerState]]:
         """What would become of a request, without asking anybody; and how the targets' breakers stand."""
         plan = self._router.plan(model, traits, self._asker)
-        return plan, {target.label: self._breakers.of(target.backend, target.model).state for target in plan.targets}
+        return plan, {target.label: self._breakers.state(target.backend, target.model) for target in plan.targets}
 
     @contextmanager
     def refusals(self, *, http_request_id: str, answer_id: str) -> Iterator[None]:
@@ -210,9 +209,6 @@ class Gateway:
 
     def _attempt(self, request: GenerationRequest | ReplyRequest, attempts: Attempts) -> PlanRunner:
         asker = self._asker
-        if isinstance(request, TokenizeRequest | DetokenizeRequest | RerankRequest):
-            # nobody but this machine does that
-            asker = replace(asker, is_local_only=True)
         plan = self._router.plan(request.model, traits_of(request, asker.caller), asker)
         if self._budgets is not None and any(target.remote is not None for target in plan.targets):
             self._budgets.warn(asker)

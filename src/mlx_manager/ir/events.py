@@ -28,6 +28,8 @@ class FinishReason(StrEnum):
     STOP = "stop"
     LENGTH = "length"
     TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    """A provider's policy ended it; nothing here does."""
 
 
 class TopLogprob(msgspec.Struct, frozen=True):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable
 
 import httpcore2
 import httpx2
 
 from mlx_manager.backends.addresses import connect_to_any
+from mlx_manager.backends.authorities import make_tls_context
 from mlx_manager.catalog import ToolServer, ToolServerSecret
 
 _CONNECT_S = 10.0
@@ -23,7 +23,7 @@ def guarded_client(server: ToolServer, secret: ToolServerSecret) -> httpx2.Async
 
 class _GuardedTransport(httpx2.AsyncHTTPTransport):
     def __init__(self, *, allows_private: bool) -> None:
-        context = ssl.create_default_context()
+        context = make_tls_context()
         super().__init__(verify=context)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=context, network_backend=_GuardedNetwork(allows_private=allows_private)

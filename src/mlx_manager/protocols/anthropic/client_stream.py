@@ -171,6 +171,8 @@ def _end_of(stop: StopObject) -> ChoiceEnd:
             return ChoiceEnd(0, FinishReason.LENGTH)
         case "model_context_window_exceeded":
             return ChoiceEnd(0, FinishReason.LENGTH, is_context_full=True)
+        case "refusal":
+            return ChoiceEnd(0, FinishReason.CONTENT_FILTER)
         case _:
             return ChoiceEnd(0, FinishReason.STOP, stop.stop_sequence)
 

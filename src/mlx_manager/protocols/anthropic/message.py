@@ -61,6 +61,8 @@ def stop_reason(end: ChoiceEnd) -> str:
             return "tool_use"
         case FinishReason.LENGTH:
             return "model_context_window_exceeded" if end.is_context_full else "max_tokens"
+        case FinishReason.CONTENT_FILTER:
+            return "refusal"
         case FinishReason.STOP:
             return "end_turn" if end.stop_sequence is None else "stop_sequence"
 

@@ -77,7 +77,8 @@ class FunctionObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Which function to call with what. In a chunk, what it adds to the text of the arguments."""
 
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
+    """From here always a text; some other servers send the object."""
 
 
 class ToolCallObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -89,11 +90,22 @@ class ToolCallObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     function: FunctionObject | None = None
 
 
+class ContentPartObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a text that some other servers send in parts."""
+
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+    thinking: str | list[ContentPartObject] | None = None
+    """What was thought, in a part of that type."""
+
+
 class ChatMessageObject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The assistant's message, or with everything optional, what a chunk adds to it."""
 
     role: str | None = None
-    content: str | msgspec.UnsetType | None = msgspec.UNSET
+    content: str | list[ContentPartObject] | msgspec.UnsetType | None = msgspec.UNSET
+    """From here always a text."""
     reasoning_content: str | None = None
     reasoning: str | None = None
     """What some other servers call `reasoning_content`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Any
 
 import msgspec
 
-from mlx_manager.errors import ProviderFailed
+from mlx_manager.errors import ProviderBusy, ProviderFailed
 from mlx_manager.ir import (
     ChoiceEnd,
     Event,
@@ -34,6 +36,7 @@ from mlx_manager.protocols.openai.answers import (
     CompletionChoice,
     CompletionChunk,
     CompletionLogprobs,
+    ContentPartObject,
     FunctionObject,
     ToolCallObject,
     TopLogprobObject,
@@ -43,15 +46,27 @@ from mlx_manager.protocols.openai.answers import (
 DONE = b"[DONE]"
 _REASONS = {
     "stop": FinishReason.STOP,
-    "content_filter": FinishReason.STOP,
+    "content_filter": FinishReason.CONTENT_FILTER,
     "length": FinishReason.LENGTH,
     "tool_calls": FinishReason.TOOL_CALLS,
     "function_call": FinishReason.TOOL_CALLS,
 }
+_BUSY = (429, 503, 529, "429", "503", "529", "rate_limit_exceeded", "rate_limit_error", "overloaded_error")
+"""Codes and types of errors in the middle of a stream that mean no more than later."""
 _CHARACTERS_PER_TOKEN = 4
 _NO_DELTA, _NO_FUNCTION = ChatMessageObject(), FunctionObject()
 _chat_chunks: msgspec.json.Decoder[ChatChunk] = msgspec.json.Decoder(ChatChunk)
 _completion_chunks: msgspec.json.Decoder[CompletionChunk] = msgspec.json.Decoder(CompletionChunk)
+
+
+@dataclass
+class _WaitingCall:
+    """A tool call that began before the one that is open was complete: an answer has one open part at a time."""
+
+    call_id: str
+    name: str
+    arguments: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass
@@ -62,8 +77,25 @@ class _OpenChoice:
     """Of the open part."""
     call_index: int = -1
     """Of the open tool call; those before it are complete."""
+    arguments: str = ""
+    """Of the open tool call, so far."""
+    waiting: dict[int, _WaitingCall] = field(default_factory=dict)
+    """By index. While there are any, a tool call is open."""
     has_calls: bool = False
     has_ended: bool = False
+
+    @property
+    def has_whole_call(self) -> bool:
+        """Whether nothing can follow in the open part, if it is a tool call."""
+        if self.kind is not PartKind.TOOL_CALL:
+            return True
+        if not self.arguments.rstrip().endswith("}"):
+            return False
+        try:
+            msgspec.json.decode(self.arguments)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return True
 
 
 class ChunkDecoder:
@@ -90,8 +122,7 @@ class ChunkDecoder:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProviderFailed(f"The provider sent what is no JSON ({error}).") from None
         if chunk.error:
-            said = chunk.error if isinstance(chunk.error, str) else chunk.error.get("message")
-            raise ProviderFailed(f"The provider broke off: {' '.join(str(said).split())[:300]}")
+            raise _failure_of(chunk.error)
         if chunk.usage is not None:
             self._usage = chunk.usage
         for choice in chunk.choices or ():
@@ -115,7 +146,8 @@ class ChunkDecoder:
         else:
             yield from self._more_of_chat(index, chunk.delta or _NO_DELTA, _of_chat(chunk.logprobs))
         reason = chunk.finish_reason
-        if reason is not None:
+        # some servers send an empty one with every chunk
+        if reason:
             choice.has_ended = True
             yield from self._close(index)
             ended = _REASONS.get(reason, FinishReason.STOP)
@@ -128,8 +160,8 @@ class ChunkDecoder:
         if thought := delta.reasoning_content or delta.reasoning:
             yield from self._more(index, PartKind.REASONING, thought, logprobs)
             logprobs = ()
-        if text := delta.content or delta.refusal:
-            yield from self._more(index, PartKind.TEXT, text, logprobs)
+        for part_kind, text in _texts_of(delta):
+            yield from self._more(index, part_kind, text, logprobs)
             logprobs = ()
         calls = delta.tool_calls or ()
         if delta.function_call is not None:
@@ -159,21 +191,43 @@ class ChunkDecoder:
     def _more_of_call(self, index: int, call: ToolCallObject, logprobs: tuple[TokenLogprob, ...]) -> Iterator[Event]:
         choice = self._choices[index]
         function = call.function or _NO_FUNCTION
+        text = _arguments_of(function)
         # who sends no index sends calls whole
-        call_index = choice.call_index + 1 if call.index is None else call.index
-        if call_index < choice.call_index:
-            raise ProviderFailed("The provider sent more of a tool call after the next one had begun.")
-        if choice.kind is not PartKind.TOOL_CALL or call_index > choice.call_index:
-            if function.name is None:
-                raise ProviderFailed("The provider sent a tool call without the name of its tool.")
-            yield from self._close(index)
-            choice.kind, choice.call_index, choice.has_calls = PartKind.TOOL_CALL, call_index, True
-            yield PartStart(index, PartKind.TOOL_CALL, call.id or f"call_{index}_{call_index}", function.name)
-        if function.arguments or logprobs:
-            self._num_characters += len(function.arguments or "")
-            yield PartDelta(index, function.arguments or "", logprobs)
+        call_index = max((choice.call_index, *choice.waiting)) + 1 if call.index is None else call.index
+        self._num_characters += len(text)
+        if call_index == choice.call_index and choice.kind is PartKind.TOOL_CALL:
+            choice.arguments += text
+            if text or logprobs:
+                yield PartDelta(index, text, logprobs)
+        elif call_index in choice.waiting:
+            waiting = choice.waiting[call_index]
+            waiting.arguments += text
+            waiting.logprobs += logprobs
+        elif call_index < choice.call_index or (call_index == choice.call_index and not function.name):
+            raise ProviderFailed("The provider sent more of a tool call after it was complete.")
+        elif not function.name:
+            raise ProviderFailed("The provider sent a tool call without the name of its tool.")
+        else:
+            call_id = call.id or f"call_{index}_{call_index}"
+            choice.has_calls = True
+            choice.waiting[call_index] = _WaitingCall(call_id, function.name, text, logprobs)
+        yield from self._begin_calls(index)
+
+    def _begin_calls(self, index: int, *, is_end: bool = False) -> Iterator[Event]:
+        """Those that wait, each once the one before it is complete; at the end all of them. The last one stays open."""
+        choice = self._choices[index]
+        while choice.waiting and (is_end or choice.has_whole_call):
+            if choice.kind is not None:
+                yield PartEnd(index)
+            choice.call_index = min(choice.waiting)
+            call = choice.waiting.pop(choice.call_index)
+            choice.kind, choice.arguments = PartKind.TOOL_CALL, call.arguments
+            yield PartStart(index, PartKind.TOOL_CALL, call.call_id, call.name)
+            if call.arguments or call.logprobs:
+                yield PartDelta(index, call.arguments, call.logprobs)
 
     def _close(self, index: int) -> Iterator[Event]:
+        yield from self._begin_calls(index, is_end=True)
         if self._choices[index].kind is not None:
             self._choices[index].kind = None
             yield PartEnd(index)
@@ -185,6 +239,37 @@ class ChunkDecoder:
             num_cached_tokens=0,
             num_completion_tokens=max(self._num_characters // _CHARACTERS_PER_TOKEN, 1),
         )
+
+
+def _failure_of(error: str | Mapping[str, Any]) -> ProviderFailed:
+    fields: Mapping[str, Any] = {"message": error} if isinstance(error, str) else error
+    said = " ".join(str(fields.get("message")).split())[:300]
+    is_busy = fields.get("code") in _BUSY or fields.get("type") in _BUSY
+    return (ProviderBusy if is_busy else ProviderFailed)(f"The provider broke off: {said}")
+
+
+def _texts_of(delta: ChatMessageObject) -> Sequence[tuple[PartKind, str]]:
+    """What a chunk adds in words: a text, or parts of it as some servers send them, thoughts among them."""
+    content = delta.content or delta.refusal
+    if isinstance(content, list):
+        return [
+            (PartKind.REASONING if part.type == "thinking" else PartKind.TEXT, text)
+            for part in content
+            if (text := _text_of(part))
+        ]
+    return [(PartKind.TEXT, content)] if content else ()
+
+
+def _text_of(part: ContentPartObject) -> str:
+    if isinstance(part.thinking, list):
+        return "".join(piece.text or "" for piece in part.thinking)
+    return part.thinking or part.text or part.refusal or ""
+
+
+def _arguments_of(function: FunctionObject) -> str:
+    """Some servers send the object itself, not its text."""
+    arguments = function.arguments
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments or ""
 
 
 def _usage_of(usage: UsageObject) -> Usage:

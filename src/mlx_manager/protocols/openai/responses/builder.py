@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -67,7 +68,7 @@ class ResponseBuilder:
                 self._open = None
             case ChoiceEnd(_, reason):
                 self._reason = reason
-                added += self._end_item("incomplete" if reason is FinishReason.LENGTH else "completed")
+                added += self._end_item("incomplete" if reason in _CUT else "completed")
             case Finished(usage):
                 added.append(self._finish(usage))
             case _:
@@ -115,21 +116,25 @@ class ResponseBuilder:
 
     def _finish(self, usage: Usage) -> StreamEvent:
         self.is_over = True
-        is_cut = self._reason is FinishReason.LENGTH
+        cut_by = _CUT.get(self._reason)
         self.response = replace(
             self.response,
-            status="incomplete" if is_cut else "completed",
-            completed_at=None if is_cut else int(self._clock()),
-            incomplete_details=IncompleteDetails("max_output_tokens") if is_cut else None,
+            status="completed" if cut_by is None else "incomplete",
+            completed_at=int(self._clock()) if cut_by is None else None,
+            incomplete_details=None if cut_by is None else IncompleteDetails(cut_by),
             output=self._items,
             usage=render_response_usage(usage),
         )
-        last = Incomplete if is_cut else Completed
+        last = Completed if cut_by is None else Incomplete
         return last(sequence_number=self._next(), response=self.response)
 
     def _next(self) -> int:
         self._num_events += 1
         return self._num_events - 1
+
+
+_CUT = MappingProxyType({FinishReason.LENGTH: "max_output_tokens", FinishReason.CONTENT_FILTER: "content_filter"})
+"""Why a response is incomplete, in the dialect's words."""
 
 
 def render_response_usage(usage: Usage) -> ResponseUsage:
