@@ -89,11 +89,26 @@ def test_guessing_is_slowed_down(opened: Open) -> None:
     served = opened()
     with served.http() as client, ThreadPoolExecutor(10) as threads:
         register(client)
-        statuses = list(threads.map(lambda _: log_in(client, "ada", "guess").status_code, range(10)))
+
+        def guess(number: int) -> int:
+            # who asks is where the connection comes from, whatever a header says
+            headers = {"x-forwarded-for": f"10.0.0.{number}"}
+            return client.post("/auth/login", json={"name": "ada", "password": "guess"}, headers=headers).status_code
+
+        statuses = list(threads.map(guess, range(10)))
         assert sorted(statuses) == [401] * 5 + [429] * 5
         limited = log_in(client)
         assert (limited.status_code, limited.json()["error"]["code"]) == (429, "rate_limited")
         assert 0 < int(limited.headers["retry-after"]) <= 15 * 60
+
+
+def test_the_session_s_cookie_stays_on_https_behind_a_proxy(opened: Open) -> None:
+    with opened().http() as client:
+        register(client)
+        body = {"name": "ada", "password": PASSWORD}
+        for proto, is_secure in (("http", False), ("https", True)):
+            answer = client.post("/auth/login", json=body, headers={"x-forwarded-proto": proto})
+            assert ("; Secure" in answer.headers["set-cookie"]) is is_secure
 
 
 def test_logging_out_ends_the_session_for_good(opened: Open) -> None:
@@ -168,6 +183,7 @@ def test_forms_and_pages_of_other_sites_are_not_taken(peopled: Open, ada: Header
         for path in ("/auth/login", "/auth/logout", "/admin/users", "/auth/keys"):
             refused = client.post(path, json={}, headers=foreign)
             assert (refused.status_code, refused.json()["error"]["code"]) == (403, "cross_site")
+        assert client.post("/auth/login", json={}, headers={"origin": "http://[::1"}).status_code == 403
         # the cookie goes along with what another page of this machine sends, and is not enough
         assert ask(client, **foreign).status_code == 403
 

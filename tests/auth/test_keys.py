@@ -210,7 +210,6 @@ def test_tokens_per_day_survive_a_restart(peopled: Open, ada: Headers) -> None:
 
 def test_expired_and_revoked_keys(peopled: Open, ada: Headers) -> None:
     with peopled().http() as client:
-        assert client.post("/auth/keys", json={"name": "k", "expires_unix_s": 1}, headers=ada).status_code == 400
         key = mint(client, ada, expires_unix_s=int(time.time()) + 3)
         revoked = mint(client, ada, "second")
         key_id = client.get("/auth/keys", headers=ada).json()["keys"][1]["id"]
@@ -223,6 +222,19 @@ def test_expired_and_revoked_keys(peopled: Open, ada: Headers) -> None:
             time.sleep(0.05)
         assert expired.status_code == 401
         assert "expired" in expired.json()["error"]["message"]
+
+
+def test_a_wrong_key_names_the_field(peopled: Open, ada: Headers) -> None:
+    with peopled().http() as client:
+        for body, param in (
+            ({"name": "", "limits": {}}, "name"),
+            ({"expires_unix_s": 1}, "expires_unix_s"),
+            ({"expires_unix_s": 1e30}, "expires_unix_s"),
+            ({"limits": {"requests_per_minute": 1e30}}, "limits.requests_per_minute"),
+            ({"limits": {"tokens_per_day": 0}}, "limits.tokens_per_day"),
+        ):
+            refused = client.post("/auth/keys", json={"name": "k"} | body, headers=ada)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 def test_a_key_of_somebody_else_is_not_found(peopled: Open, ada: Headers, bob: Headers) -> None:

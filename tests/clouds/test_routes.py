@@ -115,6 +115,11 @@ def test_a_conversation_comes_back_to_its_target(cloud: Cloud) -> None:
         ({"name": "a b"}, "name"),
         ({"order": "random"}, "order"),
         ({"spill": {"queue_wait_s": 0}}, "spill.queue_wait_s"),
+        ({"targets": [{"model": ""}]}, "targets"),
+        ({"position": 1e20}, "position"),
+        ({"position": -(10**9)}, "position"),
+        ({"conditions": {"longer_than_tokens": -1}}, "conditions.longer_than_tokens"),
+        ({"conditions": {"longer_than_tokens": 1e30}}, "conditions.longer_than_tokens"),
         ({"colour": "red"}, None),
     ],
 )
@@ -140,6 +145,11 @@ def test_a_pattern_that_would_explode_elsewhere_is_quick(cloud: Cloud) -> None:
         ({"base_url": "http://169.254.169.254/latest", "allows_private_address": True}, "base_url"),
         ({"base_url": "http://[fd00:ec2::254]/", "allows_private_address": True}, "base_url"),
         ({"base_url": "http://127.0.0.1:99999/v1"}, "base_url"),
+        ({"base_url": "http://[::1/v1"}, "base_url"),
+        ({"key": ""}, "key"),
+        ({"key": "a\nb"}, "key"),
+        ({"prices": {"ok": {"input_usd": 1, "output_usd": -1}}}, "prices"),
+        ({"prices": {"ok": {"input_usd": 1, "output_usd": 1, "cached_input_usd": -1}}}, "prices"),
         ({"allows_private_address": False}, "base_url"),
         ({"base_url": "http://2130706433/v1", "allows_private_address": False}, "base_url"),
         ({"headers": {"Host": "evil"}}, "headers"),
@@ -155,6 +165,12 @@ def test_a_wrong_provider_names_the_field(cloud: Cloud, change: dict[str, Any], 
     refused = cloud.provider(**({"name": "second"} | change))
     assert refused.status_code == 400, refused.text
     assert refused.json()["error"]["param"] == param
+
+
+def test_an_address_that_is_none_changes_nothing(cloud: Cloud) -> None:
+    refused = cloud.client.patch("/admin/providers/up", json={"base_url": "http://[::1/v1", "key": KEY})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "base_url")
+    assert cloud.client.get("/admin/providers/up").json()["base_url"] == cloud.upstream.base_url
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ def test_pages_and_exports_hold_every_row_once(serve: Serve) -> None:
     assert table[0]["user_agent"].startswith("'=cmd"), "a spreadsheet would run it"
 
 
+def test_numbers_that_no_database_takes_are_refused(serve: Serve) -> None:
+    with serve({"m": script_of(HELLO)}).http() as client:
+        for path in ("changes?before", "requests?before", "requests?key_id", "requests?status", "traces?before"):
+            refused = client.get(f"/admin/{path}=99999999999999999999")
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, path.partition("?")[2])
+
+
 def test_the_live_view_shows_requests_as_they_end(serve: Serve) -> None:
     with serve({"m": script_of(HELLO)}).http() as client, client.stream("GET", "/admin/requests/live") as live:
         lines = live.iter_lines()

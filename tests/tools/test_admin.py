@@ -63,6 +63,7 @@ def test_a_server_is_added_tried_changed_and_deleted(ada: httpx.Client) -> None:
         (SHOP | {"url": "https://host"}, "url"),
         (SHOP | {"variables": {"A B": "c"}}, "variables"),
         ({"name": "net", "kind": "http", "url": "ftp://host"}, "url"),
+        ({"name": "net", "kind": "http", "url": "http://[::1/mcp"}, "url"),
         ({"name": "net", "kind": "http", "url": "https://me:secret@host/mcp"}, "url"),
         ({"name": "net", "kind": "http", "url": "https://host/mcp", "headers": {"a": "b\r\nc: d"}}, "headers"),
         ({"name": "net", "kind": "http", "url": "http://127.0.0.1:1/mcp"}, "url"),

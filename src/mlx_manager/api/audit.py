@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from mlx_manager.api.json_answer import json_answer
+from mlx_manager.api.paging import LAST_ID, BeforeQuery
 from mlx_manager.api.state import AuditDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.ir import RequestRecord
@@ -37,7 +38,7 @@ async def _query(  # noqa: PLR0913 - one per filter
     model: str | None = None,
     user: str | None = None,
     key: str | None = None,
-    key_id: int | None = None,
+    key_id: Annotated[int | None, Query(ge=0, le=LAST_ID)] = None,
     client_address: str | None = None,
     path: str | None = None,
     dialect: Literal["openai", "anthropic"] | None = None,
@@ -47,7 +48,7 @@ async def _query(  # noqa: PLR0913 - one per filter
     route: str | None = None,
     fallback_reason: str | None = None,
     fallback: bool | None = None,
-    status: int | None = None,
+    status: Annotated[int | None, Query(ge=0, le=999)] = None,
     error_code: str | None = None,
     request_id: str | None = None,
     failed: bool | None = None,
@@ -89,7 +90,7 @@ async def list_requests(
     audit: AuditDep,
     query: QueryDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: BeforeQuery = None,
 ) -> Response:
     """Requests that match, the last first; `since` and `until` in Unix seconds."""
     found = await audit.find(query, limit=limit, before=before)

@@ -166,6 +166,11 @@ def _is_here(address: str) -> bool:
         return False
 
 
+def _is_https(request: Request) -> bool:
+    """As far as a proxy in front is believed: whoever lies about it only makes their own cookie go over HTTPS alone."""
+    return "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+
+
 def _user_of(access: Access, person: Caller) -> User:
     assert person.user_id is not None
     return access.store.current.users_by_id[person.user_id]
@@ -178,6 +183,6 @@ def _logged_in(request: Request, login: Login, response: Response) -> Response:
         max_age=SESSION_S,
         httponly=True,
         samesite="lax",
-        secure=request.url.scheme == "https",
+        secure=_is_https(request),
     )
     return response

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from mlx_manager.api.body import read_struct
 from mlx_manager.api.json_answer import unkept_answer
+from mlx_manager.api.paging import BeforeQuery
 from mlx_manager.api.state import HttpOptionsDep
 from mlx_manager.api.who import AccessDep, AdminDep
 from mlx_manager.auth.keys import KeyChanges
@@ -189,7 +190,7 @@ async def list_changes(
     access: AccessDep,
     _: AdminDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: int | None = None,
+    before: BeforeQuery = None,
 ) -> Response:
     """What was changed, and by whom: the last change first."""
     return unkept_answer(ChangeList(changes=list(await access.store.changes(limit=limit, before=before))))

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from mlx_manager.api.json_answer import json_answer
+from mlx_manager.api.paging import BeforeQuery
 from mlx_manager.api.state import SpansDep
 from mlx_manager.api.who import admit_admin
 from mlx_manager.errors import NotFound
@@ -38,7 +39,7 @@ async def list_traces(
     spans: SpansDep,
     *,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: BeforeQuery = None,
     model: str | None = None,
     failed: bool | None = None,
     min_duration: Annotated[float | None, Query(ge=0)] = None,

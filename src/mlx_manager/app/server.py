@@ -23,6 +23,8 @@ def build_server(app: FastAPI, settings: Settings, *, grace_s: int = 5) -> uvico
             lifespan="on",
             access_log=False,
             server_header=False,
+            # whoever connects from this machine could else say that they are somebody else with every guess
+            proxy_headers=False,
             log_config=None,
             timeout_graceful_shutdown=grace_s,
         )

@@ -15,6 +15,9 @@ from mlx_manager.storage import keys as stored
 from mlx_manager.storage.store import Change, Store
 
 KEY_PREFIX = "mlxm_"
+_LAST_EXPIRY_UNIX_S = 253_402_300_799
+"""The end of the year 9999, after which nothing can write a date."""
+_MOST = 10**15
 
 
 class MintedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +133,9 @@ def _check(key: ApiKey, owner: User) -> None:
         raise NotPermitted(f"{owner.name} is no admin, and so cannot have a key with the scope admin.")
     if key.expires_unix_s is not None and key.expires_unix_s <= time.time():
         raise InvalidRequest("The expiry lies in the past.", param="expires_unix_s")
+    if key.expires_unix_s is not None and key.expires_unix_s > _LAST_EXPIRY_UNIX_S:
+        raise InvalidRequest("The expiry lies behind the year 9999; null is none.", param="expires_unix_s")
     for name in ("requests_per_minute", "tokens_per_day", "budget_usd_per_month"):
         value = getattr(key.limits, name)
-        if value is not None and value <= 0:
-            raise InvalidRequest(f"{name} has to be more than 0; null is no limit.", param=f"limits.{name}")
+        if value is not None and not 0 < value <= _MOST:
+            raise InvalidRequest(f"{name} has to be more than 0, to {_MOST}; null is no limit.", param=f"limits.{name}")

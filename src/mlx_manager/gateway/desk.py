@@ -27,6 +27,8 @@ from mlx_manager.storage.store import Change, Store
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _NOT_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept")
+_LAST_POSITION = 1_000_000
+_MOST_TOKENS = 1_000_000_000
 
 
 class Desk:
@@ -177,8 +179,17 @@ class Desk:
         for target in route.targets:
             if target.provider is not None:
                 self.provider(target.provider)
+            if target.model is not None and not (target.model and target.model.isprintable()):
+                raise InvalidRequest("A target's model is a name; null is the one that was asked for.", param="targets")
             if target.model is not None and REST in target.model and route.pattern_kind is not PatternKind.PREFIX:
                 raise InvalidRequest("* in a target's model stands for what follows a prefix.", param="targets")
+        if abs(route.position) > _LAST_POSITION:
+            raise InvalidRequest(f"position is at most {_LAST_POSITION}; 0 is behind all others.", param="position")
+        least = route.conditions.longer_than_tokens
+        if least is not None and not 0 <= least <= _MOST_TOKENS:
+            raise InvalidRequest(
+                f"longer_than_tokens is 0 to {_MOST_TOKENS}; null is any length.", param="conditions.longer_than_tokens"
+            )
         wait_s = route.spill.queue_wait_s
         if wait_s is not None and wait_s <= 0:
             raise InvalidRequest("queue_wait_s has to be more than 0.", param="spill.queue_wait_s")
@@ -187,13 +198,16 @@ class Desk:
 async def _checked_provider(provider: Provider, secret: ProviderSecret) -> Provider:
     _check_name(provider.name)
     base_url = provider.base_url or DEFAULT_BASE_URLS.get(provider.kind, "")
-    parsed = urllib.parse.urlsplit(base_url)
+    parsed = _split(base_url)
     is_whole = parsed.scheme in ("http", "https") and parsed.hostname and not parsed.username and not parsed.query
     if not is_whole or parsed.hostname is None:
         raise InvalidRequest("base_url looks like https://host/v1, without user, password and query.", param="base_url")
     _check_headers(secret.headers)
-    if secret.key is not None and not secret.key.isascii():
-        raise InvalidRequest("A key consists of ASCII characters.", param="key")
+    if secret.key is not None and not (secret.key and secret.key.isascii() and secret.key.isprintable()):
+        raise InvalidRequest("A key consists of printable ASCII characters; null is none.", param="key")
+    for model, price in provider.prices.items():
+        if min(price.input_usd, price.output_usd, price.cached_input_usd or 0.0) < 0:
+            raise InvalidRequest(f"The prices of {model!r} have to be 0 or more.", param="prices")
     timeouts = provider.timeouts
     if min(timeouts.connect_s, timeouts.first_token_s, timeouts.between_tokens_s, timeouts.total_s) <= 0:
         raise InvalidRequest("Timeouts have to be more than 0.", param="timeouts")
@@ -215,8 +229,15 @@ async def _checked_provider(provider: Provider, secret: ProviderSecret) -> Provi
     )
 
 
+def _split(base_url: str) -> urllib.parse.SplitResult:
+    try:
+        return urllib.parse.urlsplit(base_url)
+    except ValueError as error:
+        raise InvalidRequest(f"base_url is no address: {error}.", param="base_url") from None
+
+
 def _host_of(base_url: str) -> str:
-    parsed = urllib.parse.urlsplit(base_url)
+    parsed = _split(base_url)
     return f"{parsed.scheme}://{parsed.netloc.lower()}"
 
 

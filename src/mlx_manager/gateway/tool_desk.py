@@ -118,7 +118,10 @@ def _check_command(server: ToolServer, secret: ToolServerSecret) -> None:
 async def _check_address(server: ToolServer, secret: ToolServerSecret) -> None:
     if server.command or secret.variables:
         raise InvalidRequest("command and variables are for the kind stdio.", param="command")
-    parsed = urllib.parse.urlsplit(server.url)
+    try:
+        parsed = urllib.parse.urlsplit(server.url)
+    except ValueError as error:
+        raise InvalidRequest(f"url is no address: {error}.", param="url") from None
     if parsed.scheme not in ("http", "https") or not parsed.hostname or parsed.username:
         raise InvalidRequest("url looks like https://host/mcp, without user and password.", param="url")
     for name, value in secret.headers.items():

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
@@ -124,7 +124,7 @@ class _Door:
         if self._allowed_hosts is not None and name.lower() not in self._allowed_hosts:
             return False
         origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc == host
+        return origin is None or origin.partition("://")[2] == host
 
 
 _FOR_ADMINS = frozenset(place.path for place in PLACES if place.is_for_admins)
