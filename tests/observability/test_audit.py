@@ -122,6 +122,16 @@ async def written(audit: AuditLog, count: int) -> list[str]:
         await asyncio.sleep(0.05)
 
 
+async def num_written(audit: AuditLog, least: int) -> None:
+    """Wait until so many rows were written in all."""
+    deadline_s = time.monotonic() + 20
+    while True:
+        if audit.num_written >= least:
+            return
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.02)
+
+
 async def test_old_rows_and_too_many_go(tmp_path: Path) -> None:
     database = await Database.open(None, tmp_path)
     audit = AuditLog(database, max_rows=10, max_age_s=3600)
@@ -129,6 +139,22 @@ async def test_old_rows_and_too_many_go(tmp_path: Path) -> None:
         audit.put(record(index, age_s=4000 if index >= 25 else 0))
     audit.open()
     assert sorted(await written(audit, 5)) == ["r20", "r21", "r22", "r23", "r24"]
+    await audit.close()
+    await database.close()
+
+
+async def test_rows_without_end_go_piece_by_piece(tmp_path: Path) -> None:
+    database = await Database.open(None, tmp_path)
+    audit = AuditLog(database, max_rows=100_000, max_age_s=3600)
+    audit.open()
+    for index in range(10_010):
+        audit.put(record(index))
+    await num_written(audit, 10_010)
+    audit.follow(max_rows=5, max_age_s=3600)
+    for index in (20_001, 20_002):
+        audit.put(record(index))
+        await num_written(audit, index - 9_990)
+    assert await written(audit, 5) == ["r20002", "r20001", "r10009", "r10008", "r10007"]
     await audit.close()
     await database.close()
 

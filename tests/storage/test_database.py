@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -32,12 +33,15 @@ from mlx_manager.catalog import (
 from mlx_manager.catalog.people import ApiKey
 from mlx_manager.catalog.route import PatternKind
 from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable
+from mlx_manager.ir import RequestRecord
 from mlx_manager.storage import keys, users
+from mlx_manager.storage.audit import AuditLog
 from mlx_manager.storage.configuration import Configuration
 from mlx_manager.storage.database import SQLITE_FILE, Database, parse_database_url
 from mlx_manager.storage.ledger import Ledger, Used
 from mlx_manager.storage.migrations import NEWEST
 from mlx_manager.storage.named_rows import PROVIDERS, ROUTES, TOOL_SERVERS
+from mlx_manager.storage.patience import Patience
 from mlx_manager.storage.secrets import KEY_FILE, BrokenSecret
 from mlx_manager.storage.store import Change, Store
 
@@ -229,11 +233,11 @@ async def test_a_killed_writer_loses_nothing_it_had_committed(tmp_path: Path) ->
 
 
 async def test_a_locked_database_says_so_and_is_read_on(tmp_path: Path) -> None:
-    store = await Store.open(None, tmp_path)
+    store = await Store.open(None, tmp_path, Patience(lock_s=0.2))
     await fill(store)
     locking = sqlite3.connect(tmp_path / SQLITE_FILE, isolation_level=None)
     locking.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StorageUnavailable, match="locked by another process"):
+    with pytest.raises(StorageUnavailable, match=r"locked by another process, and was not free within 0\.2 s"):
         async with store.changing(change()):
             pass
     await store.refresh()
@@ -242,6 +246,55 @@ async def test_a_locked_database_says_so_and_is_read_on(tmp_path: Path) -> None:
     async with store.changing(change()):
         pass
     await store.close()
+
+
+async def test_a_postgresql_that_somebody_holds_locked_says_so(postgres_url: str, tmp_path: Path) -> None:
+    import asyncpg  # noqa: PLC0415 — the driver is an extra
+
+    await reset(postgres_url)
+    store = await Store.open(postgres_url, tmp_path, Patience(lock_s=0.2))
+    locking = await asyncpg.connect(postgres_url)
+    transaction = locking.transaction()
+    await transaction.start()
+    await locking.execute("SELECT pg_advisory_xact_lock(10242)")
+    with pytest.raises(StorageUnavailable, match=r"locked by another process, and was not free within 0\.2 s"):
+        async with store.changing(change()):
+            pass
+    await store.refresh()
+    await transaction.rollback()
+    await locking.close()
+    async with store.changing(change()):
+        pass
+    await store.close()
+
+
+async def test_a_postgresql_that_hangs_is_named_and_not_waited_for(postgres_url: str, tmp_path: Path) -> None:
+    await reset(postgres_url)
+    store = await Store.open(postgres_url, tmp_path, Patience(answer_s=0.3, end_s=1.0))
+    ledger, audit = Ledger(store), AuditLog(store.database, max_rows=10, max_age_s=60)
+    await ledger.open()
+    audit.open()
+    async with store.database.reading() as session:
+        backend = (await session.exec(text("SELECT pg_backend_pid()"))).scalar()  # type: ignore[call-overload]
+    server = psutil.Process(backend).parent()
+    assert server is not None
+    processes = [server, *server.children()]
+    for process in processes:
+        process.suspend()
+    try:
+        with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.3 s"):
+            await store.refresh()
+        ledger.add(1, "cloud", Used(1, 10, 5, 700))
+        audit.put(RequestRecord(request_id="r", arrived_unix_s=time.time(), status=200, duration_s=0.1))
+        began_s = time.monotonic()
+        await asyncio.gather(ledger.close(), audit.close())
+        await store.close()
+        assert time.monotonic() - began_s < 5
+    finally:
+        for process in reversed(processes):
+            process.resume()
+    again = await Store.open(postgres_url, tmp_path)
+    await again.close()
 
 
 async def test_a_disk_that_takes_no_more_says_so(tmp_path: Path) -> None:

@@ -68,8 +68,7 @@ async def open_access(settings: Settings) -> AsyncIterator[Opened]:
         access = Access(store=store, door=door, people=People(store), keys=keys)
         yield Opened(access, ledger, audit)
     finally:
-        await audit.close()
-        await ledger.close()
+        await asyncio.gather(audit.close(), ledger.close())
         await store.close()
 
 

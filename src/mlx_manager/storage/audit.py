@@ -29,6 +29,8 @@ _RETRY_S = 1.0
 _MAX_BATCH = 500
 _MAX_WAITING = 5_000
 _TRIM_PERIOD_S = 60.0
+_MOST_TRIMMED = 10_000
+"""At a time: others want to write, too, and the database is not waited for without end."""
 _MAX_UNREAD = 1_000
 _EXPORT_PAGE = 500
 _CLIENT_CLOSED = 499
@@ -130,8 +132,12 @@ class AuditLog:
         """Write what is left, as far as it can be."""
         self._is_closing = True
         self._wake.set()
-        if self._writer is not None:
-            await self._writer
+        if self._writer is not None and not await self._database.patience.for_the_last_of(self._end(self._writer)):
+            _logger.error("%d requests are not in the audit: the database did not answer.", len(self._waiting))
+
+    @staticmethod
+    async def _end(writer: asyncio.Task[None]) -> None:
+        await writer
 
     def follow(self, *, max_rows: int, max_age_s: float) -> None:
         """Keep so much from now on: what is more goes with the next rows that are written."""
@@ -235,8 +241,11 @@ class AuditLog:
             if time.monotonic() - self._trimmed_s > _TRIM_PERIOD_S or not self._trimmed_s:
                 newest = (await session.exec(select(func.max(RequestRow.id)))).one() or 0
                 too_old = col(RequestRow.arrived_unix_s) < time.time() - self._max_age_s
-                await session.exec(delete(RequestRow).where(too_old | (col(RequestRow.id) <= newest - self._max_rows)))
-                self._trimmed_s = time.monotonic()
+                too_many = col(RequestRow.id) <= newest - self._max_rows
+                going = select(RequestRow.id).where(too_old | too_many).limit(_MOST_TRIMMED)
+                gone = await session.exec(delete(RequestRow).where(col(RequestRow.id).in_(going)))
+                if gone.rowcount < _MOST_TRIMMED:
+                    self._trimmed_s = time.monotonic()
         # only now: what was not committed stays in its place
         for _ in batch:
             self._waiting.popleft()

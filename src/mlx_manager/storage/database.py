@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -20,11 +20,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable
 from mlx_manager.storage.migrations import NEWEST
+from mlx_manager.storage.patience import Patience
 
 SQLITE_FILE = "mlx-manager.db"
-_BUSY_S = 2.0
-_END_S = 5.0
-"""Longest wait for the driver's threads when a database is closed."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 10242
 """Held by whoever changes something in PostgreSQL, so that what was checked still holds when it is written."""
@@ -34,14 +32,15 @@ _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "p
 class Database:
     """An open database. Every error of the driver becomes a `StorageUnavailable` that says what is wrong."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, patience: Patience = Patience()) -> None:  # noqa: B008
         self._url = url
+        self.patience = patience
         self._threads = _DriverThreads()
-        self._engine = _make_engine(url, self._threads)
+        self._engine = _make_engine(url, self._threads, patience)
         self._writer = self._engine.execution_options(is_writer=True)
 
     @classmethod
-    async def open(cls, url: str | None, home: Path) -> Database:
+    async def open(cls, url: str | None, home: Path, patience: Patience = Patience()) -> Database:  # noqa: B008
         """Open and migrate: the database at `url`, or the file in `home`.
 
         Raises `StorageUnavailable`, and `InvalidRequest` for a URL that is none.
@@ -49,7 +48,7 @@ class Database:
         parsed = parse_database_url(url, home)
         _make_private(parsed)
         try:
-            database = cls(parsed)
+            database = cls(parsed, patience)
         except ModuleNotFoundError as error:
             raise InvalidRequest(
                 f"PostgreSQL needs the package {error.name}: pip install 'mlx-manager[postgresql]'.", param="database"
@@ -73,8 +72,11 @@ class Database:
 
     async def close(self) -> None:
         """Close all connections, and wait for their threads: one that is left answers to an event loop that ended."""
-        await self._engine.dispose()
-        await self._threads.end()
+        with suppress(TimeoutError):
+            # PostgreSQL is told, and may have stopped to listen
+            async with asyncio.timeout(self.patience.end_s):
+                await self._engine.dispose()
+        await self._threads.end(self.patience.end_s)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -108,17 +110,30 @@ class Database:
                 found = await connection.run_sync(_read_revision)
             if found == NEWEST:
                 return
-            async with self._writer.begin() as connection:
-                await connection.run_sync(_upgrade)
+            await self._upgrade()
         except (DBAPIError, OSError, SQLAlchemyError) as error:
             raise self._explain(error) from error
 
+    async def _upgrade(self) -> None:
+        if not self.is_shared:
+            async with self._writer.begin() as connection:
+                await connection.run_sync(_upgrade)
+            return
+        # others may be at it, and tables may be large: without the bounds of every day
+        patient = create_async_engine(self._url)
+        try:
+            async with patient.begin() as connection:
+                await connection.run_sync(_upgrade)
+        finally:
+            await patient.dispose()
+
     def _explain(self, error: Exception) -> StorageUnavailable:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        name = getattr(cause, "sqlite_errorname", "") or ""
+        name = getattr(cause, "sqlite_errorname", "") or getattr(cause, "sqlstate", "") or type(cause).__name__
         for prefix, words in _CAUSES.items():
             if name.startswith(prefix):
-                return StorageUnavailable(f"The database {self.name} {words}", retry_after_s=5)
+                said = words.format(lock_s=self.patience.lock_s, answer_s=self.patience.answer_s)
+                return StorageUnavailable(f"The database {self.name} {said}", retry_after_s=5)
         said = " ".join(str(cause).split())[:200]
         return StorageUnavailable(f"The database {self.name} cannot be used: {said}", retry_after_s=5)
 
@@ -140,9 +155,9 @@ class _DriverThreads:
         self._started = [each for each in self._started if each.is_alive()] + [thread]
         return connection
 
-    async def end(self) -> None:
-        """Wait until all have ended, at most `_END_S` seconds together."""
-        deadline = time.monotonic() + _END_S
+    async def end(self, within_s: float) -> None:
+        """Wait until all have ended, at most `within_s` seconds together."""
+        deadline = time.monotonic() + within_s
         for thread in [each for each in self._started if each.is_alive()]:
             await asyncio.to_thread(thread.join, max(0.0, deadline - time.monotonic()))
 
@@ -165,8 +180,10 @@ _WRONG_URL = (
     "The setting database is not an address of a database: it looks like postgresql://user:password@host/name or "
     "sqlite:////folder/file.db."
 )
+_LOCKED = "is locked by another process, and was not free within {lock_s:g} s. Try again."
+_SILENT = "did not answer within {answer_s:g} s. Try again."
 _CAUSES = {
-    "SQLITE_BUSY": f"is locked by another process, and was not free within {_BUSY_S:.0f} s. Try again.",
+    "SQLITE_BUSY": _LOCKED,
     "SQLITE_LOCKED": "is locked. Try again.",
     "SQLITE_FULL": "is on a disk that is full. Make room, and try again.",
     "SQLITE_READONLY": "cannot be written to: it, or its disk, is read-only.",
@@ -174,13 +191,24 @@ _CAUSES = {
     "SQLITE_CANTOPEN": "cannot be opened: its folder does not exist, or may not be used.",
     "SQLITE_CORRUPT": "is damaged. Put a copy of it back, or move it away to begin anew.",
     "SQLITE_NOTADB": "is no SQLite file, or is damaged. Put a copy of it back, or move it away to begin anew.",
+    # PostgreSQL's own codes
+    "55P03": _LOCKED,
+    "57014": _SILENT,
+    "53100": "is on a disk that is full. Make room, and try again.",
+    "25006": "cannot be written to: it is read-only.",
+    "TimeoutError": _SILENT,
 }
 
 
-def _make_engine(url: URL, threads: _DriverThreads) -> AsyncEngine:
+def _make_engine(url: URL, threads: _DriverThreads, patience: Patience) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S, "async_creator_fn": threads.connect})
+        bounds = {
+            "lock_timeout": f"{patience.lock_s * 1000:.0f}ms",
+            "statement_timeout": f"{patience.answer_s * 1000:.0f}ms",
+        }
+        connect_args = {"server_settings": bounds, "timeout": patience.answer_s, "command_timeout": patience.answer_s}
+        return create_async_engine(url, pool_pre_ping=True, connect_args=connect_args)
+    engine = create_async_engine(url, connect_args={"timeout": patience.lock_s, "async_creator_fn": threads.connect})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

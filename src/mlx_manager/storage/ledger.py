@@ -74,11 +74,10 @@ class Ledger:
         self._writer = asyncio.create_task(self._write_now_and_then())
 
     async def close(self) -> None:
-        """Write what is left."""
+        """Write what is left, as far as it can be."""
         self._is_closing.set()
-        if self._writer is not None:
-            await self._writer
-        await self._flush()
+        if not await self._store.database.patience.for_the_last_of(self._end()):
+            _logger.error("The usage of the last seconds is lost: the database did not answer.")
 
     def add(self, key_id: int | None, target: str, used: Used) -> None:
         """Count one request."""
@@ -106,6 +105,11 @@ class Ledger:
         self._days[day, key_id] += used
         self._months[day[:7], key_id] += used
         self._months[day[:7], None] += used
+
+    async def _end(self) -> None:
+        if self._writer is not None:
+            await self._writer
+        await self._flush()
 
     async def _read(self) -> None:
         """What is written, and on top of it what is not yet."""

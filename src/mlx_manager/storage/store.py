@@ -18,6 +18,7 @@ from mlx_manager.errors import StorageUnavailable
 from mlx_manager.storage.configuration import Configuration, read_change_id, read_configuration
 from mlx_manager.storage.database import Database
 from mlx_manager.storage.named_rows import PROVIDERS, TOOL_SERVERS
+from mlx_manager.storage.patience import Patience
 from mlx_manager.storage.secrets import Secrets
 from mlx_manager.storage.tables import ChangeRow, OverrideRow
 
@@ -57,10 +58,10 @@ class Store:
         self._watch: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str | None, home: Path) -> Store:
+    async def open(cls, url: str | None, home: Path, patience: Patience = Patience()) -> Store:  # noqa: B008
         """Open, migrate and read. Raises `StorageUnavailable`, `Conflict` and `InvalidRequest`."""
         secrets = Secrets.open(home)
-        database = await Database.open(url, home)
+        database = await Database.open(url, home, patience)
         try:
             async with database.reading() as session:
                 current = await read_configuration(session)
