@@ -6,6 +6,7 @@ import io
 import random
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from PIL import Image, ImageDraw
 
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import ImageContent
-from mlx_manager.models.images import DecodedImage, ImageLimits, decode_images
+from mlx_manager.models.images import DecodedImage, ImageLimits, decode_images, share_pixels
 
-LIMITS = ImageLimits(max_images=4, max_image_bytes=200_000, max_image_pixels=40_000)
+LIMITS = ImageLimits(max_images=4, max_image_bytes=200_000, max_image_pixels=40_000, max_request_pixels=100_000)
 ORIENTATION = 0x0112
 
 
@@ -26,7 +27,9 @@ def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def decode(content: bytes, detail: str | None = None) -> DecodedImage:
-    [decoded] = decode_images((ImageContent(data=content, detail=detail),), LIMITS)
+    [decoded] = decode_images(
+        (ImageContent(data=content, detail=detail),), LIMITS, LIMITS.max_image_pixels, nullcontext()
+    )
     assert decoded.picture.mode == "RGB"
     return decoded
 
@@ -143,7 +146,7 @@ def test_what_cannot_be_taken_is_named(name: str) -> None:
     make, reason = REFUSED[name]
     good = ImageContent(data=encoded(halves(), "PNG"))
     with pytest.raises(InvalidRequest, match=reason) as refused:
-        decode_images((good, ImageContent(data=make())), LIMITS)
+        decode_images((good, ImageContent(data=make())), LIMITS, LIMITS.max_image_pixels, nullcontext())
     assert refused.value.message.startswith("Image 2 of 2 ")
     assert refused.value.param == "messages"
 
@@ -166,4 +169,50 @@ def test_damage_of_any_kind_is_refused_and_nothing_else() -> None:
 
 def test_too_many_images_are_refused_before_any_is_decoded() -> None:
     with pytest.raises(InvalidRequest, match="has 5 images, and 4 are taken"):
-        decode_images((ImageContent(data=b"x"),) * 5, LIMITS)
+        decode_images((ImageContent(data=b"x"),) * 5, LIMITS, LIMITS.max_image_pixels, nullcontext())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "each"),
+    [((10, 20, 30), 60, 60), ((10, 20, 30), 59, 29), ((30, 10, 30), 40, 15), ((50,) * 4, 40, 10), ((), 40, 40)],
+)
+def test_no_image_is_made_smaller_than_all_together_need(sizes: tuple[int, ...], most: int, each: int) -> None:
+    images = [ImageContent(data=encoded(Image.new("1", (size, 1)), "PNG")) for size in sizes]
+    assert share_pixels([*images, ImageContent(data=b"none")], most) == each
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+@pytest.mark.parametrize("most", [40_000 // 3, 900])
+def test_a_large_image_is_shown_smaller_and_otherwise_as_it_is(mode: str, most: int) -> None:
+    wide = halves().resize((400, 100))
+    picture = (
+        wide.convert(mode) if mode != "I;16" else Image.fromarray(np.asarray(wide.convert("L")).astype(np.uint16) * 257)
+    )
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    [small] = decode_images((ImageContent(data=encoded(picture, "PNG", exif=exif)),), LIMITS, most, nullcontext())
+    [whole] = decode_images((ImageContent(data=encoded(picture, "PNG", exif=exif)),), LIMITS, 40_000, nullcontext())
+    assert whole.picture.size == (100, 400)
+    assert most * 0.85 < small.picture.width * small.picture.height <= most
+    assert small.picture.height / small.picture.width == pytest.approx(4, rel=0.1)
+    difference = np.asarray(whole.picture.resize(small.picture.size)).astype(int) - np.asarray(small.picture)
+    assert np.abs(difference).mean() < 4
+
+
+class _Counted(AbstractContextManager[None]):
+    def __init__(self, entered: list[bool]) -> None:
+        self._entered = entered
+
+    def __enter__(self) -> None:
+        self._entered.append(True)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._entered
+
+
+def test_one_large_image_at_a_time_is_decoded() -> None:
+    entered: list[bool] = []
+    images = tuple(ImageContent(data=encoded(Image.new("RGB", (side, 10)), "JPEG")) for side in (50, 100, 200))
+    decoded = decode_images(images, LIMITS, 500, _Counted(entered))
+    assert [image.picture.size for image in decoded] == [(50, 10), (70, 7), (100, 5)]
+    assert entered == [True, True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.attach import wrap_attention
@@ -28,6 +29,8 @@ def test_the_weights_are_told_exactly(tmp_path: Path, model_type: str) -> None:
     assert loaded.weights_bytes - footprint.weights_bytes in (0, head)
     without = predict_footprint(entry, LoadOptions(dtype="float32", image_cache_bytes=0), is_cpu_backend=True)
     assert footprint.process_bytes - without.process_bytes == options.image_cache_bytes
+    fewer = predict_footprint(entry, replace(options, max_request_pixels=1_000_000), is_cpu_backend=True)
+    assert footprint.process_bytes - fewer.process_bytes == (options.max_request_pixels - 1_000_000) * (2 * 4 + 3 * 4)
     wrap_attention(loaded.model)
     assert footprint.kv_bytes_per_token == probe_caches(loaded.model).bytes_per_token
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +19,18 @@ from mlx_manager.ir import ImageContent, VideoContent
 from mlx_manager.models.images import DecodedImage, ImageLimits
 from mlx_manager.models.videos import DecodedVideo, VideoLimits
 from mlx_manager.worker.frames import frame_indices
-from mlx_manager.worker.videos import decode_visuals
+from mlx_manager.worker.videos import VisualLimits, decode_visuals
 from tests.vision.films import FPS, write_film
 from tests.vision.test_decoding import encoded, halves
 
-IMAGES = ImageLimits(max_images=4, max_image_bytes=200_000, max_image_pixels=40_000)
+IMAGES = ImageLimits(max_images=4, max_image_bytes=200_000, max_image_pixels=40_000, max_request_pixels=16_000_000)
 VIDEOS = VideoLimits(max_bytes=200_000, max_length_s=6.0, max_frames=8, max_pixels=40_000)
+LIMITS = VisualLimits(IMAGES, VIDEOS, nullcontext())
 PICTURE = ImageContent(data=encoded(halves(), "PNG"))
 
 
 def decode(*files: bytes, limits: VideoLimits = VIDEOS) -> list[DecodedVideo]:
-    decoded = decode_visuals([VideoContent(data=file) for file in files], IMAGES, limits)
+    decoded = decode_visuals([VideoContent(data=file) for file in files], replace(LIMITS, videos=limits))
     return [video for video in decoded if isinstance(video, DecodedVideo)]
 
 
@@ -87,7 +89,7 @@ def test_what_cannot_be_taken_is_named(path: Callable[[str], Path], name: str) -
     film = write_film(path("mp4"))
     sent: list[ImageContent | VideoContent] = [PICTURE, VideoContent(data=film), VideoContent(data=spoil(film))]
     with pytest.raises(InvalidRequest, match=reason) as refused:
-        decode_visuals(sent, IMAGES, replace(VIDEOS, max_frames=4))
+        decode_visuals(sent, replace(LIMITS, videos=replace(VIDEOS, max_frames=4)))
     assert refused.value.message.startswith("Video 2 of 2 ")
     assert refused.value.param == "messages"
 
@@ -115,26 +117,40 @@ def test_all_videos_of_a_request_share_the_frames(path: Callable[[str], Path]) -
     film = write_film(path("mp4"))
     assert [len(video.frames) for video in decode(film, film)] == [4, 4]
     listed = VideoContent(frames=(PICTURE,) * 6)
-    first, second = decode_visuals([listed, VideoContent(data=film)], IMAGES, VIDEOS)
+    first, second = decode_visuals([listed, VideoContent(data=film)], LIMITS)
     assert isinstance(first, DecodedVideo)
     assert isinstance(second, DecodedVideo)
     assert (len(first.frames), len(second.frames)) == (6, 2)
     with pytest.raises(InvalidRequest, match="has 8 frames of videos and 1 files of videos, and 8 frames are taken"):
-        decode_visuals([VideoContent(frames=(PICTURE,) * 8), VideoContent(data=film)], IMAGES, VIDEOS)
+        decode_visuals([VideoContent(frames=(PICTURE,) * 8), VideoContent(data=film)], LIMITS)
 
 
 def test_frames_that_a_client_cut_out_are_a_video(path: Callable[[str], Path]) -> None:
     red, blue = (encoded(Image.new("RGB", (20, 10), colour), "PNG") for colour in ("red", "blue"))
     listed = VideoContent(frames=(ImageContent(data=red), ImageContent(data=blue)))
-    picture, video = decode_visuals([PICTURE, listed], IMAGES, VIDEOS)
+    picture, video = decode_visuals([PICTURE, listed], LIMITS)
     assert isinstance(picture, DecodedImage)
     assert isinstance(video, DecodedVideo)
     assert (video.indices, video.fps) == ((0, 1), 2.0)
     assert [frame.getpixel((3, 3)) for frame in video.frames] == [(255, 0, 0), (0, 0, 255)]
     with pytest.raises(InvalidRequest, match="Video 1 of 1 has frames of 20 by 10 and 40 by 20: send frames of one"):
-        decode_visuals([VideoContent(frames=(ImageContent(data=red), PICTURE))], IMAGES, VIDEOS)
+        decode_visuals([VideoContent(frames=(ImageContent(data=red), PICTURE))], LIMITS)
     with pytest.raises(InvalidRequest, match="Video 1 of 1: frame 2 of 2 is in no format"):
-        decode_visuals([VideoContent(frames=(PICTURE, ImageContent(data=b"words")))], IMAGES, VIDEOS)
+        decode_visuals([VideoContent(frames=(PICTURE, ImageContent(data=b"words")))], LIMITS)
+
+
+def test_images_and_frames_share_the_pixels_of_a_request(path: Callable[[str], Path]) -> None:
+    film, listed = write_film(path("mp4")), VideoContent(frames=(PICTURE,) * 2)
+    limits = replace(LIMITS, images=replace(IMAGES, max_request_pixels=11 * 300))
+    large = ImageContent(data=encoded(halves().resize((200, 100)), "PNG"))
+    shown = decode_visuals([large, listed, VideoContent(data=film)], limits)
+    pictures = [shown[0].picture] if isinstance(shown[0], DecodedImage) else []
+    frames = [list(video.frames) for video in shown[1:] if isinstance(video, DecodedVideo)]
+    assert [len(frames[0]), len(frames[1])] == [2, 6]
+    for picture in (*pictures, *frames[0], *frames[1]):
+        assert 200 < picture.width * picture.height <= 11 * 300 // 9
+    assert np.allclose([picture.width / picture.height for picture in (pictures[0], frames[0][0])], 2, atol=0.2)
+    assert frames[1][0].width / frames[1][0].height == pytest.approx(1.5, abs=0.2)
 
 
 def test_equal_frames_at_other_times_are_another_video(path: Callable[[str], Path]) -> None:

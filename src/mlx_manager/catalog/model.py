@@ -67,6 +67,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Of one encoded file."""
     max_image_pixels: int = 50_000_000
     """Width times height of one image; more is refused before it is decoded."""
+    max_request_pixels: int = 16_777_216
+    """Of all images and frames of one request together; they are made smaller to fit."""
     max_video_bytes: int = 64 * 1024**2
     """Of one file."""
     max_video_length_s: float = 600.0

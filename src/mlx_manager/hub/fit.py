@@ -39,6 +39,12 @@ _CHECKPOINT_SHARE = 0.25
 _FLOAT32_BYTES = 4
 _NUM_LOGITS_COPIES = 4
 """Arrays of the size of the logits, float32, that the sampler holds at once: scaled, weights, cumulative, a filter."""
+_NUM_SEEN = 2
+"""As `worker.gaze` has it: requests whose pictures are decoded at once."""
+_PICTURE_BYTES = 4
+"""Of one pixel of a decoded picture, as Pillow keeps it."""
+_NUM_LARGE_COPIES = 2
+"""Pictures as large as are accepted, of which one at a time is decoded: the file's own, and one to be made smaller."""
 _GROUP_SIZES = (64, 32)
 """As the engine's `planes` have them."""
 _NUM_MLP_COPIES = 3
@@ -105,7 +111,7 @@ def _predict(
         activation_bytes_per_context_token=step.bytes_per_context_token,
         process_bytes=_PROCESS_BYTES
         + _TOKENIZER_GROWTH * _size(folder / "tokenizer.json")
-        + (options.image_cache_bytes if sees else 0),
+        + (_seeing_bytes(options) if sees else 0),
         max_context=served_context(config, options.max_context),
         dtype=_describe(weights),
         is_known=_is_known(text, kept),
@@ -235,6 +241,15 @@ def _notes(config: Mapping[str, Any], quantization: Mapping[str, Any], kept: _Ke
 def _describe(weights: ResidentWeights) -> str:
     name = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(weights.dtype, weights.dtype)
     return f"{name}, quantized" if weights.is_quantized else name
+
+
+def _seeing_bytes(options: LoadOptions) -> int:
+    """What a model that sees takes of pictures: what it keeps of those it saw, those of the requests that come next,
+    those that its processor makes numbers of (red, green and blue of each pixel), and the largest of all while it is
+    decoded."""
+    waiting = _NUM_SEEN * options.max_request_pixels * _PICTURE_BYTES
+    numbers = options.max_request_pixels * 3 * _FLOAT32_BYTES
+    return options.image_cache_bytes + waiting + numbers + _NUM_LARGE_COPIES * options.max_image_pixels * _PICTURE_BYTES
 
 
 def _size(file: Path) -> int:

@@ -11,6 +11,9 @@ class FrameLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_length_s: float
     max_frames: int
     max_pixels: int
+    """Larger frames are refused."""
+    max_shown_pixels: int
+    """Larger frames are made smaller."""
     max_cpu_s: int
 
 

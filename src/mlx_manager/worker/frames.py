@@ -25,8 +25,6 @@ _FRAMES_PER_S = 2.0
 _LEAST_FRAMES = 4
 _PAIR = 2
 """As mlx-vlm samples: two frames a second, at least four, an even number."""
-_MOST_SHOWN_PIXELS = 1920 * 1088
-"""Larger frames are made smaller: processors of models make them smaller still."""
 _LAST_SHARE = 0.95
 """Containers promise a frame or two too many; behind this part of the file one may be missing."""
 
@@ -90,7 +88,7 @@ def _read(file: Path, limits: FrameLimits) -> tuple[Frames, list[np.ndarray]]:
     shown: list[int] = []
     frames: list[np.ndarray] = []
     for index in frame_indices(num_frames, fps, limits.max_frames):
-        frame = _frame(capture, index)
+        frame = _frame(capture, index, limits.max_shown_pixels)
         if frame is not None and (not frames or frame.shape == frames[0].shape):
             shown.append(index)
             frames.append(frame)
@@ -120,7 +118,7 @@ def _count(capture: Any, most: int) -> int:
     return num_frames
 
 
-def _frame(capture: Any, index: int) -> np.ndarray | None:
+def _frame(capture: Any, index: int, max_shown_pixels: int) -> np.ndarray | None:
     """[height, width, 3], RGB; None where there is none."""
     if int(capture.get(cv2.CAP_PROP_POS_FRAMES)) != index:
         capture.set(cv2.CAP_PROP_POS_FRAMES, index)
@@ -128,8 +126,8 @@ def _frame(capture: Any, index: int) -> np.ndarray | None:
     if not is_read:
         return None
     height, width = frame.shape[:2]
-    if width * height > _MOST_SHOWN_PIXELS:
-        scale = (_MOST_SHOWN_PIXELS / (width * height)) ** 0.5
+    if width * height > max_shown_pixels:
+        scale = (max_shown_pixels / (width * height)) ** 0.5
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))

@@ -15,16 +15,16 @@ from itertools import islice
 from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError
 from mlx_manager.ipc import RequestFailed
 from mlx_manager.ir import ChatPrompt, GenerationRequest, ImageContent, Prompt, VideoContent
-from mlx_manager.models.images import ImageLimits
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.sight import Embeddings, ReadPrompt, SeenPrompt, Sight
-from mlx_manager.models.videos import DecodedVideo, VideoLimits, Visual
-from mlx_manager.worker.videos import decode_visuals
+from mlx_manager.models.videos import DecodedVideo, Visual
+from mlx_manager.worker.videos import VisualLimits, decode_visuals
 
 _NUM_DECODERS = 2
-_NUM_AHEAD = 4
-"""Requests whose files are decoded before it is their turn: pictures take much more room than files."""
+_NUM_AHEAD = 2
+"""Requests whose files are decoded before it is their turn: pictures take much more room than files, and so many
+are counted in the plan of the memory."""
 _DECODE_WAIT_S = 0.005
 _log = logging.getLogger("mlx_manager.worker")
 
@@ -62,7 +62,7 @@ class Gaze:
         sight: Sight,
         tokenizer: SeeingTokenizer,
         prompts: PromptBuilder,
-        limits: tuple[ImageLimits, VideoLimits],
+        limits: VisualLimits,
         check_length: CheckLength,
     ) -> None:
         self._sight = sight
@@ -89,7 +89,7 @@ class Gaze:
     def read(self, prompt: ChatPrompt) -> tuple[int, ...]:
         """The tokens of a prompt with images, at once and without looking at them. Raises `InvalidRequest`."""
         _check_texts(prompt, self._sight.tokens)
-        visuals = decode_visuals(visuals_of(prompt), *self._limits)
+        visuals = decode_visuals(visuals_of(prompt), self._limits)
         return self._sight.read(self._render(prompt, visuals), self._sight.shown(visuals)).token_ids
 
     def abort(self, request_id: str) -> None:
@@ -132,7 +132,7 @@ class Gaze:
                 visuals = visuals_of(pending.request.prompt)
                 has_videos = any(isinstance(each, VideoContent) for each in visuals)
                 decoders = self._video_decoders if has_videos else self._decoders
-                pending.decoding = decoders.submit(decode_visuals, visuals, *self._limits)
+                pending.decoding = decoders.submit(decode_visuals, visuals, self._limits)
 
     def _render(self, prompt: ChatPrompt, visuals: tuple[Visual, ...]) -> str:
         """The text of a prompt, with places for what the model is shown of `visuals`."""

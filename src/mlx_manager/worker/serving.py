@@ -40,18 +40,17 @@ from mlx_manager.ir import (
 )
 from mlx_manager.models.calls import CallRules, callable_tools
 from mlx_manager.models.grammars import GrammarCompiler
-from mlx_manager.models.images import ImageLimits
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.pieces import SeeingTokenizer
 from mlx_manager.models.prompt import BuiltPrompt, PromptBuilder
 from mlx_manager.models.sight import Sight
 from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
-from mlx_manager.models.videos import VideoLimits
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading, ThinkingBudget
 from mlx_manager.worker.gaze import Gaze, SeenRequest, visuals_of
 from mlx_manager.worker.rows import RowReports
+from mlx_manager.worker.videos import VisualLimits
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
@@ -230,19 +229,11 @@ class Serving:
             self._prepare(request, built)
 
     def _new_gaze(self, loaded: LoadedModel, sight: Sight) -> Gaze:
-        options = self._options
-        images = ImageLimits(options.max_images, options.max_image_bytes, options.max_image_pixels)
-        videos = VideoLimits(
-            max_bytes=options.max_video_bytes,
-            max_length_s=options.max_video_length_s,
-            max_frames=options.max_video_frames,
-            max_pixels=options.max_video_pixels,
-        )
         return Gaze(
             sight,
             cast(SeeingTokenizer, loaded.tokenizer),
             self._prompts,
-            (images, videos),
+            VisualLimits.of(self._options),
             lambda request, num_tokens: self._max_output_tokens(request.sampling, num_tokens),
         )
 

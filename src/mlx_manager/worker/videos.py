@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
 from PIL import Image
 
+from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import ImageContent, VideoContent
-from mlx_manager.models.images import ImageLimits, decode_images
+from mlx_manager.models.images import ImageLimits, decode_images, share_pixels
 from mlx_manager.models.videos import DecodedVideo, VideoLimits, Visual
 from mlx_manager.worker.frame_report import FrameLimits, FrameReport, Refusal
 
@@ -32,16 +35,74 @@ _QUIET = {
 }
 
 
-def decode_visuals(
-    sent: Sequence[ImageContent | VideoContent], images: ImageLimits, videos: VideoLimits
-) -> tuple[Visual, ...]:
+_MOST_FRAME_PIXELS = 1920 * 1088
+"""Larger frames are made smaller: processors of models make them smaller still."""
+
+
+@dataclass(frozen=True)
+class VisualLimits:
+    """How much one request may send."""
+
+    images: ImageLimits
+    videos: VideoLimits
+    large: AbstractContextManager[object]
+    """Held while something is decoded that is larger than it will be shown: one of all requests at a time."""
+
+    @classmethod
+    def of(cls, options: LoadOptions) -> VisualLimits:
+        """Those that a model is loaded with."""
+        images = ImageLimits(
+            max_images=options.max_images,
+            max_image_bytes=options.max_image_bytes,
+            max_image_pixels=options.max_image_pixels,
+            max_request_pixels=options.max_request_pixels,
+        )
+        videos = VideoLimits(
+            max_bytes=options.max_video_bytes,
+            max_length_s=options.max_video_length_s,
+            max_frames=options.max_video_frames,
+            max_pixels=options.max_video_pixels,
+        )
+        return cls(images, videos, threading.Lock())
+
+
+def decode_visuals(sent: Sequence[ImageContent | VideoContent], limits: VisualLimits) -> tuple[Visual, ...]:
     """All images and videos of a request, in order. Raises `InvalidRequest` that names the one that cannot be taken."""
-    pictures = iter(decode_images(tuple(piece for piece in sent if isinstance(piece, ImageContent)), images))
-    films = iter(_decode_videos([piece for piece in sent if isinstance(piece, VideoContent)], images, videos))
+    images = tuple(piece for piece in sent if isinstance(piece, ImageContent))
+    videos = [piece for piece in sent if isinstance(piece, VideoContent)]
+    share = _Share.of(images, videos, limits)
+    pictures = iter(decode_images(images, limits.images, share.image_pixels, limits.large))
+    films = iter(_decode_videos(videos, limits, share))
     return tuple(next(pictures) if isinstance(piece, ImageContent) else next(films) for piece in sent)
 
 
-def _decode_videos(sent: Sequence[VideoContent], images: ImageLimits, limits: VideoLimits) -> list[DecodedVideo]:
+@dataclass(frozen=True)
+class _Share:
+    """What each image and frame may have of the pixels of a request."""
+
+    image_pixels: int
+    """Of one image, or one listed frame."""
+    frame_pixels: int
+    """Of a frame taken out of a file."""
+    max_frames_each: int
+    """Of one file."""
+
+    @classmethod
+    def of(cls, images: Sequence[ImageContent], videos: Sequence[VideoContent], limits: VisualLimits) -> _Share:
+        most = limits.images.max_request_pixels
+        num_listed = sum(len(video.frames) for video in videos)
+        pictures = [*images, *(frame for video in videos for frame in video.frames)]
+        # no more headers are read than pictures are taken
+        pictures = pictures[: limits.images.max_images + limits.videos.max_frames]
+        num_files = sum(not video.frames for video in videos)
+        max_frames_each = (limits.videos.max_frames - num_listed) // max(1, num_files)
+        num_taken = max(0, max_frames_each) * num_files
+        frame_pixels = max(1, min(_MOST_FRAME_PIXELS, most // max(1, num_taken + len(pictures))))
+        return cls(share_pixels(pictures, most - num_taken * frame_pixels), frame_pixels, max_frames_each)
+
+
+def _decode_videos(sent: Sequence[VideoContent], within: VisualLimits, share: _Share) -> list[DecodedVideo]:
+    limits = within.videos
     num_listed = sum(len(video.frames) for video in sent)
     num_files = sum(not video.frames for video in sent)
     if num_listed + num_files > limits.max_frames:
@@ -52,20 +113,20 @@ def _decode_videos(sent: Sequence[VideoContent], images: ImageLimits, limits: Vi
             "fewer.",
             param="messages",
         )
-    most_each = (limits.max_frames - num_listed) // max(1, num_files)
     decoded = []
     for index, video in enumerate(sent):
         name = f"Video {index + 1} of {len(sent)}"
         if video.frames:
-            decoded.append(_of_frames(video.frames, name, images))
+            decoded.append(_of_frames(video.frames, name, within, share))
         else:
-            decoded.append(_of_file(video.data, name, most_each, limits))
+            decoded.append(_of_file(video.data, name, limits, share))
     return decoded
 
 
-def _of_frames(frames: tuple[ImageContent, ...], name: str, images: ImageLimits) -> DecodedVideo:
+def _of_frames(frames: tuple[ImageContent, ...], name: str, limits: VisualLimits, share: _Share) -> DecodedVideo:
     try:
-        pictures = decode_images(frames, replace(images, max_images=len(frames)))
+        images = replace(limits.images, max_images=len(frames))
+        pictures = decode_images(frames, images, share.image_pixels, limits.large)
     except InvalidRequest as error:
         raise InvalidRequest(f"{name}: {error.message.replace('Image ', 'frame ', 1)}", param="messages") from None
     sizes = sorted({picture.picture.size for picture in pictures})
@@ -75,7 +136,7 @@ def _of_frames(frames: tuple[ImageContent, ...], name: str, images: ImageLimits)
     return DecodedVideo.of([picture.picture for picture in pictures], range(len(pictures)), _LISTED_FPS)
 
 
-def _of_file(content: bytes, name: str, max_frames: int, limits: VideoLimits) -> DecodedVideo:
+def _of_file(content: bytes, name: str, limits: VideoLimits, share: _Share) -> DecodedVideo:
     if not content:
         raise InvalidRequest(f"{name} has not been fetched: send it as a data URL.", param="messages")
     if len(content) > limits.max_bytes:
@@ -83,8 +144,9 @@ def _of_file(content: bytes, name: str, max_frames: int, limits: VideoLimits) ->
         raise InvalidRequest(f"{name} has {len(content)} bytes, and {most}: send a smaller one.", param="messages")
     asked = FrameLimits(
         max_length_s=limits.max_length_s,
-        max_frames=max_frames,
+        max_frames=share.max_frames_each,
         max_pixels=limits.max_pixels,
+        max_shown_pixels=share.frame_pixels,
         max_cpu_s=int(_TIMEOUT_S),
     )
     with tempfile.NamedTemporaryFile(prefix="mlx-manager-video-") as file:

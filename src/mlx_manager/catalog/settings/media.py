@@ -63,6 +63,18 @@ MEDIA: tuple[Setting, ...] = (
         takes_effect=Effect.NEXT_LOAD,
     ),
     Setting(
+        "max_request_pixels",
+        "integer",
+        _LOAD.max_request_pixels,
+        "pixels",
+        "Most pixels of all images and frames of one request together; where they have more, the largest are made "
+        "smaller.",
+        whole(65_536),
+        "max_request_pixels",
+        is_load=True,
+        takes_effect=Effect.NEXT_LOAD,
+    ),
+    Setting(
         "max_video_bytes",
         "bytes",
         "64MiB",
