@@ -226,7 +226,8 @@ def share_prefixes(
     """Split (row, reach) pairs into clusters with one beginning, and those that read alone.
 
     A cluster is (the blocks in common, (row, what it reads behind them) pairs): at least two rows and `min_blocks`
-    blocks. A row's last block is never common: it holds the token that the row is about to write.
+    blocks. Of rows that begin alike, those with more in common make a cluster of their own where that saves reads.
+    A row's last block is never common: it holds the token that the row is about to write.
     """
     if min_blocks is None or len(decodes) < 2:
         return [], list(decodes)
@@ -237,21 +238,53 @@ def share_prefixes(
         is_open = reach.first == 0 and len(reach.table) > min_blocks
         (alike.setdefault(reach.table[:min_blocks], []) if is_open else single).append((row, reach))
     clusters = []
-    for members in alike.values():
-        if len(members) < 2:
-            single += members
-            continue
-        prefix = _common_beginning([reach.table[:-1] for _, reach in members])
-        length = len(prefix)
-        tails = [(row, Reach(reach.table[length:], 0, reach.end - length * BLOCK_SIZE)) for row, reach in members]
-        clusters.append((prefix, tails))
+    for rows in alike.values():
+        shared, alone = _divide(rows, 0, min_blocks)
+        single += alone
+        for length, members in shared:
+            tails = [(row, Reach(reach.table[length:], 0, reach.end - length * BLOCK_SIZE)) for row, reach in members]
+            clusters.append((members[0][1].table[:length], tails))
     return clusters, sorted(single, key=lambda item: item[0])
 
 
-def _common_beginning(tables: AbstractSequence[tuple[int, ...]]) -> tuple[int, ...]:
-    shortest, longest = min(tables), max(tables)
-    length = next((i for i, (one, other) in enumerate(zip(shortest, longest, strict=False)) if one != other), None)
-    return shortest[: min(len(shortest), len(longest)) if length is None else length]
+_Rows = list[tuple[int, Reach]]
+
+
+def _divide(rows: _Rows, num_known: int, min_blocks: int) -> tuple[list[tuple[int, _Rows]], _Rows]:
+    """Divide rows with `num_known` or more first blocks in common into (blocks in common, rows), and rows alone.
+
+    All of them are one cluster, or are divided by the block in which they part: whichever saves more.
+    """
+    if len(rows) < 2:
+        return [], rows
+    length = num_known + _num_common([reach.table[num_known:-1] for _, reach in rows])
+    parts: dict[int, _Rows] = {}
+    alone: _Rows = []
+    for row, reach in rows:
+        # where a row has no more to share, it goes with those whose further blocks are not worth it
+        part = parts.setdefault(reach.table[length], []) if length < len(reach.table) - 1 else alone
+        part.append((row, reach))
+    clusters = []
+    for part in parts.values():
+        shared, left = _divide(part, length, min_blocks)
+        clusters += shared
+        alone += left
+    if len(alone) > 1:
+        clusters, alone = [*clusters, (length, alone)], []
+    whole = [(length, rows)]
+    return (whole, []) if _worth(whole, min_blocks) >= _worth(clusters, min_blocks) else (clusters, alone)
+
+
+def _worth(clusters: list[tuple[int, _Rows]], min_blocks: int) -> int:
+    """How many reads of a block clusters save; merging two parts costs each as much as `min_blocks` of them."""
+    return sum(length * (len(rows) - 1) - min_blocks for length, rows in clusters)
+
+
+def _num_common(tables: AbstractSequence[tuple[int, ...]]) -> int:
+    """How many first blocks are the same in all."""
+    first, last = min(tables), max(tables)
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((i for i, (one, other) in pairs if one != other), min(len(first), len(last)))
 
 
 def group_by_length(decodes: AbstractSequence[tuple[int, Reach]]) -> list[list[tuple[int, Reach]]]:
