@@ -21,7 +21,9 @@ Row = npt.NDArray[np.float64]
 
 CASES = {
     "greedy": SamplingParams(temperature=0.0),
+    "as good as greedy": SamplingParams(seed=1, temperature=1e-40),
     "plain": SamplingParams(seed=1),
+    "icy": SamplingParams(seed=2, temperature=1e-6),
     "cold": SamplingParams(seed=2, temperature=0.3),
     "hot": SamplingParams(seed=-3, temperature=2.0),
     "top-k": SamplingParams(seed=4, top_k=5),

@@ -9,6 +9,9 @@ from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.drafts import RowDrafts
 from mlx_manager.ir import Priority
 
+_LEAST_TEMPERATURE = 1e-6
+"""Below it the likeliest token is chosen: nothing else has a weight then, and dividing by less leaves float32."""
+
 
 class Status(Enum):
     """Where a sequence stands. FORKING: waits for its leader's prompt to be prefilled."""
@@ -38,7 +41,7 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is always chosen."""
-        return self.temperature == 0.0
+        return self.temperature < _LEAST_TEMPERATURE
 
     @property
     def has_penalties(self) -> bool:

@@ -200,7 +200,7 @@ class SamplingFields(Wire):
     """-1 and 0 both keep all tokens."""
     min_p: float | None = Field(None, ge=0, le=1)
     seed: Whole | None = Field(None, ge=-INT64, lt=INT64)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: (
