@@ -85,6 +85,19 @@ def test_the_folder_stays_within_its_bound_and_keeps_what_was_read_last(tmp_path
     assert size_of(tmp_path) <= bound
 
 
+def test_a_smaller_bound_is_kept_to_from_the_start(tmp_path: Path) -> None:
+    bound = 5 * size_of_block(tmp_path) // 2
+    cache = new_cache(tmp_path)
+    keys = [bytes([index]) for index in range(6)]
+    for key in keys:
+        cache.put(key, BLOCK)
+    cache.flush()
+    again = new_cache(tmp_path, bound)
+    assert len(again) == 2
+    assert size_of(tmp_path / "model") <= bound
+    assert [again.fetch(key) for key in keys if key in again] == [BLOCK, BLOCK]
+
+
 def test_what_a_crash_left_is_cleared_away(tmp_path: Path) -> None:
     new_cache(tmp_path)
     partial = tmp_path / "model" / ".abcd.partial"

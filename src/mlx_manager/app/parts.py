@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -19,6 +23,8 @@ from mlx_manager.hub.access import default_access
 from mlx_manager.hub.desk import HubDesk
 from mlx_manager.hub.downloads import Downloads
 from mlx_manager.pool import EvictionPolicy, ModelDirectory, ModelPool, PoolLimits, PoolOptions, runs_on_linux_cpu
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ async def local_parts(settings: Settings) -> AsyncIterator[Parts]:
     inventory = Inventory(settings.home, also, cache=access.cache_folder, scan=settings.scan_folders or ())
     default_model = inventory.find(settings.model).name if settings.model else None
     options = _load_options(settings)
+    if not options.disk_cache_bytes:
+        await asyncio.to_thread(_clear, options.disk_cache_folder)
     pool = ModelPool(
         inventory.entries,
         default_model=default_model,
@@ -83,6 +91,16 @@ def follow_in_pool(pool: ModelPool, settings: Settings) -> None:
         memory_budget=wanted.memory_budget, policy=wanted.policy, drain_timeout_s=wanted.drain_timeout_s
     )
     pool.set_limits(limits)
+
+
+def _clear(folder: Path | None) -> None:
+    """Remove prefixes that an earlier start kept on disk, and this one is to keep none of."""
+    if folder is None or not folder.exists():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        _log.warning("disk_cache is 0, and yet the prefixes on disk could not be removed: %s", error)
 
 
 def _load_options(settings: Settings) -> LoadOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
@@ -98,3 +99,8 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Splits the model over the ranks that this file names; None: this process alone serves it."""
     state_folder: str | None = None
     """Where a worker keeps what it found out about a model between loads; None: nowhere. Set from the home folder."""
+
+    @property
+    def disk_cache_folder(self) -> Path | None:
+        """Where prefix caches are on disk, if they are."""
+        return Path(self.state_folder) / "prefix-cache" if self.state_folder else None

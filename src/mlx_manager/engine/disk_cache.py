@@ -63,8 +63,9 @@ class DiskCache:
         self._model = model
         self._own = folder / model
         self._own.mkdir(exist_ok=True)
+        self._names: set[str] = set()
         self._files.tidy()
-        self._names = {path.name.removesuffix(_SUFFIX) for path in self._own.glob(f"*{_SUFFIX}") if _is_name(path)}
+        self._names |= {path.name.removesuffix(_SUFFIX) for path in self._own.glob(f"*{_SUFFIX}") if _is_name(path)}
         self._offered: set[str] = set()
         """What this process has written, or tried to: what had to go is not written again before it is used again."""
         self._writer = ThreadPoolExecutor(1, "disk-cache")

@@ -112,7 +112,8 @@ def _find_drafting_fault(loaded: LoadedModel, options: LoadOptions, path: Servin
 def open_disk_cache(path: ServingPath, options: LoadOptions, entry: ModelEntry, dtype: str) -> DiskCache | None:
     """Where the prefix cache goes on on disk; None where it does not, or nothing can be written."""
     runner = path.runner
-    if not (options.disk_cache_bytes and options.state_folder and isinstance(runner, PagedRunner)):
+    folder = options.disk_cache_folder if options.disk_cache_bytes else None
+    if folder is None or not isinstance(runner, PagedRunner):
         # The library's own caches are not cut into blocks, so there is nothing that could be found again.
         return None
     layers = runner.attention.arena.layers
@@ -120,7 +121,7 @@ def open_disk_cache(path: ServingPath, options: LoadOptions, entry: ModelEntry, 
     reader = DeviceReader(runner.read_blocks if has_blocks else None, runner.read_state)
     name = cache_name(verdict_key(Path(entry.path), dtype), layers)
     try:
-        return DiskCache(Path(options.state_folder) / "prefix-cache", name, options.disk_cache_bytes, reader)
+        return DiskCache(folder, name, options.disk_cache_bytes, reader)
     except OSError as error:
         _log.warning("the prefix cache is not kept on disk: %s", error)
         return None
