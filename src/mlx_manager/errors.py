@@ -25,6 +25,7 @@
     │   │   ├── ProviderBusy        503 provider_busy          a provider wants to be asked later
     │   │   └── TargetTimeout       504 target_timeout         a backend took longer than it is given
     │   ├── StorageUnavailable      503 storage_unavailable    the database is locked, full, read-only or gone
+    │   │   └── ValueNotStorable    400 value_not_storable     the request says something that no row can hold
     │   └── ShuttingDown            503 shutting_down
     ├── DownloadFailed              502 download_failed        what the model hub sent is not what it promised
     ├── NotEnoughDisk               507 not_enough_disk
@@ -229,6 +230,13 @@ class StorageUnavailable(Unavailable):
     """The database does not take or give what is asked of it; the message says why."""
 
     code = "storage_unavailable"
+
+
+class ValueNotStorable(StorageUnavailable):
+    """The database is well, and a value is of a kind that it never takes: asking again does not help."""
+
+    status = 400
+    code = "value_not_storable"
 
 
 class ShuttingDown(Unavailable):

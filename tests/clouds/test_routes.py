@@ -107,6 +107,8 @@ def test_a_conversation_comes_back_to_its_target(cloud: Cloud) -> None:
         ({"pattern": "(a+"}, "pattern"),
         ({"pattern": r"(a)\1"}, "pattern"),
         ({"pattern": ""}, "pattern"),
+        ({"pattern_kind": "exact", "pattern": "gpt-*"}, "pattern"),
+        ({"pattern_kind": "prefix", "pattern": "gpt-*"}, "pattern"),
         ({"targets": []}, "targets"),
         ({"targets": [{"provider": "nobody"}]}, "name"),
         ({"targets": [{"model": "*"}]}, "targets"),
@@ -297,3 +299,10 @@ def test_a_kept_key_does_not_go_to_another_host(cloud: Cloud) -> None:
     assert cloud.ask().status_code == 404
     cloud.lead("ok")
     assert cloud.ask().status_code == 200
+
+
+def test_names_that_a_provider_does_not_know_are_no_labels(cloud: Cloud) -> None:
+    cloud.route("all", [{"provider": "up"}], "nobody-", pattern_kind="prefix")
+    for number in range(3):
+        assert cloud.ask(f"nobody-{number}").status_code == 400
+    assert "nobody-" not in cloud.client.get("/metrics").text

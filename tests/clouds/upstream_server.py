@@ -108,6 +108,8 @@ async def _behave(upstream: Upstream, model: str, frames: list[bytes]) -> Respon
     if model == "flaky" and upstream.num_failures_first > 0:
         upstream.num_failures_first -= 1
         model = "broken"
+    if model.startswith("nobody"):
+        return JSONResponse({"error": {"message": f"no model {model}"}}, 400)
     if model == "hang":
         await asyncio.sleep(30)
     if model == "html":

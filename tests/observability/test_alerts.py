@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mlx_manager.backends.scripted import script_of
+from mlx_manager.catalog.settings.setting import SettingsError
 from mlx_manager.ir import RequestRecord
 from mlx_manager.observability.alerts import AlertLimits, AlertWatch
 from mlx_manager.observability.webhook import Webhook
+from mlx_manager.pool import PoolStats
 from tests.http.scripted_server import HELLO, Serve, shelved
 from tests.http.test_errors import CHAT, complete_body
 from tests.http.test_streams import DEAD
@@ -111,3 +115,41 @@ def test_a_disk_that_fills(tmp_path: Path) -> None:
     off = AlertWatch(NEVER, tmp_path, lambda: [], lambda: None)
     off.look()
     assert not off.firing
+
+
+async def test_the_watch_goes_on_where_a_look_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home = tmp_path / "home"
+    answers: list[PoolStats | None] = []
+    limits = dataclasses.replace(NEVER, disk_free_bytes=1)
+    # the first looks raise, as there is no answer yet
+    watch = AlertWatch(limits, home, lambda: [], lambda: answers[0], period_s=0.01)
+    watch.open()
+    await asyncio.sleep(0.1)
+    assert "A look at the alerts failed" in caplog.text
+    answers.append(None)
+    await until(lambda: "disk" in watch.firing)
+    assert "cannot be looked at" in watch.firing["disk"].message
+    home.mkdir()
+    await until(lambda: not watch.firing)
+    await watch.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the watch has no event for it
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://", "https://a b/", "http://x:port/", "ftp://x/", "http://\n"]
+)
+def test_a_webhook_that_is_no_address_is_refused(serve: Serve, address: str) -> None:
+    with pytest.raises(SettingsError, match="such as https"):
+        serve({}, alert_webhook=address)
+
+
+async def test_a_webhook_that_cannot_be_asked_is_given_up_with_words(caplog: pytest.LogCaptureFixture) -> None:
+    webhook = Webhook("http://[::1", backoff_s=0.001)
+    webhook.put(b"{}")
+    await webhook.close()
+    assert "could not be posted to the webhook: InvalidURL" in caplog.text

@@ -22,6 +22,8 @@ from mlx_manager.storage.database import SQLITE_FILE, Database
 from tests.http.scripted_server import HELLO, Serve
 from tests.http.test_errors import CHAT, complete_body
 from tests.http.test_streams import DEAD, ENDLESS, post
+from tests.storage.conftest import database_url, postgres_url  # noqa: F401 - fixtures
+from tests.storage.test_database import reset
 
 EVERYTHING = AuditQuery()
 
@@ -188,3 +190,29 @@ async def test_who_waits_too_long_for_room_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable, match="audit cannot be written"):
         await audit.wait_for_room()
     await database.close()
+
+
+@pytest.mark.parametrize("wrong", [{"model": "a\x00b"}, {"num_prompt_tokens": 2**70}])
+async def test_a_row_that_cannot_be_written_keeps_back_no_other(
+    database_url: str | None,  # noqa: F811
+    tmp_path: Path,
+    wrong: dict[str, Any],
+) -> None:
+    await reset(database_url)
+    database = await Database.open(database_url, tmp_path)
+    audit = AuditLog(database, max_rows=100, max_age_s=3600)
+    for each in (record(1), RequestRecord(request_id="wrong", status=404, **wrong), record(2)):
+        audit.put(each)
+    audit.open()
+    await asyncio.wait_for(audit.close(), 5)
+    kept = [row.record.request_id for row in await audit.find(EVERYTHING, limit=10)]
+    await database.close()
+    # SQLite takes any text
+    assert [name for name in kept if name != "wrong"] == ["r2", "r1"]
+
+
+def test_names_of_models_are_kept_as_one_printable_line(serve: Serve) -> None:
+    with serve({"m": script_of(HELLO)}).http() as client:
+        for path, body in ((CHAT, complete_body(CHAT)), ("/tokenize", {"prompt": "hi"})):
+            client.post(path, json=body | {"model": "a\x00b\nc"})
+        assert [row["model"] for row in rows(client, 2)] == ["a?b?c", "a?b?c"]

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from mlx_manager.api.dialect import speaks_anthropic
-from mlx_manager.ir import Origin
+from mlx_manager.ir import Origin, printable
 
 _MAX_LENGTH = 200
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
@@ -23,10 +23,10 @@ def origin_of(scope: Scope, request_id: str) -> Origin:
     trace_id, parent_span_id = _trace_of(headers.get("traceparent", ""))
     return Origin(
         request_id=request_id,
-        path=_printable(str(scope["path"])) or "",
+        path=printable(str(scope["path"]), _MAX_LENGTH),
         dialect=_dialect_of(scope),
         client_address=client[0] if client else None,
-        user_agent=_printable(headers.get("user-agent", "")),
+        user_agent=printable(headers.get("user-agent", ""), _MAX_LENGTH) or None,
         trace_id=trace_id,
         parent_span_id=parent_span_id,
     )
@@ -48,8 +48,3 @@ def _trace_of(traceparent: str) -> tuple[str, str | None]:
     if found is None or _NOTHING.fullmatch(found["trace"]) or _NOTHING.fullmatch(found["span"]):
         return secrets.token_hex(16), None
     return found["trace"], found["span"]
-
-
-def _printable(sent: str) -> str | None:
-    """`sent` as one line of at most 200 characters; None for nothing."""
-    return "".join(char if char.isprintable() else "?" for char in sent[:_MAX_LENGTH]) or None

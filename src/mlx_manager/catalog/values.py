@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -40,10 +41,21 @@ def optional_words(value: object) -> tuple[str, ...]:
 
 
 def web_address(value: object) -> str:
-    """An http or https URL."""
-    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
+    """An http or https URL with a host."""
+    if not isinstance(value, str) or not _is_web_address(value):
         raise ValueError("it takes an address such as https://example.org/hook.")
     return value
+
+
+def _is_web_address(value: str) -> bool:
+    if not value.isprintable() or any(char.isspace() for char in value):
+        return False
+    try:
+        parts = urlsplit(value)
+        # reading the port checks it
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def flag(value: object) -> bool:

@@ -20,6 +20,7 @@ from mlx_manager.ir import (
     PromptReady,
     RequestRecord,
     current_origin,
+    printable,
 )
 from mlx_manager.observability.spans import Attempt, RequestTrace
 
@@ -58,7 +59,7 @@ class Attempts:
 
     def begin(self, target: str, kind: str, model: str) -> None:
         """`target` is asked for `model` now."""
-        self.target, self.target_kind, self.target_model = target, kind, model
+        self.target, self.target_kind, self.target_model = target, kind, printable(model)
         self._started_s = time.monotonic()
 
     def give_up(self, error: MlxManagerError) -> None:
@@ -147,7 +148,7 @@ class Stopwatch:
             answer_id=self._request.request_id,
             **origin_fields(self._origin),
             arrived_unix_s=self._arrived_unix_s,
-            model=self._request.model,
+            model=printable(self._request.model),
             **self.attempts.fields(),
             status=status,
             error_code=code,

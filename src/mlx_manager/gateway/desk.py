@@ -30,6 +30,11 @@ _NOT_HEADERS = ("host", "content-length", "content-type", "transfer-encoding", "
 _LAST_POSITION = 1_000_000
 _MOST_TOKENS = 1_000_000_000
 
+_NO_STAR = (
+    "An exact pattern or a prefix has no *, which would be one letter of the name: for all that begin with gpt-, the "
+    'pattern_kind is "prefix" and the pattern "gpt-".'
+)
+
 
 class Desk:
     """What can be done with providers and routes. `actor` is who does it, for the audit."""
@@ -174,6 +179,8 @@ class Desk:
     def _check_route(self, route: Route) -> None:
         _check_name(route.name)
         compile_pattern(route.pattern_kind, route.pattern)
+        if REST in route.pattern and route.pattern_kind is not PatternKind.REGEX:
+            raise InvalidRequest(_NO_STAR, param="pattern")
         if not route.targets:
             raise InvalidRequest('A route needs a target: {"provider": NAME, "model": NAME}.', param="targets")
         for target in route.targets:

@@ -15,6 +15,7 @@ from mlx_manager.ir import (
     Tokens,
     Vectors,
     current_origin,
+    printable,
 )
 from mlx_manager.observability.spans import RequestTrace
 
@@ -42,7 +43,7 @@ class ReplyWatch:
             answer_id=self.request.request_id,
             **origin_fields(self._origin),
             arrived_unix_s=self._arrived_unix_s,
-            model=self.request.model,
+            model=printable(self.request.model),
             **self.attempts.fields(),
             status=status,
             error_code=code,

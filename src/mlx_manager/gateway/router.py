@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_manager.backends import Backend
-from mlx_manager.catalog import ProviderKind, Route, RouteTarget, TargetOrder, Timeouts
+from mlx_manager.catalog import PatternKind, ProviderKind, Route, RouteTarget, TargetOrder, Timeouts
 from mlx_manager.errors import MlxManagerError, ModelNotFound, NotPermitted, Unavailable
 from mlx_manager.gateway.affinity import beginning_of, by_affinity
 from mlx_manager.gateway.asker import Asker
@@ -105,8 +105,8 @@ class Router:
 
     def not_found(self, error: ModelNotFound, model: str) -> ModelNotFound:
         """`error`, with the names near `model` that would be answered to."""
-        patterns = (route.pattern for route, _ in self._routes if route.is_on)
-        near = difflib.get_close_matches(model, {*self._names(), *patterns}, n=3, cutoff=0.5)
+        routed = (route.pattern for route, _ in self._routes if route.is_on and route.pattern_kind is PatternKind.EXACT)
+        near = difflib.get_close_matches(model, {*self._names(), *routed}, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         return ModelNotFound(error.message + hint, param=error.param)
 

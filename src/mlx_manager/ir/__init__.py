@@ -20,7 +20,7 @@ from mlx_manager.ir.events import (
 from mlx_manager.ir.fold import Answer, Choice, Part, fold
 from mlx_manager.ir.origin import Origin, current_origin, enter_origin
 from mlx_manager.ir.prefix import PrefixReason, PrefixReport
-from mlx_manager.ir.record import RequestRecord
+from mlx_manager.ir.record import RequestRecord, printable
 from mlx_manager.ir.request import (
     ChatPrompt,
     Content,
@@ -104,4 +104,5 @@ __all__ = [
     "enter_origin",
     "estimate_tokens",
     "fold",
+    "printable",
 ]

@@ -6,6 +6,9 @@ import msgspec
 
 from mlx_manager.ir.prefix import PrefixReason
 
+_MAX_LENGTH = 512
+"""Of what is printed: the longest name of a model that is read."""
+
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One request, accounted for. Durations count from its arrival; None where it did not get that far."""
@@ -67,3 +70,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
             return None
         num_gaps = self.num_completion_tokens / (self.num_choices or 1) - 1
         return (self.duration_s - self.ttft_s) / num_gaps if num_gaps > 0 else None
+
+
+def printable(sent: str, max_length: int = _MAX_LENGTH) -> str:
+    """What a client sent as one line of at most `max_length` characters, whatever is not printable replaced."""
+    return "".join(char if char.isprintable() else "?" for char in sent[:max_length])

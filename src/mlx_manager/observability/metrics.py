@@ -18,6 +18,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 _GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _UNKNOWN_MODEL = ""
+_MAX_MODELS = 1_000
+"""Names under which somebody answered: some providers take any."""
 
 
 class Metrics:
@@ -26,6 +28,9 @@ class Metrics:
     def __init__(
         self, version: str, statuses: Callable[[], Sequence[ModelStatus]], pool_stats: Callable[[], PoolStats | None]
     ) -> None:
+        self._statuses = statuses
+        self._answering: set[str] = set()
+        """Names of models that labels may hold."""
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -72,7 +77,7 @@ class Metrics:
 
     def count(self, record: RequestRecord) -> None:
         """A request has ended."""
-        model = _model_label(record)
+        model = self._model_label(record)
         self._requests.labels(_path_label(record), model, record.target or "", str(record.status)).inc()
         if record.error_code:
             self._errors.labels(record.error_code).inc()
@@ -99,6 +104,17 @@ class Metrics:
             if seconds is not None and record.target is not None:
                 histogram.labels(model).observe(seconds)
 
+    def _model_label(self, record: RequestRecord) -> str:
+        """Only models of this machine, and those that have answered: clients must not make labels without end."""
+        model = record.model or _UNKNOWN_MODEL
+        if model in self._answering:
+            return model
+        has_answered = record.status < 400 and len(self._answering) < _MAX_MODELS
+        if not has_answered and not any(status.entry.name == model for status in self._statuses()):
+            return _UNKNOWN_MODEL
+        self._answering.add(model)
+        return model
+
     def render(self) -> bytes:
         """All of them, as Prometheus reads them."""
         return generate_latest(self._registry)
@@ -106,12 +122,6 @@ class Metrics:
 
 def _histogram(name: str, text: str, buckets: Iterable[float], registry: CollectorRegistry) -> Histogram:
     return Histogram(f"mlx_manager_{name}", text, ("model",), buckets=tuple(buckets), registry=registry)
-
-
-def _model_label(record: RequestRecord) -> str:
-    """Only models that there are: a client must not be able to make labels without end."""
-    is_known = record.target is not None and record.status != 404
-    return record.model or _UNKNOWN_MODEL if is_known else _UNKNOWN_MODEL
 
 
 def _path_label(record: RequestRecord) -> str:

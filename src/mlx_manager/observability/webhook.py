@@ -48,7 +48,7 @@ class Webhook:
                 await asyncio.sleep(self._backoff_s * 2 ** (attempt - 1))
             try:
                 answer = await client.post(self.url, content=body, headers={"content-type": "application/json"})
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 reason = type(error).__name__
             else:
                 if answer.is_success:

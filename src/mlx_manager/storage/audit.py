@@ -18,7 +18,7 @@ import msgspec
 from sqlalchemy import case, func, insert, or_
 from sqlmodel import col, delete, select
 
-from mlx_manager.errors import StorageUnavailable
+from mlx_manager.errors import StorageUnavailable, ValueNotStorable
 from mlx_manager.ir import RequestRecord
 from mlx_manager.storage.database import Database
 from mlx_manager.storage.tables import RequestRow
@@ -224,7 +224,7 @@ class AuditLog:
                 await self._pause(_PERIOD_S)
                 continue
             try:
-                await self._write(batch)
+                await self._write_or_leave_out(batch)
                 has_failed = False
             except StorageUnavailable as error:
                 if is_last:
@@ -234,6 +234,20 @@ class AuditLog:
                     _logger.warning("The audit is written later: %s", error.message)
                 has_failed = True
                 await self._pause(_RETRY_S)
+
+    async def _write_or_leave_out(self, batch: Sequence[RequestRecord]) -> None:
+        """Write all of them but those that no row can hold: one such must not keep back what comes after it."""
+        try:
+            await self._write(batch)
+            return
+        except ValueNotStorable:
+            pass
+        for record in batch:
+            try:
+                await self._write((record,))
+            except ValueNotStorable as error:
+                _logger.error("The request %s is not in the audit: %s", record.request_id, error.message)
+                self._take_off(1)
 
     async def _write(self, batch: Sequence[RequestRecord]) -> None:
         async with self._database.writing() as session:
@@ -247,9 +261,12 @@ class AuditLog:
                 if gone.rowcount < _MOST_TRIMMED:
                     self._trimmed_s = time.monotonic()
         # only now: what was not committed stays in its place
-        for _ in batch:
-            self._waiting.popleft()
+        self._take_off(len(batch))
         self.num_written += len(batch)
+
+    def _take_off(self, num_records: int) -> None:
+        for _ in range(num_records):
+            self._waiting.popleft()
         if len(self._waiting) < _MAX_WAITING:
             self._has_room.set()
 

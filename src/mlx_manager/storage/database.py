@@ -14,11 +14,11 @@ from typing import Any
 
 import aiosqlite
 from sqlalchemy import URL, Connection, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable
+from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable, ValueNotStorable
 from mlx_manager.storage.migrations import NEWEST
 from mlx_manager.storage.patience import Patience
 
@@ -101,6 +101,9 @@ class Database:
         try:
             async with AsyncSession(engine, expire_on_commit=False) as session:
                 yield session
+        except (OverflowError, UnicodeEncodeError) as error:
+            # SQLite's driver says so of numbers and texts in its own words
+            raise ValueNotStorable(f"The database {self.name} cannot hold a value: {error}") from error
         except (DBAPIError, OSError, SQLAlchemyError) as error:
             raise self._explain(error) from error
 
@@ -135,7 +138,15 @@ class Database:
                 said = words.format(lock_s=self.patience.lock_s, answer_s=self.patience.answer_s)
                 return StorageUnavailable(f"The database {self.name} {said}", retry_after_s=5)
         said = " ".join(str(cause).split())[:200]
+        if isinstance(error, DataError) or _is_about_values(cause):
+            return ValueNotStorable(f"The database {self.name} cannot hold a value: {said}")
         return StorageUnavailable(f"The database {self.name} cannot be used: {said}", retry_after_s=5)
+
+
+def _is_about_values(cause: BaseException | None) -> bool:
+    """Whether PostgreSQL (its class 22), or its driver before asking it, found fault with a value."""
+    is_refused_by_driver = cause is not None and isinstance(cause.__cause__, ValueError)
+    return is_refused_by_driver or str(getattr(cause, "sqlstate", None) or "").startswith("22")
 
 
 class _DriverThreads:
