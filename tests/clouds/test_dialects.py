@@ -27,7 +27,7 @@ KINDS = ("openai", "openai-compatible", "anthropic")
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, cloud: Cloud) -> str:
     """A provider of each kind in turn, which `gpt` leads to."""
-    added = cloud.provider(name="other", kind=request.param)
+    added = cloud.provider(name="other", kind=request.param, timeouts={})
     assert added.status_code == 201, added.text
     cloud.route("other", [{"provider": "other", "model": "ok"}])
     return str(request.param)
@@ -259,6 +259,80 @@ def test_thinking_is_asked_for_as_the_client_asks(
     assert answer.status_code == 200
     asked = cloud.upstream.bodies[-1]
     assert (asked["thinking"], asked.get("output_config")) == (sent, config)
+
+
+@pytest.mark.parametrize(
+    ("asked", "budget", "max_tokens"),
+    [
+        ({"reasoning_effort": "high"}, 16384, 16384 + 8192),
+        ({"reasoning_effort": "max"}, 23808, 32_000),
+        ({"reasoning_effort": "high", "max_tokens": 8000}, 4000, 8000),
+        ({"reasoning_effort": "low", "max_tokens": 1500}, None, 1500),
+        ({"enable_thinking": True}, 8192, 8192 + 8192),
+    ],
+)
+def test_thinking_leaves_room_for_the_answer(
+    cloud: Cloud, asked: dict[str, Any], budget: int | None, max_tokens: int
+) -> None:
+    cloud.provider(name="other", kind="anthropic")
+    cloud.route("other", [{"provider": "other", "model": "ok"}])
+    assert cloud.ask(**asked).status_code == 200
+    sent = cloud.upstream.bodies[-1]
+    assert (sent.get("thinking", {}).get("budget_tokens"), sent["max_tokens"]) == (budget, max_tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right"),
+    [
+        ("temperature", 0.2, 1),
+        ("top_p", 0.5, 0.95),
+        ("top_k", 5, 0),
+        ("tool_choice", "required", "auto"),
+    ],
+)
+def test_what_does_not_go_with_thinking_is_refused_by_name(cloud: Cloud, name: str, wrong: Any, right: Any) -> None:
+    cloud.provider(name="other", kind="anthropic")
+    cloud.route("other", [{"provider": "other", "model": "ok"}])
+    before = cloud.upstream.num_asked
+    refused = cloud.ask(reasoning_effort="low", tools=[OPENAI_TOOL], **{name: wrong})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, name)
+    assert cloud.upstream.num_asked == before
+    assert cloud.ask(reasoning_effort="low", tools=[OPENAI_TOOL], **{name: right}).status_code == 200
+    assert cloud.ask(tools=[OPENAI_TOOL], **{name: wrong}).status_code == 200
+
+
+@pytest.mark.parametrize(("budget", "effort"), [(1024, "low"), (4000, "low"), (10_000, "medium"), (31_999, "high")])
+def test_a_budget_is_told_as_an_effort(cloud: Cloud, budget: int, effort: str) -> None:
+    cloud.lead("ok")
+    body = {"model": "gpt", "max_tokens": 64_000, "messages": [{"role": "user", "content": "hi"}]}
+    thinking = {"type": "enabled", "budget_tokens": budget}
+    assert cloud.client.post("/v1/messages", json=body | {"thinking": thinking}).status_code == 200
+    assert cloud.upstream.bodies[-1]["reasoning_effort"] == effort
+    assert cloud.client.post("/v1/messages", json=body).status_code == 200
+    assert "reasoning_effort" not in cloud.upstream.bodies[-1]
+    assert cloud.ask(reasoning_effort="none").status_code == 200
+    assert cloud.upstream.bodies[-1]["reasoning_effort"] == "none"
+
+
+def test_pictures_of_results_are_shown_behind_them(cloud: Cloud) -> None:
+    cloud.lead("ok")
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    calls = [{"type": "tool_use", "id": name, "name": "look", "input": {}} for name in "ab"]
+    results = [
+        {"type": "tool_result", "tool_use_id": "a", "content": [picture]},
+        {"type": "tool_result", "tool_use_id": "b", "content": [{"type": "text", "text": "done"}, picture]},
+    ]
+    hi: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": calls}]
+    shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    told = [{"type": "text", "text": f"The tool call {name} showed:"} for name in "ab"]
+    behind = [told[0], shown, told[1], shown]
+    for said in ([], [{"type": "text", "text": "And?"}]):
+        body = {"model": "gpt", "max_tokens": 50, "messages": [*hi, {"role": "user", "content": [*results, *said]}]}
+        assert cloud.client.post("/v1/messages", json=body).status_code == 200
+        first, second, user = cloud.upstream.bodies[-1]["messages"][2:]
+        assert (first["role"], first["content"]) == ("tool", "Shown in the next message.")
+        assert (second["role"], second["content"]) == ("tool", "done")
+        assert (user["role"], user["content"]) == ("user", [*behind, *said])
 
 
 def test_what_another_model_thought_stays_away_and_system_messages_go_first(cloud: Cloud) -> None:

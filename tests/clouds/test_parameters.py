@@ -75,6 +75,7 @@ SENT: dict[str, dict[str, Any]] = {
         "max_tokens": 3000,
         "max_completion_tokens": 3000,
         "reasoning_effort": "low",
+        "reasoning_effort: none": "none",
         "n": 2,
         "logprobs": True,
         "top_logprobs": 3,

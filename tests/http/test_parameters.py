@@ -112,7 +112,7 @@ ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
     ),
     ("parallel_tool_calls", CHAT, {"parallel_tool_calls": False}, lambda r: r.prompt.parallel_tool_calls, False),
     ("reasoning_effort", CHAT, {"reasoning_effort": "low"}, lambda r: r.prompt.thinking, thinks(True, "low")),
-    ("reasoning_effort", CHAT, {"reasoning_effort": "none"}, lambda r: r.prompt.thinking, thinks(False)),
+    ("reasoning_effort", CHAT, {"reasoning_effort": "none"}, lambda r: r.prompt.thinking, thinks(False, "none")),
     ("enable_thinking", CHAT, {"enable_thinking": False}, lambda r: r.prompt.thinking, thinks(False)),
     (
         "chat_template_kwargs",

@@ -95,7 +95,12 @@ ARRIVALS: list[tuple[str, dict[str, Any], Read, object]] = [
     formatted({"type": "json_schema", "name": "n", "schema": SCHEMA}, OF_SCHEMA),
     formatted({"type": "json_schema", "name": "n", "schema": SCHEMA, "strict": True}, OF_SCHEMA),
     ("reasoning", {"reasoning": {"effort": "low"}}, lambda r: r.prompt.thinking, LOW),
-    ("reasoning", {"reasoning": {"effort": "none"}}, lambda r: r.prompt.thinking, Thinking(is_enabled=False)),
+    (
+        "reasoning",
+        {"reasoning": {"effort": "none"}},
+        lambda r: r.prompt.thinking,
+        Thinking(is_enabled=False, effort="none"),
+    ),
     ("reasoning", {"reasoning": {"summary": "auto"}}, lambda r: r.prompt.thinking, Thinking()),
     ("enable_thinking", {"enable_thinking": False}, lambda r: r.prompt.thinking, Thinking(is_enabled=False)),
     ("chat_template_kwargs", {"chat_template_kwargs": {"x": [1]}}, lambda r: r.prompt.template_kwargs, {"x": [1]}),

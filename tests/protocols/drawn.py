@@ -156,6 +156,7 @@ ENDS = st.sampled_from(
         ChoiceEnd(0, FinishReason.LENGTH),
         ChoiceEnd(0, FinishReason.LENGTH, is_context_full=True),
         ChoiceEnd(0, FinishReason.TOOL_CALLS),
+        ChoiceEnd(0, FinishReason.CONTENT_FILTER),
     ]
 )
 

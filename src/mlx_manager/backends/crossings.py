@@ -65,13 +65,18 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("guided_json", "response_format", "response_format", "output_config"),
             Crossing("guided_regex", REFUSED, "guided_regex", REFUSED),
             Crossing("guided_grammar", REFUSED, "guided_grammar", REFUSED),
-            Crossing("enable_thinking", "", "chat_template_kwargs", "thinking"),
+            Crossing("enable_thinking", "", "chat_template_kwargs", "max_tokens, thinking"),
             Crossing("chat_template_kwargs", REFUSED, "chat_template_kwargs", REFUSED),
             Crossing("model", "model", "model", "model"),
             Crossing("messages", "messages", "messages", "messages"),
             Crossing("max_tokens", "max_completion_tokens", "max_tokens", "max_tokens"),
             Crossing("max_completion_tokens", "max_completion_tokens", "max_tokens", "max_tokens"),
-            Crossing("reasoning_effort", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "thinking"),
+            Crossing(
+                "reasoning_effort", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "max_tokens, thinking"
+            ),
+            Crossing(
+                "reasoning_effort: none", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "thinking"
+            ),
             Crossing("n", "n", "n", REFUSED),
             Crossing("logprobs", "logprobs, top_logprobs", "logprobs, top_logprobs", REFUSED),
             Crossing("top_logprobs", "top_logprobs", "top_logprobs", REFUSED),
@@ -120,7 +125,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
         ),
         "responses": (
             *_SAMPLING,
-            Crossing("enable_thinking", "", "chat_template_kwargs", "thinking"),
+            Crossing("enable_thinking", "", "chat_template_kwargs", "max_tokens, thinking"),
             Crossing("chat_template_kwargs", REFUSED, "chat_template_kwargs", REFUSED),
             Crossing("model", "model", "model", "model"),
             Crossing("input", "messages", "messages", "messages"),
@@ -131,7 +136,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("parallel_tool_calls", "parallel_tool_calls", "parallel_tool_calls", "tool_choice"),
             Crossing("text", "response_format", "response_format", "output_config"),
             Crossing("text: json_object", "response_format", "response_format", REFUSED),
-            Crossing("reasoning", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "thinking"),
+            Crossing("reasoning", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "max_tokens, thinking"),
             Crossing("include", "", "", ""),
             Crossing(
                 "include: message.output_text.logprobs", "logprobs, top_logprobs", "logprobs, top_logprobs", REFUSED
@@ -148,7 +153,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("system", "messages", "messages", "system"),
             Crossing("tools", "tool_choice, tools", "tool_choice, tools", "tool_choice, tools"),
             Crossing("tool_choice", "tool_choice", "tool_choice", "tool_choice"),
-            Crossing("thinking", "", "chat_template_kwargs", "thinking"),
+            Crossing("thinking", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "thinking"),
             Crossing("thinking: adaptive", "", "chat_template_kwargs", "thinking"),
             Crossing("output_config", "response_format", "response_format", "output_config"),
             Crossing("output_config: effort", "reasoning_effort", "reasoning_effort", "output_config"),

@@ -149,7 +149,7 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
 
     is_enabled: bool | None = None
     effort: str | None = None
-    """In words that the model's template knows: low, medium, high."""
+    """In words that the model's template knows: low, medium, high. With `none` thinking is not enabled."""
     is_adaptive: bool = False
     """The client asks for as much as the model itself holds right, in so many words. Here that is its own default."""
     budget_tokens: int | None = None

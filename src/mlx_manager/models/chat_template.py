@@ -113,7 +113,7 @@ class ChatTemplate:
             for switch in self._family.thinking:
                 if switch.variable in self._text:
                     variables[switch.variable] = switch.on if is_enabled else switch.off
-        if prompt.thinking.effort is not None:
+        if prompt.thinking.effort not in (None, "none"):
             variables["reasoning_effort"] = prompt.thinking.effort
         return variables | prompt.template_kwargs
 

@@ -30,6 +30,8 @@ from mlx_manager.protocols.images import render_media_type
 MESSAGES_PATH = "/messages"
 DEFAULT_MAX_TOKENS = 8192
 """The dialect wants a length; this one where the request names none."""
+_EFFORTS = {"minimal": "low"}
+"""Words of other dialects that this one does not know."""
 _CHOICES = {ToolChoiceMode.AUTO: "auto", ToolChoiceMode.NONE: "none", ToolChoiceMode.REQUIRED: "any"}
 
 
@@ -190,8 +192,8 @@ def _render_thinking(thinking: Thinking) -> dict[str, Any]:
 
 def _render_output_config(request: GenerationRequest, prompt: ChatPrompt) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    if prompt.thinking.effort is not None:
-        config["effort"] = prompt.thinking.effort
+    if prompt.thinking.effort not in (None, "none"):
+        config["effort"] = _EFFORTS.get(prompt.thinking.effort, prompt.thinking.effort)
     if request.sampling.grammar is not None:
         config["format"] = {"type": "json_schema", "schema": json.loads(request.sampling.grammar.text)}
     return config

@@ -236,7 +236,7 @@ def parse_thinking(is_enabled: bool | None, effort: str | None, template_kwargs:
         is_enabled = _switch_of(template_kwargs or {})
     if is_enabled is None and effort is not None:
         is_enabled = effort != "none"
-    return Thinking(is_enabled=is_enabled, effort=None if effort == "none" else effort)
+    return Thinking(is_enabled=is_enabled, effort=effort)
 
 
 def _switch_of(template_kwargs: dict[str, Any]) -> bool | None:
