@@ -14,6 +14,7 @@ from mlx_manager.backends.scripted import script_of
 from mlx_manager.catalog.settings.setting import SettingsError
 from mlx_manager.ir import RequestRecord
 from mlx_manager.observability.alerts import AlertLimits, AlertWatch
+from mlx_manager.observability.budget_use import BudgetUse
 from mlx_manager.observability.webhook import Webhook
 from mlx_manager.pool import PoolStats
 from tests.http.scripted_server import HELLO, Serve, shelved
@@ -115,6 +116,23 @@ def test_a_disk_that_fills(tmp_path: Path) -> None:
     off = AlertWatch(NEVER, tmp_path, lambda: [], lambda: None)
     off.look()
     assert not off.firing
+
+
+def test_budgets_in_all_and_by_key(tmp_path: Path) -> None:
+    uses = [
+        BudgetUse(spent_usd=9.0),
+        BudgetUse(spent_usd=7.9, budget_usd=10.0, key="cheap", key_id=1, user="ada"),
+        BudgetUse(spent_usd=8.0, budget_usd=10.0, key="ci", key_id=2, user="ada"),
+        BudgetUse(spent_usd=0.0, budget_usd=0.0, key="none", key_id=3),
+    ]
+    watch = AlertWatch(NEVER, tmp_path, lambda: [], lambda: None, budget_uses=lambda: uses)
+    watch.look()
+    assert set(watch.firing) == {"budget:ci#2", "budget:none#3", "budget_spent:none#3"}
+    assert "'ci' (of ada)" in watch.firing["budget:ci#2"].message
+    # the next month begins
+    uses[:] = [BudgetUse(spent_usd=0.0)]
+    watch.look()
+    assert not watch.firing
 
 
 async def test_the_watch_goes_on_where_a_look_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from mlx_manager.catalog.settings import Settings
 from mlx_manager.observability.alerts import AlertLimits, AlertWatch
+from mlx_manager.observability.budget_use import BudgetUse
 from mlx_manager.observability.tracer import Tracer
 from mlx_manager.observability.webhook import Webhook
 from mlx_manager.pool import ModelDirectory, ModelPool
@@ -35,13 +36,19 @@ async def open_tracer(settings: Settings) -> AsyncIterator[Tracer | None]:
 
 
 @asynccontextmanager
-async def watch_alerts(settings: Settings, models: ModelDirectory, pool: ModelPool | None) -> AsyncIterator[AlertWatch]:
+async def watch_alerts(
+    settings: Settings,
+    models: ModelDirectory,
+    pool: ModelPool | None,
+    budget_uses: Callable[[], Sequence[BudgetUse]],
+) -> AsyncIterator[AlertWatch]:
     """Looks after the conditions of the settings until the context ends."""
     watch = AlertWatch(
         alert_limits(settings),
         settings.home,
         models.statuses,
         lambda: None if pool is None else pool.stats(),
+        budget_uses=budget_uses,
         webhook=Webhook(settings.alert_webhook) if settings.alert_webhook else None,
         period_s=settings.alert_period_s,
     )

@@ -31,7 +31,7 @@ async def open_routing(
 ) -> AsyncIterator[Routing]:
     """Build the clients of all providers, and follow every change of providers and routes."""
     store = opened.access.store
-    budgets = Budgets(opened.ledger, lambda: live.current.cloud_budget_usd)
+    budgets = Budgets(opened.ledger, lambda: live.current.cloud_budget_usd, lambda: store.current)
     desk = Desk(store)
     clouds = Clouds()
 

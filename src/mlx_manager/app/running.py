@@ -55,8 +55,8 @@ async def open_running(settings: Settings, parts: PartsFactory) -> AsyncIterator
         async with (
             open_tracer(live.current) as tracer,
             parts(live.current) as built,
-            watch_alerts(live.current, built.models, built.pool) as alerts,
             open_routing(live, opened, built.backends, built.models) as routing,
+            watch_alerts(live.current, built.models, built.pool, routing.budgets.uses) as alerts,
             open_tooling(opened) as tooling,
         ):
             followers = Followers(built, opened.audit, alerts, tracer)
@@ -79,7 +79,13 @@ async def recall_requests(running: Running, settings: Settings) -> RecentRequest
 def build_metrics(running: Running) -> Metrics:
     """What /metrics tells."""
     pool = running.parts.pool
-    return Metrics(__version__, running.parts.models.statuses, lambda: None if pool is None else pool.stats())
+    return Metrics(
+        __version__,
+        running.parts.models.statuses,
+        lambda: None if pool is None else pool.stats(),
+        budget_uses=running.routing.budgets.uses,
+        home=running.live.current.home,
+    )
 
 
 def build_gateway(running: Running, metrics: Metrics, recent: RecentRequests) -> Gateway:

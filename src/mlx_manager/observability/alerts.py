@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_manager.ir import RequestRecord
+from mlx_manager.observability.budget_use import NEARLY_SPENT, BudgetUse
 from mlx_manager.observability.webhook import Webhook
 from mlx_manager.pool import ModelStatus, PoolStats
 
@@ -53,7 +54,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 class AlertWatch:
     """Looks at everything each `period_s` from `open` to `close`; lives in one event loop.
 
-    `statuses` and `pool_stats` are read at each look. `notify` is told of each alert that fires or clears.
+    `statuses`, `pool_stats` and `budget_uses` are read at each look; `webhook` is told of each alert that fires or
+    clears.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AlertWatch:
         statuses: Callable[[], Sequence[ModelStatus]],
         pool_stats: Callable[[], PoolStats | None],
         *,
+        budget_uses: Callable[[], Sequence[BudgetUse]] = tuple,
         webhook: Webhook | None = None,
         period_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +78,7 @@ class AlertWatch:
         self._home = home
         self._statuses = statuses
         self._pool_stats = pool_stats
+        self._budget_uses = budget_uses
         self._webhook = webhook
         self._period_s = period_s
         self._clock = clock
@@ -149,6 +153,7 @@ class AlertWatch:
         yield from self._of_requests()
         yield from self._of_workers(now_s)
         yield from self._of_memory()
+        yield from self._of_budgets()
         yield from self._of_disk()
 
     def _of_requests(self) -> Iterator[tuple[str, str]]:
@@ -180,6 +185,19 @@ class AlertWatch:
         if stats is not None and stats.system_available_bytes < stats.memory_floor_bytes:
             available_gb = stats.system_available_bytes / 1e9
             yield "memory_pressure", f"The system has {available_gb:.1f} GB of memory available, less than the floor."
+
+    def _of_budgets(self) -> Iterator[tuple[str, str]]:
+        for use in self._budget_uses():
+            place = "" if use.key is None else f":{use.key}#{use.key_id}"
+            if use.share >= NEARLY_SPENT:
+                of_user = "" if use.user is None else f" (of {use.user})"
+                spent = f"{use.spent_usd:.2f} of {use.budget_usd:.2f} USD"
+                yield f"budget{place}", f"{use.whose}{of_user} for answers of providers is used to {spent}."
+            if use.share >= 1:
+                yield (
+                    f"budget_spent{place}",
+                    f"{use.whose} is used up: no provider is asked until the next month of UTC.",
+                )
 
     def _of_disk(self) -> Iterator[tuple[str, str]]:
         if not self._limits.disk_free_bytes:

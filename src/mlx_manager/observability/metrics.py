@@ -6,11 +6,14 @@ Requests are counted as they end; everything else is read off the pool when some
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
 from mlx_manager.ir import RequestRecord
+from mlx_manager.observability.budget_use import BudgetUse
+from mlx_manager.observability.limit_metrics import LimitCollector
 from mlx_manager.observability.pool_metrics import PoolCollector
 from mlx_manager.pool import ModelStatus, PoolStats
 
@@ -23,10 +26,16 @@ _MAX_MODELS = 1_000
 
 
 class Metrics:
-    """The metrics of one server. `statuses` and `pool_stats` are read at each scrape; no pool, no stats."""
+    """The metrics of one server. What is callable is read at each scrape; no pool, no stats, and no `home`, no disk."""
 
     def __init__(
-        self, version: str, statuses: Callable[[], Sequence[ModelStatus]], pool_stats: Callable[[], PoolStats | None]
+        self,
+        version: str,
+        statuses: Callable[[], Sequence[ModelStatus]],
+        pool_stats: Callable[[], PoolStats | None],
+        *,
+        budget_uses: Callable[[], Sequence[BudgetUse]] = tuple,
+        home: Path | None = None,
     ) -> None:
         self._statuses = statuses
         self._answering: set[str] = set()
@@ -35,6 +44,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         registry.register(PoolCollector(version, statuses, pool_stats))
+        registry.register(LimitCollector(budget_uses, home))
         self._requests = Counter(
             "mlx_manager_requests",
             "Requests that ended, one per prompt.",
