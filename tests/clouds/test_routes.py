@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from mlx_manager.backends.addresses import AddressRefused, check_address
+from mlx_manager.backends.scripted import script_of
 from tests.clouds.conftest import Cloud
 from tests.clouds.upstream_server import KEY
+from tests.http.scripted_server import HELLO
 
+LONG = "correct horse"
 TO_OK = [{"provider": "up", "model": "ok"}]
 
 
@@ -56,8 +60,6 @@ def test_the_first_route_that_matches_decides(cloud: Cloud) -> None:
         ({"longer_than_tokens": 100}, {"num_tokens": 101}, {"num_tokens": 100}),
         ({"has_images": True}, {"has_images": True}, {}),
         ({"needs_tools": False}, {}, {"needs_tools": True}),
-        ({"users": ["ada"]}, {"user": "ada"}, {"user": "bob"}),
-        ({"keys": ["ci"]}, {"key": "ci"}, {}),
     ],
 )
 def test_conditions(cloud: Cloud, conditions: dict[str, Any], met: dict[str, Any], unmet: dict[str, Any]) -> None:
@@ -66,6 +68,52 @@ def test_conditions(cloud: Cloud, conditions: dict[str, Any], met: dict[str, Any
     passed = explain(cloud, "m", **unmet)
     assert passed["route"] is None
     assert "passed over" in passed["steps"][0]
+
+
+def test_whose_request_it_is_is_not_forged_and_asked_about_as_it_is(scripted_cloud: Callable[..., Cloud]) -> None:
+    cloud = scripted_cloud({"m": script_of(HELLO)})
+    client = cloud.client
+    secrets = {}
+    for name in ("ada", "bob"):
+        made = client.post("/auth/register" if name == "ada" else "/admin/users", json={"name": name, "password": LONG})
+        assert made.status_code == 201
+        key = client.post("/admin/keys", json={"name": "premium", "user": name})
+        secrets[name] = {"x-api-key": key.json()["secret"]}
+    kept = {"name": "kept", "user": "bob", "limits": {"is_local_only": True, "models": ["m", "gpt"]}}
+    secrets["kept"] = {"x-api-key": client.post("/admin/keys", json=kept).json()["secret"]}
+    cloud.route("for-key", TO_OK, "m", conditions={"keys": ["ada/premium"]})
+    cloud.route("for-user", TO_OK, "m", conditions={"users": ["ada"]})
+    cloud.route("gpt", TO_OK)
+    asker: Mapping[str, str]
+    for asker, route in (
+        ({"key": "ada/premium"}, "for-key"),
+        ({"key": "premium", "user": "ada"}, "for-key"),
+        ({"key": "bob/premium"}, None),
+        ({"user": "ada"}, "for-user"),
+        ({"user": "bob"}, None),
+        ({}, None),
+    ):
+        assert explain(cloud, "m", **asker)["route"] == route
+    # a name that anybody can give to a key of theirs opens nothing
+    assert cloud.ask("m", headers=secrets["ada"]).headers["x-mlx-backend"] == "up"
+    assert cloud.ask("m", headers=secrets["bob"]).headers["x-mlx-backend"] == "recorder"
+    # what a request would be refused with, the question is
+    for model in ("gpt", "other"):
+        asked = client.post("/admin/routes/test", json={"model": model, "key": "bob/kept"}).json()["error"]
+        assert asked == cloud.ask(model, headers=secrets["kept"]).json()["error"]
+        assert asked["code"] == "not_permitted"
+    for wrong, param in (({"user": "eve"}, "user"), ({"key": "ada/none"}, "key"), ({"key": "none"}, "user")):
+        refused = client.post("/admin/routes/test", json={"model": "m", **wrong})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (404, param)
+
+
+def test_a_model_that_is_not_here_is_said_with_those_near_it(cloud: Cloud) -> None:
+    cloud.route("both", [{"model": "mn"}, *TO_OK])
+    unknown = explain(cloud, "mm")
+    assert unknown["steps"][-1] == "this machine has no model 'mm'. Did you mean m?"
+    assert [target["has_model"] for target in unknown["targets"]] == [False]
+    assert [target["has_model"] for target in explain(cloud, "gpt")["targets"]] == [False, None]
+    assert [target["has_model"] for target in explain(cloud, "m")["targets"]] == [True]
 
 
 def test_conditions_are_told_from_the_request(cloud: Cloud) -> None:
@@ -118,6 +166,8 @@ def test_a_conversation_comes_back_to_its_target(cloud: Cloud) -> None:
         ({"order": "random"}, "order"),
         ({"spill": {"queue_wait_s": 0}}, "spill.queue_wait_s"),
         ({"targets": [{"model": ""}]}, "targets"),
+        ({"conditions": {"keys": ["ci"]}}, "conditions.keys"),
+        ({"conditions": {"keys": ["ada/"]}}, "conditions.keys"),
         ({"position": 1e20}, "position"),
         ({"position": -(10**9)}, "position"),
         ({"conditions": {"longer_than_tokens": -1}}, "conditions.longer_than_tokens"),

@@ -62,7 +62,9 @@ class RouteQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     has_images: bool = False
     needs_tools: bool = False
     user: str | None = None
+    """Who asks: an account, by name."""
     key: str | None = None
+    """The API key that is shown: USER/NAME, or the name of one of `user`'s."""
     is_local_only: bool = False
 
 
@@ -72,6 +74,8 @@ class PlannedTarget(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     model: str
     is_local: bool
+    has_model: bool | None
+    """Whether this machine has the model; null of a provider's."""
     breaker: str
     """closed, open or half_open."""
 
@@ -106,17 +110,22 @@ async def add_route(request: Request, desk: DeskDep, http: HttpOptionsDep, admin
 
 
 @router.post("/routes/test")
-async def explain_route(request: Request, gateway: PlainGatewayDep, http: HttpOptionsDep, _: AdminDep) -> Response:
+async def explain_route(
+    request: Request, gateway: PlainGatewayDep, access: AccessDep, http: HttpOptionsDep, _: AdminDep
+) -> Response:
     """Who would answer a request, and why; nobody is asked."""
     body = await read_struct(request, http.max_body_bytes, RouteQuestion)
-    traits = Traits(body.num_tokens, body.has_images, body.needs_tools, body.user, body.key)
-    asking = gateway.on_behalf_of(Asker(is_local_only=body.is_local_only))
+    caller = access.door.stand_in(body.user, body.key)
+    traits = Traits(body.num_tokens, body.has_images, body.needs_tools, caller.user_name, caller.key_label)
+    asking = gateway.on_behalf_of(Asker(caller=caller, is_local_only=body.is_local_only))
     plan, breakers = asking.explain(body.model, traits)
+    missing = gateway.missing(plan)
     targets = [
         PlannedTarget(
             backend=target.backend.name,
             model=target.model,
             is_local=target.remote is None,
+            has_model=target.model not in missing if target.remote is None else None,
             breaker=breakers[target.label].value,
         )
         for target in plan.targets

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mlx_manager.auth.keys import Keys
 from mlx_manager.auth.limits import Allowance, KeyMeter
 from mlx_manager.catalog import ApiKey, Scope, User, UserState
-from mlx_manager.errors import NotAuthenticated, NotPermitted
+from mlx_manager.errors import InvalidRequest, NotAuthenticated, NotFound, NotPermitted
 from mlx_manager.ir import ANYONE, Caller, CallerKind
 from mlx_manager.storage import users
 from mlx_manager.storage.store import Store
@@ -88,6 +88,31 @@ class Door:
             raise NotAuthenticated("This needs a session: log in at POST /auth/login.")
         return caller
 
+    def stand_in(self, user: str | None, key: str | None) -> Caller:
+        """Who would ask with that key, USER/NAME or the name of one of `user`'s, or in a session of `user`.
+
+        Raises `NotFound`, and `InvalidRequest` where they would not be let in.
+        """
+        if not (user or key):
+            return ANYONE
+        current = self._store.current
+        if key:
+            label = f"{user}/{key}" if user and not key.startswith(f"{user}/") else key
+            user, _, name = label.partition("/")
+        owner = next((one for one in current.users if one.name == user), None)
+        if owner is None:
+            raise NotFound(f"There is no account {user!r}.", param="user")
+        if owner.state is not UserState.ACTIVE:
+            raise InvalidRequest(f"The account {user!r} is {owner.state.value}: it is not let in.", param="user")
+        if not key:
+            return _caller_of_session(owner, None)
+        found = next((one for one in current.keys if one.user_id == owner.id and one.name == name), None)
+        if found is None:
+            raise NotFound(f"{user} has no API key {name!r}. One is named as USER/NAME.", param="key")
+        if found.is_expired(time.time()):
+            raise InvalidRequest(f"The API key {name!r} has expired: it is not let in.", param="key")
+        return _caller_of(found, owner)
+
     async def _anyone(self, shown: Credentials) -> Caller:
         """On an open server: whatever key a client sends, as some have to, it is not looked at."""
         caller = None if shown.session is None else await self._by_session(shown.session)
@@ -117,13 +142,7 @@ class Door:
         async with self._store.database.reading() as session:
             if not await users.has_session(session, session_id, user.id):
                 return None
-        return Caller(
-            kind=CallerKind.SESSION,
-            user_id=user.id,
-            user_name=user.name,
-            session_id=session_id,
-            is_admin=user.is_admin,
-        )
+        return _caller_of_session(user, session_id)
 
     def _how_to_begin(self) -> str:
         if self._store.current.keys:
@@ -132,6 +151,16 @@ class Door:
             "This server can be reached from other machines, and so needs an API key, but none has been minted. On the "
             "server: mlx-manager user create NAME, then mlx-manager key create."
         )
+
+
+def _caller_of_session(user: User, session_id: str | None) -> Caller:
+    return Caller(
+        kind=CallerKind.SESSION,
+        user_id=user.id,
+        user_name=user.name,
+        session_id=session_id,
+        is_admin=user.is_admin,
+    )
 
 
 def _caller_of(key: ApiKey, owner: User) -> Caller:

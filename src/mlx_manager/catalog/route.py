@@ -35,7 +35,7 @@ class RouteConditions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     users: tuple[str, ...] = ()
     """By name."""
     keys: tuple[str, ...] = ()
-    """Names of API keys."""
+    """API keys as USER/NAME: names alone are not unique."""
 
 
 class Spill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

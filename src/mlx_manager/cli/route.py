@@ -46,7 +46,7 @@ _Order = Annotated[
     typer.Option(metavar="listed|conversation", help="Targets as listed, or each conversation where it was before."),
 ]
 _User = Annotated[list[str], typer.Option(help="Only requests of this account.")]
-_Key = Annotated[list[str], typer.Option(help="Only requests with the API key of this name.")]
+_Key = Annotated[list[str], typer.Option(help="Only requests with this API key, as USER/NAME.")]
 
 
 @route_commands.command(name="list")
@@ -198,7 +198,7 @@ def explain(
     images: Annotated[bool, typer.Option("--images", help="It has images.")] = False,
     tools: Annotated[bool, typer.Option("--tools", help="It has tools.")] = False,
     user: Annotated[Optional[str], typer.Option(help="Account that asks.")] = None,  # noqa: UP045
-    key: Annotated[Optional[str], typer.Option(help="Name of the API key that asks.")] = None,  # noqa: UP045
+    key: Annotated[Optional[str], typer.Option(help="API key that asks, as USER/NAME.")] = None,  # noqa: UP045
     local_only: Annotated[bool, typer.Option("--local-only", help="It may not leave this machine.")] = False,
     **flags: object,
 ) -> None:
@@ -221,7 +221,12 @@ def explain(
     print_table(
         ("order", "backend", "model", "state"),
         [
-            (str(order), one["backend"], one["model"], _STATES[one["breaker"]])
+            (
+                str(order),
+                one["backend"],
+                one["model"],
+                "is not here" if one["has_model"] is False else _STATES[one["breaker"]],
+            )
             for order, one in enumerate(explained["targets"], 1)
         ],
     )

@@ -197,6 +197,11 @@ class Desk:
             raise InvalidRequest(
                 f"longer_than_tokens is 0 to {_MOST_TOKENS}; null is any length.", param="conditions.longer_than_tokens"
             )
+        for key in route.conditions.keys:
+            if not all(key.partition("/")):
+                raise InvalidRequest(
+                    f"Say whose the API key {key[:64]!r} is: USER/NAME, as ada/ci.", param="conditions.keys"
+                )
         wait_s = route.spill.queue_wait_s
         if wait_s is not None and wait_s <= 0:
             raise InvalidRequest("queue_wait_s has to be more than 0.", param="spill.queue_wait_s")

@@ -7,6 +7,7 @@ import copy
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import msgspec
@@ -149,9 +150,21 @@ class Gateway:
         self._asker.caller.check_model(model)
 
     def explain(self, model: str, traits: Traits) -> tuple[Plan, dict[str, BreakerState]]:
-        """What would become of a request, without asking anybody; and how the targets' breakers stand."""
+        """What would become of a request, without asking anybody; and how the targets' breakers stand.
+
+        Raises what the request would be refused with.
+        """
+        self._asker.caller.check_model(model)
         plan = self._router.plan(model, traits, self._asker)
+        missing = [
+            f"this machine has no model {name!r}.{self._router.hint(name)}" for name in self._router.missing(plan)
+        ]
+        plan = replace(plan, steps=(*plan.steps, *missing))
         return plan, {target.label: self._breakers.state(target.backend, target.model) for target in plan.targets}
+
+    def missing(self, plan: Plan) -> list[str]:
+        """The models that `plan` would ask this machine for, and that it does not have."""
+        return self._router.missing(plan)
 
     @contextmanager
     def refusals(self, *, http_request_id: str, answer_id: str) -> Iterator[None]:

@@ -69,7 +69,7 @@ def _names(route: Route, models: Mapping[str, Iterable[str]]) -> Iterator[str]:
 def _plan(gateway: Gateway, caller: Caller, name: str) -> Plan | None:
     """By the first route that would answer any request of `caller` for `name`; None where none would."""
     for num_tokens, has_images, needs_tools in ((1, False, False), (1, True, False), (1, False, True), _EVERYTHING):
-        traits = Traits(num_tokens, has_images, needs_tools, caller.user_name, caller.key_name)
+        traits = Traits(num_tokens, has_images, needs_tools, caller.user_name, caller.key_label)
         try:
             plan, _ = gateway.explain(name, traits)
         except MlxManagerError:

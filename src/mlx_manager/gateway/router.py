@@ -105,10 +105,19 @@ class Router:
 
     def not_found(self, error: ModelNotFound, model: str) -> ModelNotFound:
         """`error`, with the names near `model` that would be answered to."""
+        return ModelNotFound(error.message + self.hint(model), param=error.param)
+
+    def hint(self, model: str) -> str:
+        """A sentence about the names near `model` that would be answered to; "" where there is none."""
         routed = (route.pattern for route, _ in self._routes if route.is_on and route.pattern_kind is PatternKind.EXACT)
         near = difflib.get_close_matches(model, {*self._names(), *routed}, n=3, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        return ModelNotFound(error.message + hint, param=error.param)
+        return f" Did you mean {' or '.join(near)}?" if near else ""
+
+    def missing(self, plan: Plan) -> list[str]:
+        """The models that `plan` would ask this machine for, and that it does not have."""
+        asked = dict.fromkeys(target.model for target in plan.targets if target.remote is None)
+        known = set(self._names()) if asked else set()
+        return [name for name in asked if name not in known]
 
     def plan(self, model: str, traits: Traits, asker: Asker) -> Plan:
         """Who answers a request for `model`.

@@ -18,6 +18,7 @@ class Traits:
     needs_tools: bool = False
     user: str | None = None
     key: str | None = None
+    """As `Caller.key_label`."""
     prompt: Prompt | None = None
     """None where there is no conversation."""
 
@@ -42,7 +43,7 @@ class Traits:
 def traits_of(request: object, caller: Caller) -> Traits:
     """The traits of a request; of one that generates nothing, only who asks."""
     if not isinstance(request, GenerationRequest):
-        return Traits(user=caller.user_name, key=caller.key_name)
+        return Traits(user=caller.user_name, key=caller.key_label)
     prompt = request.prompt
     chat = prompt if isinstance(prompt, ChatPrompt) else None
     return Traits(
@@ -50,6 +51,6 @@ def traits_of(request: object, caller: Caller) -> Traits:
         has_images=chat is not None and any(message.visuals for message in chat.messages),
         needs_tools=chat is not None and bool(chat.tools),
         user=caller.user_name,
-        key=caller.key_name,
+        key=caller.key_label,
         prompt=prompt,
     )

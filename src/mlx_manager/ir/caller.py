@@ -50,6 +50,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
                 return self.kind.value
 
     @property
+    def key_label(self) -> str | None:
+        """Their API key, and whose it is, for anybody may call theirs as they like: ada/ci."""
+        return None if self.key_name is None else f"{self.user_name}/{self.key_name}"
+
+    @property
     def user_salt(self) -> str:
         """What tells their account from others'."""
         return "nobody" if self.user_id is None else f"user {self.user_id}"

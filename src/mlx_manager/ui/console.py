@@ -95,6 +95,11 @@ class Console:
         except NotAuthenticated:
             return None
 
+    def key_labels(self) -> list[str]:
+        """Every API key as USER/NAME."""
+        users = self.find_configuration().users_by_id
+        return [f"{users[key.user_id].name}/{key.name}" for key in self.keys.all()]
+
     def need_pool(self) -> ModelPool:
         """Raises `Unavailable` on a server without models of its own."""
         if self.pool is None:

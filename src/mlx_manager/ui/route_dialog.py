@@ -78,7 +78,7 @@ class RouteDialog:
             self._field("needs_tools", ui.select(_EITHER, label="With tools", value=_SAID[said.needs_tools]))
             users = {user.name: user.name for user in self._console.people.all()} | {name: name for name in said.users}
             self._field("users", ui.select(users, label="Of users", value=list(said.users), multiple=True))
-            keys = {key.name: key.name for key in self._console.keys.all()} | {name: name for name in said.keys}
+            keys = {label: label for label in (*self._console.key_labels(), *said.keys)}
             self._field("keys", ui.select(keys, label="With API keys", value=list(said.keys), multiple=True))
             for name in ("users", "keys"):
                 self._fields[name].props("use-chips options-dense")

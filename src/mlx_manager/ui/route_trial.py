@@ -32,7 +32,7 @@ class RouteTrial:
                 self._tokens = ui.input("Tokens of its prompt").props('outlined dense inputmode="numeric"')
                 people = [user.name for user in console.people.all()]
                 self._user = ui.select({_ANYBODY: "nobody by name", **{name: name for name in people}}, label="User")
-                keys = {key.name: key.name for key in console.keys.all()}
+                keys = {label: label for label in console.key_labels()}
                 self._key = ui.select({_ANYBODY: "none", **keys}, label="API key")
                 for chooser in (self._user, self._key):
                     chooser.props("outlined dense options-dense").set_value(_ANYBODY)
@@ -52,25 +52,27 @@ class RouteTrial:
         except InvalidRequest as error:
             show_error({"num_tokens": self._tokens}, error, "num_tokens")
             return
-        traits = Traits(
-            num_tokens=num_tokens,
-            has_images=bool(self._images.value),
-            needs_tools=bool(self._tools.value),
-            user=self._user.value or None,
-            key=self._key.value or None,
-        )
         model = (self._model.value or "").strip()
-        found = self._explain(model, traits) if model else None
+        found = self._explain(model, num_tokens) if model else None
         if found != self._explained:
             self._explained = found
             self._plan.clear()
             with self._plan:
                 self._draw(found)
 
-    def _explain(self, model: str, traits: Traits) -> object:
+    def _explain(self, model: str, num_tokens: int) -> object:
         """A name and a tuple of what is to be drawn, or the error."""
-        gateway = self._console.gateway.on_behalf_of(Asker(is_local_only=bool(self._stays.value)))
         try:
+            caller = self._console.door.stand_in(self._user.value or None, self._key.value or None)
+            traits = Traits(
+                num_tokens=num_tokens,
+                has_images=bool(self._images.value),
+                needs_tools=bool(self._tools.value),
+                user=caller.user_name,
+                key=caller.key_label,
+            )
+            asker = Asker(caller=caller, is_local_only=bool(self._stays.value))
+            gateway = self._console.gateway.on_behalf_of(asker)
             plan, breakers = gateway.explain(model, traits)
         except MlxManagerError as error:
             return error.message
