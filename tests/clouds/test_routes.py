@@ -107,6 +107,34 @@ def test_whose_request_it_is_is_not_forged_and_asked_about_as_it_is(scripted_clo
         assert (refused.status_code, refused.json()["error"]["param"]) == (404, param)
 
 
+def test_what_routes_answer_to_is_listed(scripted_cloud: Callable[..., Cloud]) -> None:
+    cloud = scripted_cloud({"m": script_of(HELLO), "other": script_of(HELLO)})
+    client = cloud.client
+    assert client.post("/admin/providers/up/models").status_code == 200
+    cloud.route("gpt", [{"provider": "up", "model": "ok"}, {"model": "m"}])
+    cloud.route("alias", [{"model": "m"}], "claude")
+    cloud.route("prefix", [{"provider": "up", "model": "*"}], "up/", pattern_kind="prefix")
+    cloud.route("off", TO_OK, "nobody", is_on=False)
+    listed = {one["id"]: one for one in client.get("/v1/models").json()["data"]}
+    assert list(listed) == ["m", "other", "gpt", "claude", "up/flaky", "up/ok"]
+    assert (listed["gpt"]["kind"], listed["gpt"]["targets"]) == ("route", ["up/ok", "recorder/m"])
+    assert (listed["claude"]["root"], listed["claude"]["capabilities"]) == ("m", ["chat", "completions"])
+    for name, one in listed.items():
+        assert client.get(f"/v1/models/{name}").json() == one
+        assert cloud.ask(name, max_tokens=5).status_code == 200
+    assert client.get("/v1/models/nobody").status_code == 404
+    page = client.get("/v1/models", headers={"anthropic-version": "2023-06-01"}).json()["data"]
+    assert [one["id"] for one in page] == list(listed)
+    # a key sees what it may ask for, and no more
+    client.post("/auth/register", json={"name": "ada", "password": LONG})
+    for limits, seen in (({"models": ["m", "up/ok"]}, ["m", "up/ok"]), ({"is_local_only": True}, list(listed)[:4])):
+        key = client.post("/admin/keys", json={"name": "k" + "-".join(limits), "user": "ada", "limits": limits}).json()
+        headers = {"x-api-key": key["secret"]}
+        assert [one["id"] for one in client.get("/v1/models", headers=headers).json()["data"]] == seen
+        refused = client.get("/v1/models/up/flaky", headers=headers)
+        assert refused.status_code == (403 if "models" in limits else 404)
+
+
 def test_a_model_that_is_not_here_is_said_with_those_near_it(cloud: Cloud) -> None:
     cloud.route("both", [{"model": "mn"}, *TO_OK])
     unknown = explain(cloud, "mm")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-import msgspec
-
+from mlx_manager.api.listed_model import ListedModel
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.pool import ModelStatus
 from mlx_manager.protocols.anthropic import ModelObject, ModelPage
 
 _MOST_PER_PAGE = 1000
 _PER_PAGE = 20
 
 
-def page_of(statuses: Sequence[ModelStatus], query: Mapping[str, str]) -> ModelPage:
+def page_of(listed: Iterable[ListedModel], query: Mapping[str, str]) -> ModelPage:
     """The models that `query` asks for, by `limit`, `after_id` and `before_id`. Raises `InvalidRequest`."""
-    models = [model for status in statuses for model in names_of(status)]
+    models = [render(one) for one in listed]
     limit = _limit(query.get("limit"))
     ids = [model.id for model in models]
     start, end = 0, len(models)
@@ -36,19 +34,19 @@ def page_of(statuses: Sequence[ModelStatus], query: Mapping[str, str]) -> ModelP
     )
 
 
-def names_of(status: ModelStatus) -> list[ModelObject]:
-    """The model, and behind it once more under each of its aliases."""
-    entry, report = status.entry, status.report
-    max_context = report.max_context if report else entry.max_context
-    model = ModelObject(
-        id=entry.name,
-        display_name=entry.name,
-        created_at=datetime.fromtimestamp(entry.created_unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+def render(listed: ListedModel) -> ModelObject:
+    """One model by one of its names; of what a provider answers, neither its age nor its context is known."""
+    status = listed.status
+    report = status.report if status else None
+    max_context = report.max_context if report else status.entry.max_context if status else None
+    created_unix_s = status.entry.created_unix_s if status else 0
+    return ModelObject(
+        id=listed.name,
+        display_name=listed.name,
+        created_at=datetime.fromtimestamp(created_unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         max_input_tokens=max_context,
         max_tokens=max_context,
     )
-    aliases = (msgspec.structs.replace(model, id=alias, display_name=alias) for alias in status.overrides.aliases)
-    return [model, *aliases]
 
 
 def _limit(sent: str | None) -> int:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
+from mlx_manager.api.listed_model import ListedModel
 from mlx_manager.catalog import ModelEntry, ModelKind
 from mlx_manager.ipc import ServingReport
 from mlx_manager.pool import ModelStatus
 from mlx_manager.protocols.openai import ModelList, ModelObject, ServingObject
 
 
-def list_of(statuses: Iterable[ModelStatus]) -> ModelList:
+def list_of(listed: Iterable[ListedModel]) -> ModelList:
     """The models, in their order."""
-    return ModelList(data=[model for status in statuses for model in names_of(status)])
+    return ModelList(data=[render(one) for one in listed])
 
 
-def names_of(status: ModelStatus) -> list[ModelObject]:
-    """The model, and behind it once more under each of its aliases: clients offer what is listed."""
-    model = _render_model(status)
-    return [model, *(msgspec.structs.replace(model, id=alias) for alias in status.overrides.aliases)]
+def render(listed: ListedModel) -> ModelObject:
+    """One model by one of its names: clients offer what is listed."""
+    targets = listed.offer.asked if listed.offer else ()
+    if listed.status is None:
+        root = listed.offer.models[0] if listed.offer else listed.name
+        return ModelObject(id=listed.name, created=0, root=root, kind="route", state="routed", targets=targets)
+    return _render_model(listed.name, listed.status, targets)
 
 
-def _render_model(status: ModelStatus) -> ModelObject:
+def _render_model(name: str, status: ModelStatus, targets: tuple[str, ...]) -> ModelObject:
     entry, report = status.entry, status.report
     max_context = report.max_context if report else entry.max_context
     return ModelObject(
-        id=entry.name,
+        id=name,
         root=entry.name,
         aliases=status.overrides.aliases,
         kind=entry.kind.value,
@@ -40,6 +42,7 @@ def _render_model(status: ModelStatus) -> ModelObject:
         max_context=max_context,
         context_length=max_context,
         serving=_render_serving(report) if report else None,
+        targets=targets,
     )
 
 

@@ -51,7 +51,8 @@ def _check_serving(base: str) -> Iterator[Finding]:
     """How a running server serves the models that it has loaded."""
     for model in (fetch_json(f"{base}/v1/models") or {}).get("data", []):
         serving = model.get("serving")
-        if serving:
+        # other names of the same model have it, too
+        if serving and model["id"] == model.get("root", model["id"]):
             how = f"{serving['path']}, {serving['attention']} in {serving['dtype']}"
             yield serving_finding(model["id"], how, serving["reason"], is_batched=serving["path"] != "sequential")
 

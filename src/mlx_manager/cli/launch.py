@@ -48,7 +48,8 @@ def launch(
 def _find(models: list[dict[str, Any]], name: str | None) -> dict[str, Any]:
     """The model of that name, else the first that can chat. Raises `ModelNotFound`."""
     chats = [model for model in models if "chat" in model["capabilities"]]
-    for model in chats:
+    # what those behind a route can is not known: whoever names one says so
+    for model in chats if name is None else [*chats, *(model for model in models if model["kind"] == "route")]:
         if name in (None, model["id"]):
             return model
     there = ", ".join(model["id"] for model in chats) or "none"

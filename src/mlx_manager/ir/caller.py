@@ -64,9 +64,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """What tells their API key from others'; without one, their account."""
         return self.user_salt if self.key_id is None else f"key {self.key_id}"
 
+    def may_ask(self, model: str) -> bool:
+        """Whether this caller may ask for `model`."""
+        return not self.models or model in self.models
+
     def check_model(self, model: str) -> None:
         """Raises `NotPermitted` for a model that this caller may not ask for."""
-        if self.models and model not in self.models:
+        if not self.may_ask(model):
             raise NotPermitted(
                 f"This API key may not ask for the model {model!r}. It may ask for: {', '.join(self.models)}.",
                 param="model",

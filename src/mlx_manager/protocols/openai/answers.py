@@ -209,18 +209,21 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     """The model that an alias leads to; its own id otherwise."""
     aliases: tuple[str, ...] = ()
     kind: str
-    capabilities: tuple[str, ...]
+    """That of a model of this machine; route where others answer, too, of whom the rest is not known."""
+    capabilities: tuple[str, ...] = ()
     """What it can be asked for: chat, completions, vision, embeddings, rerank, tools, thinking."""
     state: str
-    architecture: str
-    quantization: str
-    size_bytes: int
-    max_context: int | None
+    architecture: str | None = None
+    quantization: str | None = None
+    size_bytes: int | None = None
+    max_context: int | None = None
     """In tokens; null when the model does not say."""
-    context_length: int | None
+    context_length: int | None = None
     """The same, under the name that many clients look for."""
-    serving: ServingObject | None
+    serving: ServingObject | None = None
     """Null until the model has been loaded."""
+    targets: tuple[str, ...] = ()
+    """Of a route: who is asked, in order, as backend/model."""
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
