@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import axe_playwright_python
 import pytest
@@ -25,10 +26,18 @@ FLAGS = (
 )
 SHOTS = Path(__file__).parents[2] / "build" / "console"
 """Where `make pictures` has the pictures."""
-Size = ViewportSize
-"""Of a window, in CSS pixels."""
+Theme = Literal["light", "dark"]
+WINDOWS: Mapping[str, ViewportSize] = {"phone": {"width": 390, "height": 844}, "desk": {"width": 1440, "height": 900}}
+"""In CSS pixels."""
+LOOKS: tuple[tuple[str, Theme], ...] = (("phone", "light"), ("phone", "dark"), ("desk", "light"), ("desk", "dark"))
+"""Windows and themes; a page follows both while it is open."""
+_CUT_OFF = """(dialog) => [...dialog.querySelectorAll(".q-field__label, .q-field__messages, .btn")]
+    .filter((part) => part.scrollWidth > part.clientWidth + 1 || part.scrollHeight > part.clientHeight + 2)
+    .map((part) => `cut off: ${part.textContent}`)"""
 _AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-_AXE_RUN = """() => axe.run({runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}).then((found) =>
+_AXE_RUN = """(within) => axe.run(within, {
+    runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"],
+}).then((found) =>
     found.violations.flatMap((one) => one.nodes.map((node) =>
         `${one.id}: ${node.html.slice(0, 160)} ${(node.any[0] || {}).message}`)))"""
 
@@ -40,6 +49,7 @@ class Watched:
     page: Page
     url: str
     """The server's."""
+    theme: Theme = "light"
     complaints: list[str] = field(default_factory=list)
     """Console errors, failed requests and error statuses, scripts that threw."""
 
@@ -70,10 +80,39 @@ class Watched:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
 
-    def violations(self) -> list[str]:
-        """What axe finds against WCAG, levels A and AA."""
-        self.page.evaluate(_AXE.read_text(encoding="utf-8"))
-        found: list[str] = self.page.evaluate(_AXE_RUN)
+    def look(self, window: str, theme: Theme) -> None:
+        """Change the window's size and the system's theme."""
+        self.page.set_viewport_size(WINDOWS[window])
+        self.page.emulate_media(color_scheme=theme)
+        self.page.wait_for_selector(f"body.body--{theme}")
+
+    def judge_dialog(self, name: str) -> list[str]:
+        """What is wrong with the dialog that is open: axe's findings, and labels and hints that are cut off.
+
+        Where pictures are asked for, it is kept in every look.
+        """
+        # it fades in
+        self.page.wait_for_timeout(250)
+        found = [*self.violations(".q-dialog"), *self._cut_off()]
+        if os.environ.get("PICTURES"):
+            size = self.page.viewport_size
+            for window, theme in LOOKS:
+                self.look(window, theme)
+                self.shoot(f"dialog-{name}-{WINDOWS[window]['width']}-{theme}")
+                found += self._cut_off()
+            self.look("desk", self.theme)
+            self.page.set_viewport_size(size or WINDOWS["desk"])
+        return found
+
+    def _cut_off(self) -> list[str]:
+        found: list[str] = self.page.get_by_role("dialog").evaluate(_CUT_OFF)
+        return found
+
+    def violations(self, within: str = "html") -> list[str]:
+        """What axe finds against WCAG, levels A and AA, `within` an element: a CSS selector."""
+        if not self.page.evaluate("() => Boolean(window.axe)"):
+            self.page.evaluate(_AXE.read_text(encoding="utf-8"))
+        found: list[str] = self.page.evaluate(_AXE_RUN, within)
         return found
 
     def overflow_px(self) -> int:

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import httpx
 import pytest
@@ -16,11 +15,10 @@ from mlx_manager.api.who import SESSION_COOKIE
 from tests.e2e.server_process import ServerProcess, serving
 from tests.hub.conftest import CONFIG, weights
 from tests.hub.hub_server import HubServer, Repository, running_hub
-from tests.ui.browser import Watched, running_browser
+from tests.ui.browser import Theme, Watched, running_browser
 
 OpenPage = Callable[..., Watched]
 ADMIN, PASSWORD = "ada", "long enough to be one"
-Theme = Literal["light", "dark"]
 EVIL = '<img src=x onerror="window.evil=1"><script>window.evil=1</script>[click](javascript:window.evil=1)'
 CARD = f"---\nlicense: mit\npipeline_tag: text-generation\n---\n# Tiny\n\nAnswers little. {EVIL}\n"
 
@@ -93,7 +91,7 @@ def open_page(browser: Browser, console_server: ServerProcess, session: str) -> 
         context.set_default_timeout(15_000)
         if is_logged_in:
             context.add_cookies([{"name": SESSION_COOKIE, "value": session, "url": console_server.url}])
-        watched = Watched(context.new_page(), console_server.url)
+        watched = Watched(context.new_page(), console_server.url, theme)
         watched.watch()
         opened.append(watched)
         return watched

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+
 from playwright.sync_api import Route, expect
 
 from mlx_manager.api.who import SESSION_COOKIE
 from tests.e2e.server_process import ServerProcess
+from tests.ui.browser import Watched
 from tests.ui.conftest import ADMIN, PASSWORD, OpenPage
 
 
@@ -61,8 +66,14 @@ def test_who_asks_for_an_account_waits_until_an_admin_approves(open_page: OpenPa
     expect(page.get_by_role("alert")).to_contain_text("once an admin has approved it")
     assert theirs.violations() == []
 
-    admin = open_page().visit("/users")
-    expect(admin.get_by_text("1 waiting")).to_be_visible()
+    watched = open_page(width=390)
+    admin = watched.visit("/users")
+    expect(admin.get_by_text("1 waiting")).to_be_attached()
+    for name in ("Add a user", "Set a password"):
+        admin.get_by_role("button", name=name).first.click()
+        assert watched.judge_dialog(name.lower().replace(" ", "-")) == []
+        admin.keyboard.press("Escape")
+        expect(admin.get_by_role("dialog")).to_have_count(0)
     row = admin.get_by_role("article", name="eve")
     row.get_by_role("button", name="Approve").click()
     expect(row.get_by_text("active", exact=True)).to_be_visible()
@@ -81,7 +92,11 @@ def test_who_asks_for_an_account_waits_until_an_admin_approves(open_page: OpenPa
 
 
 def test_an_api_key_is_shown_once_and_works(open_page: OpenPage, console_server: ServerProcess) -> None:
-    page = open_page().visit("/profile")
+    watched = open_page(width=390)
+    page = watched.page
+    # as over http from another machine
+    page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined });")
+    watched.visit("/profile")
     page.get_by_role("button", name="New key").click()
     dialog = page.get_by_role("dialog", name="A new API key")
     dialog.get_by_label("Name").fill("notebook")
@@ -89,7 +104,17 @@ def test_an_api_key_is_shown_once_and_works(open_page: OpenPage, console_server:
     secret = dialog.locator("pre").inner_text()
     with console_server.http() as http:
         assert http.get("/v1/models", headers={"authorization": f"Bearer {secret}"}).status_code == 200
+    dialog.get_by_role("button", name="Copy the key").click()
+    expect(dialog.get_by_role("button", name="Copied")).to_be_visible()
+    assert watched.judge_dialog("new-key") == []
     dialog.get_by_role("button", name="Close").click()
+    # while it closes it holds the focus
+    expect(dialog).to_have_count(0)
+    page.get_by_label("Password now").focus()
+    page.keyboard.press("ControlOrMeta+V")
+    assert page.get_by_label("Password now").input_value() == secret
+    check_snippets(watched, secret)
+    watched.visit("/profile")
     row = page.get_by_role("article", name="notebook")
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
@@ -104,3 +129,25 @@ def test_a_wrong_password_is_not_changed(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Change it").click()
     expect(page.get_by_text("The name or the password is wrong.")).to_be_visible()
     watched.complaints.clear()
+
+
+def check_snippets(watched: Watched, secret: str) -> None:
+    """Now that requests need a key, the snippets on Home send one."""
+    page = watched.visit("/")
+    expect(page.get_by_role("link", name="profile", exact=True)).to_have_attribute("href", "/profile")
+    shown = page.locator(".q-tab-panel pre")
+    curl = shown.inner_text()
+    for client, line in (
+        ("Python", 'api_key=os.environ["MLX_MANAGER_API_KEY"]'),
+        ("Claude Code", "ANTHROPIC_AUTH_TOKEN=$MLX_MANAGER_API_KEY"),
+        ("Codex", 'env_key = "MLX_MANAGER_API_KEY"'),
+    ):
+        page.get_by_role("tab", name=client).click()
+        expect(shown).to_contain_text(line)
+    program = shutil.which("curl")
+    if program is not None:
+        variables = {**os.environ, "MLX_MANAGER_API_KEY": secret}
+        done = subprocess.run(
+            ["bash", "-c", curl], env=variables, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "Paris" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,7 @@ def test_an_edited_message_begins_a_branch_and_all_of_it_is_kept(chat: Watched, 
     expect(page.get_by_text("written")).to_be_visible()
     page.get_by_role("button", name="Edit, as a new branch").click()
     page.get_by_role("dialog").get_by_label("Message").fill("Second")
+    assert chat.judge_dialog("edit") == []
     page.get_by_role("dialog").get_by_role("button", name="Send").click()
     expect(page.get_by_text("2/2")).to_be_visible()
     expect(page.get_by_role("article", name="You")).to_contain_text("Second")
@@ -339,6 +341,9 @@ def test_routes_and_what_providers_list_can_be_asked(chat: Watched, scripted: Se
     expect(page.get_by_text("by cloud/kind")).to_be_visible()
     ask(page, "Hello", model="best")
     expect(page.get_by_text("by cloud/kind instead of another (model_not_found)")).to_be_visible()
+    page.reload()
+    # who was asked last is asked again
+    expect(page.get_by_role("combobox", name="Model")).to_have_value(re.compile("^best"))
     page.get_by_role("combobox", name="Model").fill("theirs")
     expect(page.get_by_role("option")).to_have_count(0)
     for route in routes:
@@ -351,6 +356,7 @@ def test_conversations_are_searched_named_and_deleted(chat: Watched) -> None:
     expect(page.get_by_text("written")).to_be_visible()
     page.get_by_role("button", name="Name the conversation").click()
     page.get_by_role("dialog").get_by_label("Name").fill(f"Rivers {EVIL}")
+    assert chat.judge_dialog("name") == []
     page.get_by_role("dialog").get_by_role("button", name="Save").click()
     page.get_by_role("button", name="New conversation").last.click()
     expect(page.get_by_text("Ask something")).to_be_visible()

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from mlx_manager.ui.paths import PLACES
-from tests.ui.browser import Size
-from tests.ui.conftest import OpenPage, Theme
+from tests.ui.browser import LOOKS, WINDOWS
+from tests.ui.conftest import OpenPage
 
-# axe takes half a second: it looks at both widths and both themes, each once
-SIZES: tuple[tuple[Size, Theme], ...] = (
-    ({"width": 390, "height": 844}, "light"),
-    ({"width": 1440, "height": 900}, "dark"),
-)
-THEMES: tuple[Theme, ...] = ("light", "dark")
+JUDGED = (("phone", "light"), ("desk", "dark"))
+"""axe takes half a second: it looks at both widths and both themes, each once."""
 
 
 def test_every_page_fits_and_keeps_nobody_out(open_page: OpenPage) -> None:
@@ -21,17 +17,15 @@ def test_every_page_fits_and_keeps_nobody_out(open_page: OpenPage) -> None:
         watched.page.emulate_media(color_scheme="light")
         # what a button's colour passes through would be judged too
         watched.visit(place.path).wait_for_timeout(200)
-        for size, judged in SIZES:
+        for window, theme in LOOKS:
             # the same page in another window and theme: both are followed while it is open
-            watched.page.set_viewport_size(size)
-            for theme in THEMES:
-                watched.page.emulate_media(color_scheme=theme)
-                watched.page.wait_for_selector(f"body.body--{theme}")
-                watched.shoot(f"{place.title.lower()}-{size['width']}-{theme}")
-                problems = watched.violations() if theme == judged else []
-                found += [(place.title, size["width"], problem) for problem in problems]
+            watched.look(window, theme)
+            width = WINDOWS[window]["width"]
+            watched.shoot(f"{place.title.lower()}-{width}-{theme}")
+            problems = watched.violations() if (window, theme) in JUDGED else []
+            found += [(place.title, width, problem) for problem in problems]
             if watched.overflow_px() > 0:
-                found.append((place.title, size["width"], "wider than the window"))
+                found.append((place.title, width, "wider than the window"))
     assert found == []
 
 

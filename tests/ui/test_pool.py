@@ -40,17 +40,19 @@ def test_a_model_is_loaded_and_unloaded(open_page: OpenPage, admin_client: httpx
 def test_a_profile_is_kept_and_refused_with_the_reason(
     open_page: OpenPage, console_server: ServerProcess, admin_client: httpx.Client
 ) -> None:
-    page = open_page().visit("/pool")
+    watched = open_page(theme="dark")
+    page = watched.visit("/pool")
     tile = page.get_by_role("article", name=console_server.model)
     tile.get_by_role("button", name="Profile").click()
     dialog = page.get_by_role("dialog", name=f"Profile of {console_server.model}")
     dialog.get_by_label("Temperature").fill("9")
     dialog.get_by_role("button", name="Save").click()
     expect(dialog.get_by_text("it takes a number from 0.0 to 2.0")).to_be_visible()
+    assert watched.judge_dialog("model-profile") == []
     dialog.get_by_label("Temperature").fill("0.25")
     dialog.get_by_label("Other names (aliases)").fill("small, tiny")
     dialog.get_by_label("Most tokens guessed ahead").fill("6")
-    for choice, word in (("Prefixes on disk", "off"), ("Read a shared beginning once", "on")):
+    for choice, word in (("Prefixes on disk", "off"), ("Shared beginnings", "on")):
         dialog.get_by_role("combobox", name=choice).click()
         page.get_by_role("option", name=word, exact=True).click()
     dialog.get_by_role("button", name="Save").click()

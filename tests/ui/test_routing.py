@@ -31,7 +31,8 @@ def nothing_left(admin_client: httpx.Client) -> Iterator[None]:
 def test_a_provider_is_tried_added_and_kept_while_a_route_leads_to_it(
     open_page: OpenPage, upstream: Upstream, admin_client: httpx.Client
 ) -> None:
-    page = open_page(width=390).visit("/providers")
+    watched = open_page(width=390)
+    page = watched.visit("/providers")
     expect(page.get_by_text("No provider yet")).to_be_visible()
     page.get_by_role("button", name="Add a provider").click()
     dialog = page.get_by_role("dialog", name="Add a provider")
@@ -41,6 +42,7 @@ def test_a_provider_is_tried_added_and_kept_while_a_route_leads_to_it(
     dialog.get_by_label("Extra headers").fill("no colon")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_text("'no colon' has no colon")).to_be_visible()
+    assert watched.judge_dialog("provider") == []
     dialog.get_by_label("Extra headers").fill("")
     dialog.get_by_role("button", name="Test the connection").click()
     expect(dialog.get_by_text("private network").last).to_be_visible()
@@ -91,6 +93,7 @@ def test_routes_are_added_tried_and_moved(open_page: OpenPage, upstream: Upstrea
     dialog.get_by_label("Model's name").fill("gpt-(")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(dialog.get_by_text("The regular expression cannot be used")).to_be_visible()
+    assert watched.judge_dialog("route") == []
     dialog.get_by_label("Model's name").fill("gpt-.*")
     dialog.get_by_label("Who").click()
     page.get_by_role("option", name="up").click()

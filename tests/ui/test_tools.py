@@ -30,10 +30,8 @@ def test_a_tool_server_is_added_tried_and_deleted(open_page: OpenPage) -> None:
     form.get_by_label("Environment").fill("SHOP_SECRET=open sesame")
     form.get_by_role("button", name="Try it").click()
     expect(form.get_by_text("Its tools: find_price, wait, leave, environment.")).to_be_visible(timeout=20_000)
-    # with a dialog open, axe takes the page's background for that of every button
-    assert [found for found in watched.violations() if not found.startswith("color-contrast")] == []
+    assert watched.judge_dialog("tool-server") == []
     assert watched.overflow_px() <= 0
-    watched.shoot("tools-form-390-dark")
     form.get_by_role("button", name="Save").click()
     row = page.get_by_role("listitem").filter(has_text="shop_server.py")
     expect(row).to_be_visible()

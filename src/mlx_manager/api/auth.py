@@ -57,8 +57,7 @@ class AuthState(msgspec.Struct, frozen=True, kw_only=True):
 @router.get("/state")
 async def show_state(access: AccessDep, _: PublicDep) -> Response:
     """Whether there is an account yet, and whether /v1 is open."""
-    is_open = access.door.is_loopback and not access.keys.all()
-    return unkept_answer(AuthState(has_accounts=not access.people.is_empty, is_open=is_open))
+    return unkept_answer(AuthState(has_accounts=not access.people.is_empty, is_open=access.door.is_open))
 
 
 @router.post("/register")

@@ -40,6 +40,11 @@ class Door:
         self._local_token = local_token
         self.is_loopback = is_loopback
 
+    @property
+    def is_open(self) -> bool:
+        """Whether models can be asked without a key: on this machine alone, and until there is one."""
+        return self.is_loopback and not self._store.current.keys
+
     async def identify(self, shown: Credentials) -> tuple[Caller | None, ApiKey | None]:
         """Who asks, and with which key; nobody where nothing is shown. Raises `NotAuthenticated` for what is wrong."""
         if shown.token is not None:
@@ -56,7 +61,7 @@ class Door:
 
         Raises `NotAuthenticated` and `NotPermitted`.
         """
-        if self.is_loopback and not self._store.current.keys:
+        if self.is_open:
             return await self._anyone(shown), Allowance()
         caller, key = await self.identify(shown)
         if caller is None:

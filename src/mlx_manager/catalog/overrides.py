@@ -19,6 +19,7 @@ PRIORITIES = ("high", "normal", "low")
 class ModelOverrides(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for one model alone. None leaves it to the server's settings, or to the model's own files."""
 
+    description: str | None = None
     aliases: tuple[str, ...] = ()
     pinned: bool = False
     ttl_s: float | None = None
@@ -90,6 +91,7 @@ SWITCH = ("on", "off")
 KV_CACHE_BITS = (0, 4, 8)
 
 MODEL_SETTINGS: tuple[ModelSetting, ...] = (
+    ModelSetting("description", "text", "What it is for: the console shows it beside its name.", text, "description"),
     ModelSetting("aliases", "list", "Other names that it answers to.", words, "aliases"),
     ModelSetting("pinned", "flag", "It is never evicted or trimmed.", flag, "pinned"),
     ModelSetting("ttl", "seconds", "Idle time after which it is unloaded; 0 keeps it.", number(0.0), "ttl_s"),

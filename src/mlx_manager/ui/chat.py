@@ -28,6 +28,7 @@ async def chat_page(request: Request) -> None:
     with frame(console, request, CHAT, classes="chat"):
         view = _ChatView(console, request, conversation)
     view.models.update()
+    view.choose_last()
     view.update()
     ui.timer(0.12, view.update)
     ui.timer(1.0, view.look_around)
@@ -74,6 +75,12 @@ class _ChatView:
         problem = self._conversation.save_error
         set_words(self._unsaved, f"Not saved, and tried again until it is: {problem}" if problem else "")
         self._unsaved.set_visibility(problem is not None)
+
+    def choose_last(self) -> None:
+        """Go on with whom was asked last, where it is still there."""
+        asked = [turn.model for turn in self._conversation.path() if turn.model is not None]
+        if asked:
+            self.models.choose(asked[-1])
 
     def _head(self) -> None:
         button("", self._toggle_list, icon="menu_open", look="bare", name="Conversations")
@@ -185,6 +192,7 @@ class _ChatView:
     def _show(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._options.show(conversation.parameters)
+        self.choose_last()
         self.update()
 
     def _ask_name(self) -> None:

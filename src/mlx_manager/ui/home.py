@@ -13,10 +13,10 @@ from mlx_manager.ui.console import Console, console_of
 from mlx_manager.ui.elements import badge, box, empty_state, figure, set_words, snippet, text
 from mlx_manager.ui.frame import frame
 from mlx_manager.ui.memory_bar import MemoryBar
-from mlx_manager.ui.paths import HOME, MODELS, POOL
+from mlx_manager.ui.paths import HOME, MODELS, POOL, PROFILE
 from mlx_manager.ui.pulse import Beat
 from mlx_manager.ui.recent import Minute
-from mlx_manager.ui.snippets import client_snippets
+from mlx_manager.ui.snippets import KEY_VARIABLE, client_snippets
 from mlx_manager.ui.words import render_duration, render_rate
 
 
@@ -155,7 +155,13 @@ def _call_it(console: Console, request: Request) -> None:
             with empty_state("inventory_2", "There is no model on this machine yet", "Download one to begin."):
                 ui.link("Find a model", MODELS.path)
             return
-        snippets = client_snippets(base, name, console.find_api_paths())
+        needs_key = not console.door.is_open
+        if needs_key:
+            with box("row-line small", "p"):
+                text("Requests need an API key: make one in your")
+                ui.link("profile", PROFILE.path)
+                text(f"and put it into the variable {KEY_VARIABLE}.")
+        snippets = client_snippets(base, name, console.find_api_paths(), needs_key=needs_key)
         with ui.tabs().props("align=left no-caps dense inline-label outside-arrows mobile-arrows") as tabs:
             for title in snippets:
                 ui.tab(title)

@@ -8,19 +8,21 @@ from mlx_manager.catalog import MODEL_SETTINGS, ModelOverrides, ModelSetting, re
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import box, button, dialog, tell, text
+from mlx_manager.ui.fields import dress
 from mlx_manager.ui.recording import record
 
 _ELSEWHERE = ("pinned", "priority")
 """Those have their own controls on the tile."""
+_LONG = ("description", "system_prompt")
 _TITLES = {
     "aliases": "Other names (aliases)",
-    "ttl": "Idle time before it is unloaded, seconds",
+    "ttl": "Idle seconds until unloaded",
     "system_prompt": "Default system prompt",
     "dtype": "Type to compute in",
     "kv_budget": "Memory for keys and values",
-    "kv_cache_bits": "Bits of keys and values; 0 keeps them as computed",
+    "kv_cache_bits": "Bits of keys and values",
     "max_context": "Context limit, tokens",
-    "shared_prefix_decode": "Read a shared beginning once",
+    "shared_prefix_decode": "Shared beginnings",
     "max_draft_tokens": "Most tokens guessed ahead",
     "draft_model": "Draft model",
     "disk_cache": "Prefixes on disk",
@@ -73,14 +75,13 @@ def _field(row: ModelSetting, said: ModelOverrides) -> ui.input | ui.textarea | 
         made = ui.select(
             list(row.choices), label=_title(row.name), value=_shown(row.name, said) or None, clearable=True
         )
-    elif row.name == "system_prompt":
+    elif row.name in _LONG:
         made = (
             ui.textarea(_title(row.name), value=_shown(row.name, said)).props("autogrow").style("grid-column: 1 / -1")
         )
     else:
         made = ui.input(_title(row.name), value=_shown(row.name, said))
-    made.props("outlined dense bottom-slots")
-    made.props["hint"] = hint
+    dress(made, hint)
     return made
 
 

@@ -194,8 +194,10 @@ def _row(status: ModelStatus) -> str:
         f'<button class="plain-button bare" data-act="delete" aria-label="Delete {name}">{_icon("delete")}</button>'
     )
     load = _button("load", "play_arrow", "Load") if status.state in (ModelState.COLD, ModelState.FAILED) else ""
+    told = html.escape(status.overrides.description or "")
+    description = f'<p class="soft small wrap-anywhere">{told}</p>' if told else ""
     return (
-        f'<div class="stack grow row-words"><div class="row-line"><h3>{name}</h3>{state}</div>'
+        f'<div class="stack grow row-words"><div class="row-line"><h3>{name}</h3>{state}</div>{description}'
         f'<div class="row-line">{"".join(_badges(status.entry))}</div></div>'
         f'<div class="row-line end">{load}{_button("open", "info", "Details")}{delete}</div>'
     )

@@ -109,7 +109,7 @@ _REASONS = {
 
 
 def _eviction_log(console: Console) -> Callable[[], None]:
-    place = box("scroll-x")
+    place = box("scroll-x").props('tabindex="0" role="region" aria-label="Unloaded lately"')
     nothing = text("Nothing yet.", "soft", "p")
     drawn: list[Eviction] = []
 

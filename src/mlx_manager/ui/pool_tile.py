@@ -80,6 +80,8 @@ class PoolTile:
         self._unload.set_visibility(not is_failed)
         self._restart.set_visibility(status.state is ModelState.READY)
         self._show_pin(status.overrides.pinned)
+        set_words(self._description, status.overrides.description or "")
+        self._description.set_visibility(bool(status.overrides.description))
 
     def _head(self, status: ModelStatus) -> None:
         entry = status.entry
@@ -95,6 +97,7 @@ class PoolTile:
             if entry.name == self._console.models.default_model:
                 badge("default", "accent", "Requests that name no model go here.")
             self._pinned = badge("pinned", "accent", "It is never evicted.")
+        self._description = text("", "soft wrap-anywhere", "p")
 
     def _progress(self) -> None:
         with box("stack") as self._loading:

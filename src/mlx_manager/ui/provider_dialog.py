@@ -54,7 +54,8 @@ class ProviderDialog:
                     kind.on_value_change(lambda event: self._show_address(event.value))
                     self._fields["kind"] = kind
                     dress(kind)
-                self._fields["base_url"] = ui.input("Address", value=provider.base_url).props('autocomplete="off"')
+                self._fields["base_url"] = ui.input("Address", value=provider.base_url)
+                self._fields["base_url"].props('autocomplete="off" stack-label')
                 dress(self._fields["base_url"], "ends before /chat/completions or /messages")
                 self._secret_fields(provider)
             self._show_address(provider.kind.value)

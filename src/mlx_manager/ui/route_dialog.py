@@ -84,8 +84,8 @@ class RouteDialog:
                 self._fields[name].props("use-chips options-dense")
         text("On from this machine to the next target", tag="h3")
         with box("form-grid"):
-            wait = ui.input("When others wait longer than, seconds", value=_number(spill.queue_wait_s))
-            self._field("spill", wait.props('inputmode="decimal"'))
+            wait = ui.input("When others wait, seconds", value=_number(spill.queue_wait_s))
+            self._field("spill", wait.props('inputmode="decimal"'), "longer than this")
             self._fields["when_too_long"] = ui.checkbox(
                 "When the prompt is too long for the local model", value=spill.when_too_long
             ).props("dense")

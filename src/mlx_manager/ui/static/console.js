@@ -8,14 +8,17 @@ window.mlxManager = {
       button.classList.add("copied");
       setTimeout(() => { button.setAttribute("aria-label", label); button.classList.remove("copied"); }, 1500);
     };
+    // over http only this machine's own address has a clipboard
     if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text).then(done);
     const area = Object.assign(document.createElement("textarea"), { value: text });
     area.style.position = "fixed";
-    document.body.append(area);
+    // a dialog takes the focus back from whatever lies outside it, and nothing would be selected
+    ((button && button.closest(".dialog")) || document.body).append(area);
     area.select();
-    document.execCommand("copy");
+    const isCopied = document.execCommand("copy");
     area.remove();
-    done();
+    if (button) button.focus();
+    if (isCopied) done();
   },
   remember(name, value) {
     document.cookie = `${name}=${value}; path=/; max-age=31536000; SameSite=Strict`;
@@ -23,7 +26,7 @@ window.mlxManager = {
   async logOut() {
     // the server sends a page away whose session is over: before the answer is here, that would cut it off
     window.socket.off("disconnect").disconnect();
-    await fetch("/auth/logout", { method: "POST" });
+    await (await fetch("/auth/logout", { method: "POST" })).text();
     location.assign("/login");
   },
   // passwords go from their fields to the API, and the new session comes back as a cookie that scripts cannot read
