@@ -103,6 +103,24 @@ def test_a_system_prompt_begins_conversations_that_have_none(client: httpx.Clien
     assert chat(client, folder, own) == [("system", "Be long."), ("user", "Hello")]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "param", "reason"),
+    [
+        ({"draft_model": "no-such-model", "max_draft_tokens": 4}, "draft_model", "no such model on this machine"),
+        ({"draft_model": "other"}, "max_draft_tokens", "would guess nothing"),
+    ],
+)
+def test_a_draft_model_that_cannot_guess_is_refused_before_it_is_kept(
+    client: httpx.Client, wrong: dict[str, object], param: str, reason: str
+) -> None:
+    refused = client.patch("/admin/models/counter", json=wrong)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert reason in refused.json()["error"]["message"]
+    assert "draft_model" not in client.get("/admin/models/counter").json()["settings"]
+    change(client, draft_model="other", max_draft_tokens=4)
+    assert client.patch("/admin/models/counter", json={"max_draft_tokens": 0}).status_code == 400
+
+
 def test_dtype_context_and_kv_budget_hold_with_the_next_load(client: httpx.Client, folder: Path) -> None:
     complete(client, folder)
     own = {"dtype": "float16", "max_context": 50, "kv_budget": "8MiB"}

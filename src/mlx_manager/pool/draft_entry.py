@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mlx_manager.catalog import ModelEntry, ModelKind
+from mlx_manager.catalog import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.errors import InvalidRequest, ModelLoadFailed
 from mlx_manager.hub.model_folder import read_entry
+
+
+def check_draft(options: LoadOptions, find: Callable[[str], ModelEntry]) -> None:
+    """Raises `InvalidRequest` for settings with whose draft model a load would fail, as far as files tell."""
+    if options.draft_model is None:
+        return
+    try:
+        find(options.draft_model)
+    except ModelLoadFailed as error:
+        raise InvalidRequest(error.message, param="draft_model") from None
+    if not options.max_draft_tokens:
+        raise InvalidRequest(
+            f"draft_model is {options.draft_model!r} and max_draft_tokens is 0, so that it would guess nothing: set "
+            "max_draft_tokens with it, to 4 say, or take draft_model away.",
+            param="max_draft_tokens",
+        )
 
 
 def find_draft_entry(said: str, target: ModelEntry, name: str, entries: Mapping[str, ModelEntry]) -> ModelEntry:

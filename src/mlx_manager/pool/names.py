@@ -46,13 +46,9 @@ class ModelNames:
         for name, values in self._changes.items():
             self._effective[name] = override(configured.get(name, ModelOverrides()), values)
 
-    def change(self, name: str, values: Mapping[str, object]) -> ModelOverrides:
-        """Set `values` by setting name, on top of what the config says; null goes back to that.
-
-        Raises `InvalidRequest`, and then nothing has changed.
-        """
-        merged = {**self._changes.get(name, {}), **values}
-        merged = {key: value for key, value in merged.items() if value is not None}
+    def changed(self, name: str, values: Mapping[str, object]) -> ModelOverrides:
+        """What would hold for the model `name` after such a change. Raises `InvalidRequest`."""
+        merged = self._merged(name, values)
         try:
             for key in values:
                 model_setting(key)
@@ -60,10 +56,22 @@ class ModelNames:
         except OverrideError as error:
             raise InvalidRequest(str(error), param=error.name) from None
         self._check_aliases(name, changed)
-        self._changes = {**self._changes, name: merged}
+        return changed
+
+    def change(self, name: str, values: Mapping[str, object]) -> ModelOverrides:
+        """Set `values` by setting name, on top of what the config says; null goes back to that.
+
+        Raises `InvalidRequest`, and then nothing has changed.
+        """
+        changed = self.changed(name, values)
+        self._changes = {**self._changes, name: self._merged(name, values)}
         self._effective[name] = changed
         self._write()
         return changed
+
+    def _merged(self, name: str, values: Mapping[str, object]) -> dict[str, object]:
+        merged = {**self._changes.get(name, {}), **values}
+        return {key: value for key, value in merged.items() if value is not None}
 
     def _check_aliases(self, name: str, changed: ModelOverrides) -> None:
         for other, said in self._effective.items():

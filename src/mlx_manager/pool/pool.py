@@ -14,7 +14,7 @@ import psutil
 from mlx_manager.catalog import LoadOptions, ModelEntry, ModelOverrides, render_size
 from mlx_manager.errors import MlxManagerError, ModelNotFound, ShuttingDown
 from mlx_manager.pool.blas import worker_environment
-from mlx_manager.pool.draft_entry import find_draft_entry
+from mlx_manager.pool.draft_entry import check_draft, find_draft_entry
 from mlx_manager.pool.keeper import MemoryKeeper
 from mlx_manager.pool.load_errors import Backoff
 from mlx_manager.pool.names import ModelNames
@@ -30,6 +30,7 @@ from mlx_manager.pool.worker_process import DEFAULT_COMMAND, WorkerLaunch
 
 logger = logging.getLogger(__name__)
 
+_DRAFT_SETTINGS = {"draft_model", "max_draft_tokens"}
 _LEAST_LEAK_BYTES = 1024**3
 """Of a small model, a share says little: one busy step can take as much as all that it was planned to."""
 
@@ -195,6 +196,9 @@ class ModelPool:
         Raises `ModelNotFound` or `InvalidRequest`.
         """
         slot = self._slot(name)
+        if _DRAFT_SETTINGS & values.keys():
+            options = self._names.changed(slot.entry.name, values).load_options(self._options)
+            check_draft(options, lambda said: self._find_draft(said, slot))
         self._names.change(slot.entry.name, values)
         for other, its_slot in self._slots.items():
             its_slot.overrides = self._names.overrides(other)
@@ -248,10 +252,11 @@ class ModelPool:
         options = slot.overrides.load_options(self._options)
         if options.draft_model is None:
             return options
+        return msgspec.structs.replace(options, draft_entry=self._find_draft(options.draft_model, slot))
+
+    def _find_draft(self, said: str, slot: ModelSlot) -> ModelEntry:
         entries = {entry.name: entry for entry in self._find_models()}
-        name = self._names.resolve(options.draft_model, entries)
-        draft = find_draft_entry(options.draft_model, slot.entry, name, entries)
-        return msgspec.structs.replace(options, draft_entry=draft)
+        return find_draft_entry(said, slot.entry, self._names.resolve(said, entries), entries)
 
     def _budget_bytes(self) -> int | None:
         """None while nobody has asked what it is a share of."""
