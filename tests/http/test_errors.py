@@ -110,13 +110,56 @@ def test_wrong_value_names_the_field_and_what_would_be_right(
     assert len(served.backend.requests) == num_before
 
 
-@pytest.mark.parametrize(("path", "missing"), [(CHAT, "model"), (CHAT, "messages"), (COMPLETIONS, "prompt")])
+@pytest.mark.parametrize(("path", "missing"), [(CHAT, "messages"), (COMPLETIONS, "prompt")])
 def test_missing_field_is_named(served: Served, path: str, missing: str) -> None:
     body = {key: value for key, value in complete_body(path).items() if key != missing}
     with served.http() as client:
         error = client.post(path, json=body).json()["error"]
     assert error["param"] == missing
     assert "required" in error["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, "/v1/responses"])
+def test_a_missing_model_is_the_default_where_there_is_one(served: Served, serve: Serve, path: str) -> None:
+    body = {"messages": MESSAGES} if path == CHAT else {"prompt": "hi"} if path == COMPLETIONS else {"input": "hi"}
+    with served.http() as client:
+        for named in ({}, {"model": "default_model"}):
+            answer = client.post(path, json=body | named)
+            assert (answer.status_code, answer.json()["model"]) == (200, "m")
+            assert served.last_request().model == "m"
+    with serve({"m": script_of(HELLO)}).http() as client:
+        error = client.post(path, json=body).json()["error"]
+        assert error["param"] == "model"
+        assert "required" in error["message"]
+        assert client.post(path, json=body | {"model": "default_model"}).status_code == 404
+
+
+def test_chat_without_v1_is_answered_as_by_mlx_lm(served: Served) -> None:
+    with served.http() as client:
+        answer = client.post("/chat/completions", json={"messages": MESSAGES, "max_tokens": 5})
+        assert (answer.status_code, answer.json()["model"]) == (200, "m")
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "param", "told"),
+    [
+        (COMPLETIONS, {"prompt": "hi"}, "messages", "prompt"),
+        ("/v1/responses", {"input": "hi"}, "messages", "input"),
+        (CHAT, {"messages": MESSAGES, "max_completion_tokens": 5}, "max_tokens", "max_completion_tokens"),
+        (COMPLETIONS, {"prompt": "hi", "max_tokens": 5}, "max_tokens", "max_tokens"),
+        ("/v1/responses", {"input": "hi", "max_output_tokens": 5}, "max_tokens", "max_output_tokens"),
+    ],
+)
+def test_what_does_not_fit_is_named_as_it_was_sent(
+    serve: Serve, path: str, sent: dict[str, Any], param: str, told: str
+) -> None:
+    too_long = ContextLengthExceeded("the prompt has 9 tokens and max_tokens asks for 5 more", param=param)
+    with serve({"m": (too_long,)}).http() as client:
+        answer = client.post(path, json={"model": "m"} | sent)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", told)
+    if param == "max_tokens":
+        assert f"and {told} asks for 5" in error["message"]
 
 
 @pytest.mark.parametrize(("message", "param"), REFUSED_IN_MESSAGES)
@@ -209,7 +252,7 @@ def test_conversations_are_bounded(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("/chat/completions", "end with /v1"),
+        ("/completions", "end with /v1"),
         ("/v1/v1/chat/completions", "already has"),
         ("/v1/answers", "nothing at POST /v1/answers"),
     ],

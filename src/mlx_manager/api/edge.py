@@ -21,6 +21,8 @@ from mlx_manager.gateway import CLIENT_CLOSED_STATUS
 from mlx_manager.ir import enter_origin
 
 _logger = logging.getLogger("mlx_manager.api")
+_MLX_LM_CHAT = "/chat/completions"
+"""mlx_lm's server takes this path with and without /v1, and so have its clients learnt to ask."""
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -40,6 +42,7 @@ class RequestEdge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _at_its_path(scope)
         headers = Headers(scope=scope)
         request_id = _own_or_new_id(headers.get("x-request-id"))
         scope[REQUEST_ID_KEY] = request_id
@@ -108,6 +111,12 @@ class _Notes:
         late = [f": {name}: {value}\n\n" for name, value in self._notes.items() if self._sent.get(name) != value]
         self._sent = dict(self._notes)
         return {**message, "body": "".join(late).encode() + message.get("body", b"")}
+
+
+def _at_its_path(scope: Scope) -> Scope:
+    if scope["path"] != _MLX_LM_CHAT:
+        return scope
+    return {**scope, "path": f"/v1{_MLX_LM_CHAT}", "raw_path": f"/v1{_MLX_LM_CHAT}".encode()}
 
 
 def _own_or_new_id(sent: str | None) -> str:

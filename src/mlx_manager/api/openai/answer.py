@@ -24,6 +24,7 @@ from mlx_manager.errors import MlxManagerError
 from mlx_manager.gateway import Gateway, merge
 from mlx_manager.ir import Answer, Event, fold
 from mlx_manager.pool import ModelDirectory
+from mlx_manager.protocols.field_names import FieldNames
 from mlx_manager.protocols.openai import Call, Encoder, Envelope, encode_json, error_frame
 from mlx_manager.protocols.openai.answers import Body
 
@@ -36,7 +37,7 @@ class Dialect:
 
     id_prefix: str
     parse: Callable[..., Call]
-    """(body, *, answer_id, priority_header) → `Call`."""
+    """(body, *, answer_id, priority_header, default_model) → `Call`."""
     encoder: Callable[..., Encoder]
     """(envelope, *, include_usage) → `Encoder`."""
     render: Callable[[Answer, Envelope], Body]
@@ -58,7 +59,9 @@ class Exchange:
         with self.gateway.refusals(http_request_id=self.request_id, answer_id=answer_id):
             body = await read_json_body(self.request, self.http.max_body_bytes)
             priority = self.request.headers.get("x-priority")
-            call = dialect.parse(body, answer_id=answer_id, priority_header=priority)
+            call = dialect.parse(
+                body, answer_id=answer_id, priority_header=priority, default_model=self.models.default_model
+            )
         client = UntilDisconnect(self.request.receive)
         notes = PrefixNotes(self.request.headers.get("x-debug", ""))
         envelope = Envelope(answer_id, int(time.time()), call.model, self.http.fingerprint, call.has_functions)
@@ -97,7 +100,7 @@ class Exchange:
             )
             for index, request in enumerate(call.requests)
         ]
-        return merge(streams, call.num_choices)
+        return named(merge(streams, call.num_choices), call.names)
 
     def _error_frame(self, error: Exception) -> bytes:
         return error_frame(visible_error(error, self.request_id))
@@ -118,6 +121,16 @@ def visible_error(error: Exception, request_id: str) -> MlxManagerError:
         return error
     _logger.error("request %s failed in the middle of its stream", request_id, exc_info=error)
     return internal_error(request_id)
+
+
+async def named(events: AsyncGenerator[Event, None], names: FieldNames) -> AsyncGenerator[Event, None]:
+    """`events`, whose errors name the fields as they were sent."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                yield event
+    except MlxManagerError as error:
+        raise names.told(error) from error.__cause__
 
 
 async def _encoded(events: AsyncGenerator[Event, None], encoder: Encoder) -> AsyncGenerator[bytes, None]:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from mlx_manager.api.body import read_json_body
 from mlx_manager.api.disconnect import UntilDisconnect
 from mlx_manager.api.ignored_header import ignored_headers
-from mlx_manager.api.openai.answer import visible_error
+from mlx_manager.api.openai.answer import named, visible_error
 from mlx_manager.api.prefix_header import PrefixNotes
 from mlx_manager.api.sse import EventStream, Silence
 from mlx_manager.api.state import (
@@ -34,6 +34,7 @@ from mlx_manager.ir import Event
 from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import encode_json
 from mlx_manager.protocols.openai.responses import (
+    FIELD_NAMES,
     ResponseBuilder,
     ResponseCall,
     encode_events,
@@ -81,7 +82,7 @@ class ResponseExchange:
         return Response(status_code=499)  # nobody is there to read it
 
     async def _parse(self, body: bytes, answer_id: str) -> ResponseCall:
-        wire = read_response_request(body)
+        wire = read_response_request(body, self.models.default_model)
         found = {item_id: await self.responses.find_item(item_id) for item_id in references_of(wire)}
         return parse_response(
             wire,
@@ -121,7 +122,7 @@ class ResponseExchange:
         request = call.request
         if call.truncates:
             request, _ = await truncated(request, lambda prompt: self.gateway.tokenize(prompt, **asked))
-        async with aclosing(self.gateway.generate(request, **asked)) as events:
+        async with aclosing(named(self.gateway.generate(request, **asked), FIELD_NAMES)) as events:
             async for event in events:
                 yield event
 

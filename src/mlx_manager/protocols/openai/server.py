@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import GenerationRequest, Prompt, Sampling, TextPrompt, TokenPrompt
+from mlx_manager.protocols.field_names import FieldNames
+from mlx_manager.protocols.model_name import with_model
 from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.grammar import parse_grammar
 from mlx_manager.protocols.openai.parameters import Endpoint, screen
@@ -27,6 +29,8 @@ class Call:
     include_usage: bool
     ignored: tuple[str, ...]
     """Parameters accepted without effect, to be named in the answer's header."""
+    names: FieldNames
+    """How the fields were sent that an error may be about."""
     has_functions: bool = False
     """Whether the tools came as `functions`, so that calls are answered in that form."""
 
@@ -41,9 +45,14 @@ class Call:
         return self.requests[0].num_choices
 
 
-def parse_chat(body: bytes, *, answer_id: str, priority_header: str | None = None) -> Call:
-    """Read the body of POST /v1/chat/completions. `answer_id` must be unique. Raises `InvalidRequest`."""
-    wire = parse_wire(ChatRequest, body)
+def parse_chat(
+    body: bytes, *, answer_id: str, priority_header: str | None = None, default_model: str | None = None
+) -> Call:
+    """Read the body of POST /v1/chat/completions. `answer_id` must be unique.
+
+    `default_model` answers where none is named. Raises `InvalidRequest`.
+    """
+    wire = with_model(parse_wire(ChatRequest, body), default_model)
     ignored = screen(Endpoint.CHAT, wire.model_extra or {})
     logprobs = bool(wire.logprobs)
     if wire.top_logprobs and not logprobs:
@@ -54,9 +63,14 @@ def parse_chat(body: bytes, *, answer_id: str, priority_header: str | None = Non
     return _call(wire, (prompt,), sampling, answer_id=answer_id, priority_header=priority_header, ignored=ignored)
 
 
-def parse_completion(body: bytes, *, answer_id: str, priority_header: str | None = None) -> Call:
-    """Read the body of POST /v1/completions. `answer_id` must be unique. Raises `InvalidRequest`."""
-    wire = parse_wire(CompletionRequest, body)
+def parse_completion(
+    body: bytes, *, answer_id: str, priority_header: str | None = None, default_model: str | None = None
+) -> Call:
+    """Read the body of POST /v1/completions. `answer_id` must be unique.
+
+    `default_model` answers where none is named. Raises `InvalidRequest`.
+    """
+    wire = with_model(parse_wire(CompletionRequest, body), default_model)
     ignored = screen(Endpoint.COMPLETIONS, wire.model_extra or {})
     if wire.echo and wire.logprobs is not None:
         raise UnsupportedParameter(
@@ -96,6 +110,10 @@ def _call(
         stream=bool(wire.stream),
         include_usage=include_usage,
         ignored=ignored,
+        names=FieldNames(
+            "messages" if isinstance(wire, ChatRequest) else "prompt",
+            "max_tokens" if wire.max_completion_tokens is None else "max_completion_tokens",
+        ),
         has_functions=isinstance(wire, ChatRequest) and bool(wire.functions),
     )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from mlx_manager.protocols.model_name import ModelName
+from mlx_manager.protocols.model_name import NamesModel
 from mlx_manager.protocols.wire import INT64, Whole, Wire
 
 MAX_CHOICES = 16
@@ -191,7 +191,7 @@ class ResponseFormat(Wire):
     json_schema: JsonSchemaFormat | None = None
 
 
-class SamplingFields(Wire):
+class SamplingFields(NamesModel):
     """How to choose tokens, as every generating endpoint takes it. `None` is the same as not sent."""
 
     temperature: float | None = Field(None, ge=0, le=2)
@@ -215,7 +215,6 @@ class SamplingFields(Wire):
 class _Request(SamplingFields):
     """What chat and completions take. `None` is the same as not sent."""
 
-    model: ModelName
     max_tokens: MaxTokens | None = None
     max_completion_tokens: MaxTokens | None = None
     response_format: ResponseFormat | None = None

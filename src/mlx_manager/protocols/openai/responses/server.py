@@ -12,6 +12,8 @@ from pydantic import TypeAdapter
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, GenerationRequest, Grammar, GrammarKind, Message, Role, TextContent
+from mlx_manager.protocols.field_names import FieldNames
+from mlx_manager.protocols.model_name import with_model
 from mlx_manager.protocols.openai.conversation import parse_template_kwargs, parse_thinking
 from mlx_manager.protocols.openai.responses.answers import ResponseObject
 from mlx_manager.protocols.openai.responses.items import ItemReader
@@ -28,6 +30,7 @@ from mlx_manager.protocols.parameters import screen_rows
 from mlx_manager.protocols.priority import parse_priority
 from mlx_manager.protocols.wire import parse_wire
 
+FIELD_NAMES = FieldNames("input", "max_output_tokens")
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
 OUTPUT_LOGPROBS = "message.output_text.logprobs"
 _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
@@ -62,9 +65,9 @@ class ResponseCall:
     """Parameters accepted without effect, to be named in the answer's header."""
 
 
-def read_response_request(body: bytes) -> ResponsesRequest:
-    """Read the body of POST /v1/responses. Raises `InvalidRequest`."""
-    return parse_wire(ResponsesRequest, body)
+def read_response_request(body: bytes, default_model: str | None = None) -> ResponsesRequest:
+    """Read the body of POST /v1/responses; `default_model` answers where none is named. Raises `InvalidRequest`."""
+    return with_model(parse_wire(ResponsesRequest, body), default_model)
 
 
 def references_of(wire: ResponsesRequest) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from mlx_manager.protocols.model_name import ModelName
 from mlx_manager.protocols.openai.wire import (
     FUNCTION_NAME,
     MAX_TOOLS,
@@ -192,7 +191,6 @@ class ReasoningOptions(Wire):
 class ResponsesRequest(SamplingFields):
     """The body of POST /v1/responses. `None` is the same as not sent."""
 
-    model: ModelName
     input: Annotated[
         Annotated[str, Tag("<text>")] | Annotated[list[Item], Tag("<items>"), Field(max_length=MAX_ITEMS)],
         Discriminator(_form_of_input),
