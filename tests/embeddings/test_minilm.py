@@ -87,6 +87,15 @@ def test_what_is_too_long_is_refused_or_cut(embedder: Embedder, reference: Numpy
     assert embed(embedder, (101,) * 300, truncate=True).shape == (1, 384)
 
 
+def test_of_an_endless_text_no_more_is_read_than_tells_that_it_is_too_long(embedder: Embedder) -> None:
+    endless = "word " * 500_000
+    with pytest.raises(ContextLengthExceeded, match=r"input\[0\] has more than 256 tokens"):
+        embed(embedder, endless)
+    np.testing.assert_array_equal(
+        embed(embedder, endless, truncate=True), embed(embedder, endless[:5000], truncate=True)
+    )
+
+
 def test_fewer_dimensions_are_the_first_ones_at_length_one(embedder: Embedder) -> None:
     (whole,) = embed(embedder, TEXTS[0])
     (cut,) = embed(embedder, TEXTS[0], dimensions=64)

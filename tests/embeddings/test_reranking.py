@@ -114,6 +114,9 @@ def test_a_long_document_is_cut_or_refused(tmp_path: Path, minilm_folder: Path) 
     assert len(item.token_ids) == 128
     with pytest.raises(ContextLengthExceeded, match=r"documents\[0\] with the query has 206 tokens.* takes 128"):
         reranker.tokenize(ask(long, truncate=False), 0, 1)
+    assert reranker.tokenize(ask(long * 1000), 0, 1) == [item]
+    with pytest.raises(ContextLengthExceeded, match=r"documents\[0\] has more than 128 tokens"):
+        reranker.tokenize(ask(long * 1000, truncate=False), 0, 1)
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

@@ -464,7 +464,7 @@ class Engine:
             params=request.params[choice],
             priority=request.priority,
             is_forcible=request.is_forcible,
-            arrival_s=self._clock(),
+            arrival_s=self._clock() if request.arrival_s is None else request.arrival_s,
         )
 
 

@@ -20,6 +20,8 @@ class EngineRequest:
     max_output_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
     priority: Priority = Priority.NORMAL
+    arrival_s: float | None = None
+    """When it came, on the engine's clock, by which it has its turn; None: now."""
     inputs: object | None = None
     """What stands in the prompt besides tokens; handed to the runner as it is."""
     prefix_ids: tuple[int, ...] = ()

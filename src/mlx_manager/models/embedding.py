@@ -13,6 +13,7 @@ from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import ContextLengthExceeded, InvalidRequest
 from mlx_manager.ir import EmbeddingRequest, TextRole
 from mlx_manager.models.encoder import Item, LoadedEncoder, load_encoder, read_json
+from mlx_manager.models.encoding import TextEncoder
 from mlx_manager.models.loading import Report
 from mlx_manager.models.pooling import Pooling, read_pooling
 
@@ -41,6 +42,7 @@ class Embedder:
         own = (written.get("max_seq_length"), encoder.tokenizer.model_max_length)
         self.max_tokens = min([encoder.max_tokens, *(int(limit) for limit in own if limit)])
         """Longest input, in tokens with those that the tokenizer adds."""
+        self._text_encoder = TextEncoder(encoder.tokenizer)
         self._is_lower_case = bool(written.get("do_lower_case"))
         self._prompts, self._default_prompt = self._read_prompts()
         probe, mask = encoder.hidden_states([Item((0,))])
@@ -71,7 +73,11 @@ class Embedder:
         """The items of `request.inputs[start:stop]`. Raises `InvalidRequest`."""
         inputs = request.inputs[start:stop]
         prompt = self._default_prompt if request.role is None else self._prompts[request.role]
-        texts = [prompt.text + text for text in inputs if isinstance(text, str)]
+        texts = [
+            self._bounded(prompt.text + text, index, request)
+            for index, text in enumerate(inputs, start)
+            if isinstance(text, str)
+        ]
         if self._is_lower_case:
             texts = [text.lower() for text in texts]
         tokenized = iter(self._tokenize(texts, request, prompt))
@@ -105,6 +111,10 @@ class Embedder:
             return cut
         lengths = np.linalg.norm(cut, axis=1, keepdims=True)
         return np.asarray(cut / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+    def _bounded(self, text: str, index: int, request: EmbeddingRequest) -> str:
+        what = None if request.truncate else f"input[{index}]"
+        return bounded(self._text_encoder, text, self.max_tokens, what, param="input")
 
     def _tokenize(self, texts: list[str], request: EmbeddingRequest, prompt: Prompt) -> list[Item]:
         if not texts:
@@ -144,7 +154,18 @@ class Embedder:
         return len(token_ids) - (token_ids[-1] in tokenizer.all_special_ids)
 
 
-def too_long(what: str, num_tokens: int, max_tokens: int, *, param: str) -> ContextLengthExceeded:
+def bounded(encoder: TextEncoder, text: str, max_tokens: int, what: str | None, *, param: str) -> str:
+    """As much of `text` as can matter to a model that takes `max_tokens`.
+
+    Raises `ContextLengthExceeded` where that is not all, and says `what` it is that is too long, if there is a word.
+    """
+    head = encoder.head(text, max_tokens)
+    if what is not None and len(head) < len(text):
+        raise too_long(what, f"more than {max_tokens}", max_tokens, param=param)
+    return head
+
+
+def too_long(what: str, num_tokens: int | str, max_tokens: int, *, param: str) -> ContextLengthExceeded:
     """The error about an input that the model's positions do not hold."""
     return ContextLengthExceeded(
         f"{what} has {num_tokens} tokens, and this model takes {max_tokens}: send less, or truncate: true to have the "

@@ -8,12 +8,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx import nn
+from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.errors import InvalidRequest, ModelLoadFailed
 from mlx_manager.ir import RerankRequest
-from mlx_manager.models.embedding import too_long
+from mlx_manager.models.embedding import bounded, too_long
 from mlx_manager.models.encoder import Item, LoadedEncoder, load_encoder
+from mlx_manager.models.encoding import TextEncoder
 from mlx_manager.models.families.encoders import RankingPrompt, ranking_prompt
 from mlx_manager.models.loading import Report
 
@@ -30,6 +32,7 @@ class Reranker:
         self.encoder = encoder
         self.max_tokens = min(encoder.max_tokens, int(encoder.tokenizer.model_max_length or encoder.max_tokens))
         """Query, document and what joins them, in tokens."""
+        self._text_encoder = TextEncoder(encoder.tokenizer)
         self._asks = _AsksInWords(encoder) if _has_no_head(encoder) else None
         self._head, self._head_name = (self._asks.head(), "yes or no") if self._asks else _find_head(encoder)
 
@@ -53,7 +56,11 @@ class Reranker:
 
     def tokenize(self, request: RerankRequest, start: int, stop: int) -> list[Item]:
         """The items of `request.documents[start:stop]`. Raises `InvalidRequest`."""
-        documents = list(request.documents[start:stop])
+        request = replace(request, query=self._bounded(request.query, "the query", request))
+        documents = [
+            self._bounded(document, f"documents[{index}]", request)
+            for index, document in enumerate(request.documents[start:stop], start)
+        ]
         items = self._asks.items(request, documents, self.max_tokens) if self._asks else self._pairs(request, documents)
         for index, item in enumerate(items, start):
             if len(item.token_ids) > self.max_tokens:
@@ -72,6 +79,9 @@ class Reranker:
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The scores as they are."""
         return vectors
+
+    def _bounded(self, text: str, what: str, request: RerankRequest) -> str:
+        return bounded(self._text_encoder, text, self.max_tokens, None if request.truncate else what, param="documents")
 
     def _pairs(self, request: RerankRequest, documents: list[str]) -> list[Item]:
         limits = {"truncation": "longest_first", "max_length": self.max_tokens} if request.truncate else {}

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
-from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError, ModelLoadFailed
+from mlx_manager.errors import InvalidRequest, MlxManagerError, ModelLoadFailed
 from mlx_manager.ipc import (
     Abort,
     Embed,
@@ -43,6 +43,7 @@ from mlx_manager.worker.device import (
     recommended_bytes,
 )
 from mlx_manager.worker.load import load
+from mlx_manager.worker.preparing import unprepared
 from mlx_manager.worker.served import ServedModel
 
 _log = logging.getLogger("mlx_manager.worker")
@@ -126,14 +127,16 @@ class WorkerMain:
         if isinstance(command, Abort):
             serving.abort(command.request_id)
         elif isinstance(command, Tokenize):
-            self._channel.send(_tokenized(command.request, serving))
+            answer = _tokenized(command.request, serving)
+            if answer is not None:
+                self._channel.send(answer)
         elif isinstance(command, Generate | Embed):
             request = command.request
             try:
                 is_for_it = isinstance(request, serving.request_type)
                 failure = serving.submit(request) if is_for_it else _refusal(request)
             except Exception as error:
-                failure = _unprepared(request.request_id, error)
+                failure = unprepared(request.request_id, error)
             if failure is not None:
                 self._channel.send(failure)
 
@@ -144,20 +147,12 @@ class WorkerMain:
         self._channel.send(Trimmed(serving.stats()))
 
 
-def _tokenized(request: TokenizeRequest | DetokenizeRequest, serving: ServedModel) -> Tokenized | RequestFailed:
+def _tokenized(request: TokenizeRequest | DetokenizeRequest, serving: ServedModel) -> Tokenized | RequestFailed | None:
     try:
-        return Tokenized(request.request_id, serving.tokenize(request))
-    except MlxManagerError as error:
-        return RequestFailed(request.request_id, error.as_info())
+        tokens = serving.tokenize(request)
     except Exception as error:
-        return _unprepared(request.request_id, error)
-
-
-def _unprepared(request_id: str, error: Exception) -> RequestFailed:
-    """The request's edge: a tokenizer or template may raise anything, and only this request may suffer."""
-    _log.error("request %s failed before it began", request_id, exc_info=error)
-    reason = GenerationFailed(f"the prompt could not be prepared: {type(error).__name__}")
-    return RequestFailed(request_id, reason.as_info())
+        return unprepared(request.request_id, error)
+    return None if tokens is None else Tokenized(request.request_id, tokens)
 
 
 def _refusal(request: GenerationRequest | EmbeddingRequest | RerankRequest) -> RequestFailed:

@@ -64,9 +64,12 @@ class Gaze:
         prompts: PromptBuilder,
         limits: VisualLimits,
         check_length: CheckLength,
+        *,
+        max_context: int,
     ) -> None:
         self._sight = sight
         self._check_length = check_length
+        self._max_context = max_context
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._limits = limits
@@ -89,7 +92,7 @@ class Gaze:
     def read(self, prompt: ChatPrompt) -> tuple[int, ...]:
         """The tokens of a prompt with images, at once and without looking at them. Raises `InvalidRequest`."""
         _check_texts(prompt, self._sight.tokens)
-        visuals = decode_visuals(visuals_of(prompt), self._limits)
+        visuals = self._decode(prompt)
         return self._sight.read(self._render(prompt, visuals), self._sight.shown(visuals)).token_ids
 
     def abort(self, request_id: str) -> None:
@@ -132,14 +135,20 @@ class Gaze:
                 visuals = visuals_of(pending.request.prompt)
                 has_videos = any(isinstance(each, VideoContent) for each in visuals)
                 decoders = self._video_decoders if has_videos else self._decoders
-                pending.decoding = decoders.submit(decode_visuals, visuals, self._limits)
+                pending.decoding = decoders.submit(self._decode, pending.request.prompt)
+
+    def _decode(self, prompt: Prompt) -> tuple[Visual, ...]:
+        """Also refuses a text that is far too long, which is found out here because it takes a while."""
+        assert isinstance(prompt, ChatPrompt)
+        self._prompts.check_length(prompt, self._max_context)
+        return decode_visuals(visuals_of(prompt), self._limits)
 
     def _render(self, prompt: ChatPrompt, visuals: tuple[Visual, ...]) -> str:
         """The text of a prompt, with places for what the model is shown of `visuals`."""
         stills = None
         if not self._sight.takes_videos:
             stills = [len(each.frames) for each in visuals if isinstance(each, DecodedVideo)]
-        return self._prompts.build(self._tokenizer.marked(prompt, stills)).text
+        return self._prompts.render(self._tokenizer.marked(prompt, stills)).text
 
     def _go_on(self, pending: _Pending, visuals: tuple[Visual, ...]) -> SeenRequest | None:
         if pending.read is None:

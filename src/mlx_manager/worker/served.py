@@ -26,8 +26,11 @@ class ServedModel(Protocol):
         """Take a request. Returns its failure when it is refused."""
         ...
 
-    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
-        """The tokens of a prompt, or the text of tokens, at once. Raises `MlxManagerError`."""
+    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens | None:
+        """The tokens of a prompt, or the text of tokens; None where a later step publishes them.
+
+        Raises `MlxManagerError`.
+        """
         ...
 
     def abort(self, request_id: str) -> None:

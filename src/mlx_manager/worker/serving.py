@@ -22,7 +22,7 @@ from mlx_manager.engine.prefix_miss import place
 from mlx_manager.engine.requests import EngineEvent, EngineRequest, RequestBroke
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
-from mlx_manager.ipc import EngineStats, FromWorker, RequestEvents, RequestFailed, StepDone
+from mlx_manager.ipc import EngineStats, FromWorker, RequestEvents, RequestFailed, StepDone, Tokenized
 from mlx_manager.ir import (
     ChatPrompt,
     DetokenizeRequest,
@@ -49,12 +49,13 @@ from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading, ThinkingBudget
 from mlx_manager.worker.gaze import Gaze, SeenRequest, visuals_of
+from mlx_manager.worker.preparing import Preparing, is_long, unprepared
 from mlx_manager.worker.rows import RowReports
 from mlx_manager.worker.videos import VisualLimits
 
 _DRAIN_WINDOW_S = 60.0
 _NUM_MOST_SEEDS = 2**63
-_COMPILE_WAIT_S = 0.005
+_READY_WAIT_S = 0.005
 _NUM_TIDIED_BLOCKS = 8
 _MOST_CLOSING_S = 2.0
 _MOST_PUT_OFF = 8
@@ -87,6 +88,7 @@ class Serving:
         self._sight = loaded.sight
         self._gaze = None if loaded.sight is None else self._new_gaze(loaded, loaded.sight)
         self._grammars = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
+        self._encoding: Preparing[_Encoded | Tokenized] = Preparing()
         self._compiling: dict[str, _Compiling] = {}
         self._answers: dict[str, AnswerBuilder] = {}
         self._received_s: dict[str, float] = {}
@@ -102,7 +104,7 @@ class Serving:
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
-        return self._engine.has_work or bool(self._compiling) or bool(self._gaze)
+        return self._engine.has_work or bool(self._encoding) or bool(self._compiling) or bool(self._gaze)
 
     def submit(self, request: GenerationRequest) -> RequestFailed | None:
         """Take a request; its first events are published once it is admitted. Returns its failure when refused."""
@@ -111,22 +113,35 @@ class Serving:
         except MlxManagerError as error:
             return RequestFailed(request.request_id, error.as_info())
         finally:
-            if self._gaze is None or request.request_id not in self._gaze:
+            if not any(request.request_id in place for place in (self._encoding, self._gaze or ())):
                 self._received_s.pop(request.request_id, None)
         return None
 
-    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
-        """The tokens of a prompt, or the text of tokens. Raises `MlxManagerError`."""
+    def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens | None:
+        """The tokens of a prompt, or the text of tokens; None for a long text, which is answered in a later step.
+
+        Raises `MlxManagerError`.
+        """
         if self._gaze is not None and isinstance(request, TokenizeRequest):
             prompt = request.prompt
             if isinstance(prompt, ChatPrompt) and visuals_of(prompt):
                 request = replace(request, prompt=TokenPrompt(token_ids=self._gaze.read(prompt)))
-        return self._tokenizing.answer(request)
+        if isinstance(request, DetokenizeRequest) or isinstance(request.prompt, TokenPrompt):
+            return self._tokenizing.answer(request)
+        rendered, asked = self._prompts.render(request.prompt), request
+        if not is_long(rendered.text):
+            return self._tokenizing.encoded(rendered, asked)
+        self._encoding.add(
+            asked.request_id,
+            lambda is_wanted: Tokenized(asked.request_id, self._tokenizing.encoded(rendered, asked, is_wanted)),
+        )
+        return None
 
     def abort(self, request_id: str) -> None:
         """Forget a request before the next step."""
         if self._gaze is not None:
             self._gaze.abort(request_id)
+        self._encoding.drop(request_id)
         self._compiling.pop(request_id, None)
         self._received_s.pop(request_id, None)
         self._answers.pop(request_id, None)
@@ -134,8 +149,9 @@ class Serving:
 
     def step(self, take_in: Callable[[], object] | None = None) -> None:
         """Run one step of the engine and publish what it brought. `take_in` as `Engine.step` says."""
-        for failure in self._take_seen() + self._start_compiled():
-            self.publish(failure)
+        self._await_ready()
+        for answer in self._take_encoded() + self._take_seen() + self._start_compiled():
+            self.publish(answer)
         self._engine.step(take_in, self._publish_tokens)
 
     def _publish_tokens(self, tokens: list[EngineEvent]) -> None:
@@ -216,17 +232,26 @@ class Serving:
         )
 
     def _submit(self, request: GenerationRequest) -> None:
-        known = (self._answers, self._compiling, self._gaze or ())
+        known = (self._answers, self._encoding, self._compiling, self._gaze or ())
         if any(request.request_id in place for place in known):
             raise InvalidRequest(f"a request with the id {request.request_id} is being answered already")
         self._check_queue()
         self._received_s[request.request_id] = time.monotonic()
         if self._gaze is not None and visuals_of(request.prompt):
             self._gaze.add(request)
+            return
+        if isinstance(request.prompt, TokenPrompt):
+            self._prepare(request, self._prompts.build(request.prompt, self.max_context))
+            return
+        # Templates run here and not beside, because their time can only be bounded in this thread.
+        rendered = self._prompts.render(request.prompt)
+        if is_long(rendered.text):
+            self._encoding.add(
+                request.request_id,
+                lambda is_wanted: _Encoded(request, self._prompts.encode(rendered, self.max_context, is_wanted)),
+            )
         else:
-            built = self._prompts.build(request.prompt)
-            self._prompts.check_vocabulary(built)
-            self._prepare(request, built)
+            self._prepare(request, self._prompts.encode(rendered))
 
     def _new_gaze(self, loaded: LoadedModel, sight: Sight) -> Gaze:
         return Gaze(
@@ -235,7 +260,30 @@ class Serving:
             self._prompts,
             VisualLimits.of(self._options),
             lambda request, num_tokens: self._max_output_tokens(request.sampling, num_tokens),
+            max_context=self.max_context,
         )
+
+    def _await_ready(self) -> None:
+        """With nothing else to do, wait a moment for a prompt or a grammar."""
+        futures: list[Future[Any]] = [*self._encoding.futures]
+        futures += [compiling.constraint for compiling in self._compiling.values()]
+        if futures and not self._engine.has_work:
+            wait(futures, timeout=_READY_WAIT_S, return_when=FIRST_COMPLETED)
+
+    def _take_encoded(self) -> list[FromWorker]:
+        """Go on with the requests whose texts are encoded; the answers to those that asked for no more."""
+        answers: list[FromWorker] = []
+        for request_id, encoded in self._encoding.take():
+            if not isinstance(encoded, _Encoded):
+                self._received_s.pop(request_id, None)
+                answers.append(encoded)
+                continue
+            try:
+                self._prepare(encoded.request, encoded.built)
+            except Exception as error:
+                self._received_s.pop(request_id, None)
+                answers.append(unprepared(request_id, error))
+        return answers
 
     def _take_seen(self) -> list[RequestFailed]:
         """Go on with the requests that show images or videos.
@@ -264,9 +312,12 @@ class Serving:
     def _prepare(self, request: GenerationRequest, built: BuiltPrompt, seen: SeenRequest | None = None) -> None:
         """Check the rest of a request whose prompt is built, and start it."""
         prompt = built.token_ids
+        if seen is None:
+            self._prompts.check_vocabulary(built)
         reading, grammar = self._reading(request, built)
         max_output_tokens = self._max_output_tokens(request.sampling, len(prompt))
         self._check_bias(request.sampling)
+        received_s = self._received_s.pop(request.request_id, time.monotonic())
         tokenized = EngineRequest(
             request_id=request.request_id,
             prompt_token_ids=prompt,
@@ -274,6 +325,7 @@ class Serving:
             max_output_tokens=max_output_tokens,
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
+            arrival_s=received_s,
             inputs=None if seen is None else seen.inputs,
             prefix_ids=_prefix_ids(request, prompt, seen),
             is_forcible=reading.thinking_budget is not None,
@@ -286,7 +338,7 @@ class Serving:
             self._echo_text(request, prompt),
             is_cut_to_fit=max_output_tokens < (request.sampling.max_tokens or 0),
         )
-        answer.received_s = self._received_s.pop(request.request_id, time.monotonic())
+        answer.received_s = received_s
         if grammar is None:
             self._start(tokenized, answer)
         else:
@@ -335,10 +387,7 @@ class Serving:
         self.publish(StepDone((RequestEvents(request_id, tuple(answer.begin(report))),), self.stats()))
 
     def _start_compiled(self) -> list[RequestFailed]:
-        """Start the requests whose grammars are ready; with nothing else to do, wait a moment for one."""
-        if self._compiling and not self._engine.has_work:
-            futures = [compiling.constraint for compiling in self._compiling.values()]
-            wait(futures, timeout=_COMPILE_WAIT_S, return_when=FIRST_COMPLETED)
+        """Start the requests whose grammars are ready."""
         failures = []
         for request_id, compiling in list(self._compiling.items()):
             if not compiling.constraint.done():
@@ -364,7 +413,7 @@ class Serving:
     @property
     def _num_preparing(self) -> int:
         """Requests that the engine does not have yet."""
-        return len(self._compiling) + len(self._gaze or ())
+        return len(self._encoding) + len(self._compiling) + len(self._gaze or ())
 
     def _drain_time_s(self, num_waiting: int) -> float:
         """Seconds until a place in the queue is free, from the rate at which requests finished lately."""
@@ -446,6 +495,14 @@ def _prefix_ids(request: GenerationRequest, prompt: tuple[int, ...], seen: SeenR
 
 def _drop(_: FromWorker) -> None:
     """Before anybody listens nothing is admitted."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A request whose prompt has been encoded; nothing else about it has been checked."""
+
+    request: GenerationRequest
+    built: BuiltPrompt
 
 
 @dataclass(frozen=True)
