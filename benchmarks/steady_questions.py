@@ -20,7 +20,7 @@ from mlx_manager.engine.requests import EngineRequest, TokenEvent
 from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.windows import longest_window
-from mlx_manager.models.families import adapt
+from mlx_manager.models.families.adapters import adapt
 from tests.models.zoo import VOCABULARY_SIZE, build
 
 _NUM_BASES = 4

@@ -144,9 +144,10 @@ def test_one_app_after_the_other_shows_its_console(serve: Serve) -> None:
             time.sleep(0.05)
 
 
-def test_nicegui_is_loaded_at_the_first_visit_only() -> None:
+def test_nicegui_is_loaded_at_the_first_visit_only_and_model_code_never() -> None:
     code = (
         "import sys; from mlx_manager.app import create_app; from mlx_manager.catalog import load_settings; "
-        "create_app(load_settings({}, {'home': '/nowhere'})); sys.exit('nicegui' in sys.modules)"
+        "create_app(load_settings({}, {'home': '/nowhere'})); "
+        "sys.exit(len({'nicegui', 'mlx.core', 'mlx_lm', 'transformers', 'tokenizers'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

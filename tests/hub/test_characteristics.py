@@ -89,6 +89,55 @@ def test_the_chat_template_tells_of_tools_and_thinking(
     assert (find(folder).has_tools, find(folder).has_thinking) == (tools, thinking)
 
 
+@pytest.mark.parametrize(
+    ("config", "files", "said"),
+    [
+        ({"model_type": "gemma3_text"}, {}, "Gemma 1 to 3, 3n"),
+        ({"model_type": "llama"}, {"chat_template.jinja": "<tool_call>\n{{ tools }}"}, "Hermes"),
+        ({"model_type": "new"}, {}, "generic"),
+        ({"model_type": "bert"}, {"modules.json": "[]"}, ""),
+    ],
+)
+def test_the_family_is_told_before_a_load(
+    tmp_path: Path, config: dict[str, Any], files: dict[str, str], said: str
+) -> None:
+    folder = make_model(tmp_path / "m", config)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    assert find(folder).family == said
+
+
+@pytest.mark.parametrize(
+    ("config", "said"), [({}, "fp32"), ({"torch_dtype": "bfloat16"}, "bf16"), ({"quantization": {"bits": 4}}, "4-bit")]
+)
+def test_the_type_of_weights_is_told_by_them_where_the_config_does_not(
+    tmp_path: Path, config: dict[str, Any], said: str
+) -> None:
+    folder = make_model(tmp_path / "m", {"model_type": "bert", **config})
+    write_tensors(folder / "model-0.safetensors", {"a": ("F32", [9]), "ids": ("I64", [2]), "b": ("F16", [4])})
+    assert find(folder).quantization == said
+
+
+@pytest.mark.parametrize(
+    ("files", "kept"),
+    [
+        ({}, 512),
+        ({"sentence_bert_config.json": {"max_seq_length": 256}}, 256),
+        (
+            {"sentence_bert_config.json": {"max_seq_length": None}, "tokenizer_config.json": {"model_max_length": 384}},
+            384,
+        ),
+        ({"tokenizer_config.json": {"model_max_length": 1000000000000000019884624838656}}, 512),
+        ({"sentence_bert_config.json": []}, 512),
+    ],
+)
+def test_an_encoder_takes_what_all_of_its_files_allow(tmp_path: Path, files: dict[str, Any], kept: int) -> None:
+    folder = make_model(tmp_path / "m", {"model_type": "bert", "max_position_embeddings": 512})
+    for name, content in {"modules.json": [], **files}.items():
+        (folder / name).write_text(json.dumps(content))
+    assert find(folder).max_context == kept
+
+
 def test_a_model_that_lacks_a_weight_file_is_not_served(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "models" / "m")
     weight_map = {"a": "model-0.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}

@@ -20,7 +20,7 @@ from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.runner import PagedRunner
-from mlx_manager.models.families import adapt
+from mlx_manager.models.families.adapters import adapt
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.style import ModelStyle
 from mlx_manager.worker import load

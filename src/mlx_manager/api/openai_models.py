@@ -37,6 +37,7 @@ def _render_model(name: str, status: ModelStatus, targets: tuple[str, ...]) -> M
         created=entry.created_unix_s,
         state=status.state.value,
         architecture=entry.architecture,
+        family=entry.family or None,
         quantization=entry.quantization,
         size_bytes=entry.size_bytes,
         max_context=max_context,

@@ -37,6 +37,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     kind: ModelKind = ModelKind.TEXT
     num_parameters: int | None = None
     """Quantized ones counted as what they stand for; None where the files do not say."""
+    family: str = ""
+    """Which family's way of prompting and reading is told by its files; "" for one that does not chat."""
     has_tools: bool = False
     """Its chat template shows tools to the model."""
     has_thinking: bool = False

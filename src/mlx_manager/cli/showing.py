@@ -34,7 +34,9 @@ def show_model(settings: Settings, name: str, revision: str | None, *, as_json: 
 def _of_entry(entry: ModelEntry) -> Iterator[tuple[str, str]]:
     knows = [word for word, holds in (("tools", entry.has_tools), ("thinking", entry.has_thinking)) if holds]
     yield "kind", entry.kind.value
-    yield "family", entry.architecture
+    if entry.family:
+        yield "family", entry.family
+    yield "architecture", entry.architecture
     yield "parameters", render_count(entry.num_parameters)
     yield "quantization", entry.quantization
     yield "size", render_size(entry.size_bytes)

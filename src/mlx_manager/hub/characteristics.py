@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_manager.errors import InvalidRequest
-from mlx_manager.hub.safetensors_header import Tensor, read_tensors
+from mlx_manager.hub.safetensors_header import Tensor
 
 _INDEX = "model.safetensors.index.json"
 _TOOLS = re.compile(r"\btools\b")
@@ -39,7 +39,7 @@ def check_complete(folder: Path) -> None:
         )
 
 
-def count_parameters(folder: Path, config: Mapping[str, Any]) -> int | None:
+def count_parameters(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> int | None:
     """The model's parameters, quantized ones counted as what they stand for; None where no file says."""
     try:
         stated = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["metadata"]["total_parameters"]
@@ -47,10 +47,6 @@ def count_parameters(folder: Path, config: Mapping[str, Any]) -> int | None:
             return stated
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    try:
-        tensors = read_tensors(folder)
-    except InvalidRequest:
-        return None
     quantization = config.get("quantization") or config.get("quantization_config") or {}
     return sum(_num_parameters(name, tensor, tensors, quantization) for name, tensor in tensors.items()) or None
 

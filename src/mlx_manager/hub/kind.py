@@ -18,6 +18,9 @@ _KINDS_BY_TASK = {
     "sentence-similarity": ModelKind.EMBEDDING,
 }
 """The hub's names of tasks, as model cards give them in `pipeline_tag`."""
+_ENCODER = re.compile(r"(Model|ForMaskedLM)$")
+_GENERATES = re.compile(r"(LMHead|Chat\w*)Model$")
+"""Classes named like encoders that have a head to generate with: those of older models, and of those that chat."""
 _RERANKER_NAME = re.compile(r"rerank", re.IGNORECASE)
 _EMBEDDING_NAME = re.compile(r"(?<![a-z])embed(ding)?s?(?![a-z])", re.IGNORECASE)
 
@@ -35,14 +38,15 @@ def find_kind(folder: Path, name: str, config: Mapping[str, object]) -> ModelKin
         return ModelKind.RERANKER
     if (folder / "modules.json").exists() or (folder / "1_Pooling").is_dir():
         return ModelKind.RERANKER if _is_cross_encoder(folder) else ModelKind.EMBEDDING
-    if architecture.endswith(("Model", "ForMaskedLM")):
+    sees = _can_see(folder, config)
+    if _ENCODER.search(architecture) and not _GENERATES.search(architecture) and not sees:
         return ModelKind.EMBEDDING
     last_part = name.rsplit("/", 1)[-1]
     if by_card is None and _RERANKER_NAME.search(last_part):
         return ModelKind.RERANKER
     if by_card is ModelKind.EMBEDDING or _EMBEDDING_NAME.search(last_part):
         return ModelKind.EMBEDDING
-    return ModelKind.VISION if _can_see(folder, config) else ModelKind.TEXT
+    return ModelKind.VISION if sees else ModelKind.TEXT
 
 
 def _can_see(folder: Path, config: Mapping[str, object]) -> bool:

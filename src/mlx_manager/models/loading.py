@@ -22,7 +22,7 @@ from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 
 from mlx_manager.catalog import LoadOptions, ModelEntry, served_context
 from mlx_manager.errors import ModelLoadFailed
-from mlx_manager.models.families import adapt
+from mlx_manager.models.families.adapters import adapt
 from mlx_manager.models.sight import Sight
 from mlx_manager.models.style import ModelStyle, stop_token_ids
 

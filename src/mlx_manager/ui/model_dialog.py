@@ -60,6 +60,7 @@ class ModelDialog:
             facts(
                 [
                     ("Kind", entry.kind.value),
+                    *((("Family", entry.family),) if entry.family else ()),
                     ("Architecture", entry.architecture),
                     ("Quantization", entry.quantization),
                     ("Weights", render_size(entry.size_bytes)),

@@ -214,6 +214,8 @@ class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
     """What it can be asked for: chat, completions, vision, embeddings, rerank, tools, thinking."""
     state: str
     architecture: str | None = None
+    family: str | None = None
+    """As its files tell; null for a model that does not chat. `serving` has what it is served as."""
     quantization: str | None = None
     size_bytes: int | None = None
     max_context: int | None = None
