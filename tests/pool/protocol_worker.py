@@ -1,6 +1,6 @@
 """A worker without a model: speaks the protocol over the real socket and counts instead of generating.
 
-The model folder's file `mode` says what a load does: good, slow, silent (for a minute), broken or dies. Each load
+The model folder's file `mode` says what a load does: good, slow, silent (a minute), broken, wordy or dies. Each load
 leaves a file `load-PID` with its options there, each request a line in `requests`, each trim one in `trims`; with the
 mode stuck no trim is answered, and mortal workers die of it. A prompt "NUM PERIOD_S" is answered with NUM deltas, one a
 step, a conversation with one; the prompt "refuse" fails.
@@ -138,8 +138,10 @@ def load(channel: WorkerChannel, folder: Path, options: LoadOptions) -> None:
     time.sleep({"slow": 1.2, "silent": 60.0}.get(mode, 0.1))
     if mode == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
-    if mode == "broken":
-        channel.send(LoadFailed(ErrorInfo(code="model_load_failed", message="its config.json names no model")))
+    if mode in ("broken", "wordy"):
+        message = "Missing parameters:\n" + "\n".join(f"layer.{number}.weight," for number in range(200))
+        message = "its config.json names no model" if mode == "broken" else message
+        channel.send(LoadFailed(ErrorInfo(code="model_load_failed", message=message)))
         channel.close()
         sys.exit(1)
     report = ServingReport(

@@ -86,6 +86,17 @@ async def test_a_failed_load_reaches_all_who_wait_and_the_next_lease_tries_again
         assert status_of(pool).error is None
 
 
+async def test_a_reason_of_many_lines_is_told_in_one_that_can_be_read(tmp_path: Path) -> None:
+    async with counting_pool(tmp_path, backoff_s=5.0) as pool:
+        set_mode(tmp_path, "wordy")
+        with pytest.raises(ModelLoadFailed, match=r"^Missing parameters: layer\.0\.weight, .* …\. A request"):
+            await answer(pool, "r", "1 0")
+        status = status_of(pool)
+        assert status.error is not None
+        assert len(status.error.message) < 700
+        assert "\n" not in status.error.message
+
+
 async def test_a_program_that_ends_at_once_fails_the_lease_with_its_last_words(tmp_path: Path) -> None:
     command = ("/bin/sh", "-c", "echo no such library >&2; exit 3")
     async with counting_pool(tmp_path, command=command) as pool:

@@ -46,5 +46,5 @@ def _note(model: dict[str, Any]) -> str:
     if model["state"] == "loading":
         return f"{model['stage']} ({model['fraction']:.0%})"
     if model["error"] is not None:
-        return str(model["error"]["message"])
+        return " ".join(str(model["error"]["message"]).split())
     return ", ".join(word for word, holds in (("pinned", model["pinned"]), ("trimmed", model["is_trimmed"])) if holds)

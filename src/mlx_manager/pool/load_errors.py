@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
+
+import msgspec
 
 from mlx_manager.errors import ErrorInfo, InsufficientMemory, MlxManagerError, ModelLoadFailed, ShuttingDown
 
+_MAX_MESSAGE_CHARS = 600
 _MAX_BACKOFF_S = 60.0
 _BACKOFF_GROWTH = 2.0
 _STEADY_S = 600.0
@@ -85,12 +89,15 @@ class Backoff:
 
 
 def as_load_error(name: str, error: MlxManagerError | OSError) -> ErrorInfo:
-    """`error` as it is told to those who wait for the model `name`."""
+    """`error` as it is told to those who wait for the model `name`: in one line, which libraries fill with the names of
+    hundreds of weights, cut. The worker's log has all of it."""
     if isinstance(error, ModelLoadFailed | InsufficientMemory | ShuttingDown):
-        return error.as_info()
-    if isinstance(error, MlxManagerError):
-        return ModelLoadFailed(f"The model '{name}' could not be loaded: {error.message}").as_info()
-    return ModelLoadFailed(f"No worker could be started for the model '{name}': {error}").as_info()
+        told = error.as_info()
+    elif isinstance(error, MlxManagerError):
+        told = ModelLoadFailed(f"The model '{name}' could not be loaded: {error.message}").as_info()
+    else:
+        told = ModelLoadFailed(f"No worker could be started for the model '{name}': {error}").as_info()
+    return msgspec.structs.replace(told, message=textwrap.shorten(told.message, _MAX_MESSAGE_CHARS, placeholder=" …"))
 
 
 def is_fault_of_model(error: ErrorInfo) -> bool:

@@ -72,6 +72,7 @@ class WorkerMain:
         try:
             serving, report = self._load(command.model, command.options, self._report)
         except MlxManagerError as error:
+            _log.error("loading %s failed: %s", command.model.name, error.message)
             self._channel.send(LoadFailed(error.as_info()))
             return 1
         except Exception as error:
