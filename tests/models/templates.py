@@ -35,7 +35,8 @@ class Told:
 _V11 = "Mistral since v11, Devstral, Magistral, Ministral 3"
 TOLD: dict[str, Told] = {
     "command-r7b": Told("cohere2", "Command-R7B, Command A", "command-r", "<|START_THINKING|>"),
-    "deepseek-r1-distill": Told("qwen2", "DeepSeek R1, V3", "hermes", "<think>", "late tools"),
+    "deepseek-r1-distill": Told("qwen2", "DeepSeek R1 distilled", "hermes", "<think>", "late tools"),
+    "deepseek-v3": Told("deepseek_v3", "DeepSeek R1, V3", "deepseek-r1", "", "tools"),
     "deepseek-v3.1": Told("deepseek_v3", "DeepSeek V3.1", "deepseek-v3.1", "<think>", "tools"),
     "deepseek-v3.2": Told("deepseek_v32", "DeepSeek V3.2", "deepseek-v3.2", "<think>"),
     "deepseek-v4": Told("deepseek_v4", "DeepSeek V4", "deepseek-v4", "<think>"),

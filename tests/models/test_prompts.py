@@ -133,6 +133,9 @@ def test_tools_that_a_template_leaves_out_are_described_as_the_makers_say() -> N
     rendered = style_of("deepseek-v3.1").template.render(prompt)
     assert f"### get_weather\nDescription: Weather of a city\n\nParameters: {json.dumps(SCHEMA)}" in rendered
     assert "tool_call_arguments<｜tool▁call▁end｜>" in rendered
+    rendered = style_of("deepseek-v3").template.render(prompt)
+    assert f"- `get_weather`:\n```json\n{json.dumps(FUNCTION)}\n```" in rendered
+    assert "function<｜tool▁sep｜>NAME\n```json\nARGUMENTS\n```<｜tool▁call▁end｜>" in rendered
     # those of other families are described in the form of Hermes
     assert "<tools>" in style_of("gemma-3").template.render(prompt)
 

@@ -54,7 +54,7 @@ def test_mlx_lm_infers_the_same_format_or_none(name: str) -> None:
 
 def test_a_tuned_model_is_told_by_its_template() -> None:
     assert find_family("llama", template_of("hermes-3")).name == "Hermes"
-    assert find_family("qwen2", template_of("deepseek-r1-distill")).name == "DeepSeek R1, V3"
+    assert find_family("qwen2", template_of("deepseek-r1-distill")).name == "DeepSeek R1 distilled"
     assert find_family("step3p5", template_of("qwen3-coder")).name == "Qwen3-Coder, Qwen3.5"
     assert find_family("qwen3_moe", template_of("glm-4.6")).name == "GLM-4.5 and later"
 

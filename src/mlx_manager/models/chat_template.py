@@ -200,6 +200,7 @@ def _described(tools: Sequence[TemplateMessage], family: Family) -> str:
             name=tool["function"]["name"],
             description=tool["function"].get("description", ""),
             parameters=json.dumps(tool["function"]["parameters"], ensure_ascii=False),
+            function=json.dumps(tool["function"], ensure_ascii=False),
         )
         for tool in tools
     ]

@@ -43,7 +43,7 @@ class Family:
     `{tools}` stands for the descriptions, each of them as `tool_prompt` says.
     """
     tool_prompt: str = ""
-    """One description: `{name}`, `{description}`, `{parameters}`."""
+    """One description: `{name}`, `{description}`, `{parameters}`, `{function}` for all of them as JSON."""
     reasoning: tuple[ReasoningFormat, ...] = ()
     """The one whose markers are in the template or the vocabulary holds; models of a family that think have one."""
     ignored: tuple[str, ...] = ()

@@ -39,6 +39,7 @@ _QWEN_STOPS = ("<|im_end|>", "<|endoftext|>")
 _MISTRAL_TYPES = frozenset({"mistral", "mixtral", "mistral3", "mistral4", "ministral3", "pixtral", "llava"})
 _MISTRAL_THINK = (ReasoningFormat("[THINK]", "[/THINK]"), THINK)
 _DEEPSEEK_TYPES = frozenset({"deepseek", "deepseek_v2", "deepseek_v3", "qwen2", "llama"})
+_R1_MARK = r"(?s)tool▁sep｜>.{0,120}```json"
 _HERMES_MARK = r"(?s)\A(?!.*(<arg_key>|<function=|mm:think|<tool_calls>)).*<tool_call>"
 _GEMMA_STOPS = ("<end_of_turn>",)
 _LLAMA_STOPS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>")
@@ -96,8 +97,24 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="DeepSeek R1, V3",
-        model_types=_DEEPSEEK_TYPES,
-        marks=r"(?s)tool▁sep｜>.{0,120}```json",
+        model_types=frozenset({"deepseek", "deepseek_v2", "deepseek_v3"}),
+        marks=_R1_MARK,
+        tools=DEEPSEEK_R1,
+        tools_prompt=(
+            "## Tools\n\n### Function\n\nYou have the following functions available:\n\n{tools}\n\n"
+            "To call one, write exactly this, with nothing behind it:\n"
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\nARGUMENTS\n```"
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>\nARGUMENTS is a JSON object. To call several, write one "
+            "<｜tool▁call▁begin｜> … <｜tool▁call▁end｜> in a line behind the other."
+        ),
+        tool_prompt="- `{name}`:\n```json\n{function}\n```",
+        reasoning=(THINK,),
+        thinking=_THINKING,
+    ),
+    Family(
+        name="DeepSeek R1 distilled",
+        model_types=frozenset({"qwen2", "llama"}),
+        marks=_R1_MARK,
         tools=DEEPSEEK_R1,
         reasoning=(THINK,),
         thinking=_THINKING,
