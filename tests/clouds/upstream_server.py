@@ -188,6 +188,7 @@ def _openai_frames(body: dict[str, Any]) -> list[bytes]:
         chunks.append(chunk({}, "stop"))
     if body.get("model") != "no-usage":
         chunks.append({"id": "c", "object": "x", "choices": [], "usage": usage})
+    chunks[0]["model"] = body.get("model")
     return _openai_stream(chunks, body)
 
 

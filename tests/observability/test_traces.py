@@ -57,16 +57,20 @@ def test_a_request_is_one_trace_under_the_clients_span(serve: Serve) -> None:
         (listed,) = traces(client, 1)
         found = spans(client, TRACE_ID)
     assert (listed["trace_id"], listed["model"], listed["status"]) == (TRACE_ID, "m", 200)
-    http, request, attempt = found
-    assert [span["name"] for span in found] == [f"POST {CHAT}", "chat m", "attempt recorder"]
-    assert [span["parent_id"] for span in found] == [CLIENT_SPAN, http["span_id"], request["span_id"]]
+    http, request, route, attempt = found
+    assert [span["name"] for span in found] == [f"POST {CHAT}", "chat m", "route", "attempt recorder"]
+    assert [span["parent_id"] for span in found] == [CLIENT_SPAN, http["span_id"], *[request["span_id"]] * 2]
+    assert route["attributes"]["mlx_manager.route.steps"] == [
+        "no route matches: this machine answers, if it has the model"
+    ]
     assert {span["trace_id"] for span in found} == {TRACE_ID}
     assert http["attributes"]["http.response.status_code"] == 200
     said = request["attributes"]
     assert (said["gen_ai.operation.name"], said["gen_ai.request.model"]) == ("chat", "m")
     assert (said["gen_ai.usage.input_tokens"], said["gen_ai.usage.output_tokens"]) == (7, 4)
     assert (said["gen_ai.request.temperature"], said["gen_ai.response.finish_reasons"]) == (0.5, ["stop"])
-    for span in found:
+    assert "gen_ai.request.presence_penalty" not in said, "nobody named it"
+    for span in (http, request, attempt):
         assert 0.04 < (span["end_unix_ns"] - span["start_unix_ns"]) / 1e9 < 5
         assert abs(span["start_unix_ns"] / 1e9 - time.time()) < 20
     assert http["start_unix_ns"] <= request["start_unix_ns"] <= attempt["start_unix_ns"]
@@ -77,7 +81,7 @@ def test_every_prompt_of_a_request_is_in_its_trace(serve: Serve) -> None:
         client.post(COMPLETIONS, json={"model": "m", "prompt": ["a", "b"]}, headers={"x-request-id": "mine"})
         traces(client, 2)
         names = [span["name"] for span in spans(client, "mine")]
-    assert sorted(names) == sorted([f"POST {COMPLETIONS}", *["text_completion m", "attempt recorder"] * 2])
+    assert sorted(names) == sorted([f"POST {COMPLETIONS}", *["text_completion m", "route", "attempt recorder"] * 2])
 
 
 def test_failures_and_the_list_of_them(serve: Serve) -> None:
@@ -93,7 +97,7 @@ def test_failures_and_the_list_of_them(serve: Serve) -> None:
         assert traces(client, 1, before=page["next_before"]) == [last]
         assert client.get("/admin/traces", params={"limit": 0}).status_code == 400
         failed = spans(client, last["trace_id"])
-        assert {span["error"] for span in failed} == {"worker_died"}
+        assert {span["error"] for span in failed if span["name"] != "route"} == {"worker_died"}
         assert client.get("/admin/traces/none").json()["error"]["code"] == "not_found"
 
 
@@ -154,7 +158,7 @@ from mlx_manager.catalog.settings import load_settings
 from tests.http.scripted_server import Recorder, Shelf, running
 import httpx
 settings = load_settings({}, {"home": sys.argv[1], "port": 0})
-with running(settings, Recorder({"m": script_of(["hi"])}), Shelf()) as served, served.http() as client:
+with running(settings, Recorder({"m": script_of(["hi", "ho"])}), Shelf()) as served, served.http() as client:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
     client.post("/v1/chat/completions", json=body, headers={"traceparent": sys.argv[2]})
 print("logfire" in sys.modules)
@@ -174,12 +178,16 @@ def test_spans_go_to_the_collector_that_the_environment_names(tmp_path: Path) ->
         assert run_sender(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}) == "True"
         sent = {span["span_id"]: span for span in collector.spans()}
         kept = {span.span_id: span for span in SpanReader(tmp_path / "state").trace(TRACE_ID)}
-        assert {span.name for span in kept.values()} == {f"POST {CHAT}", "chat m", "attempt recorder"}
+        assert {span.name for span in kept.values()} == {f"POST {CHAT}", "chat m", "route", "attempt recorder"}
         assert set(sent) == set(kept)
         for span_id, span in kept.items():
             for field in ("trace_id", "parent_id", "start_unix_ns", "end_unix_ns"):
                 assert sent[span_id][field] == getattr(span, field)
-        assert {"gen_ai.client.token.usage", "gen_ai.server.time_to_first_token"} <= collector.metric_names()
+        wanted = {"gen_ai.client.token.usage", *(f"gen_ai.server.{name}" for name in _SERVER_METRICS)}
+        assert wanted <= collector.metric_names()
+
+
+_SERVER_METRICS = ("request.duration", "time_to_first_token", "time_per_output_token")
 
 
 def test_logfire_is_not_even_imported_where_nobody_is_named(tmp_path: Path) -> None:

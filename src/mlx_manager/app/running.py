@@ -91,15 +91,18 @@ def build_metrics(running: Running) -> Metrics:
 def build_gateway(running: Running, metrics: Metrics, recent: RecentRequests) -> Gateway:
     """The gateway, and everybody who is told of each request that ended."""
     opened, settings = running.opened, running.live.current
-    return Gateway(
+    gateway = Gateway(
         running.routing.router,
         account=(log_record, metrics.count, opened.count, opened.audit.put, recent.add, running.alerts.count),
         tracer=running.tracer,
+        watch_attempts=metrics.count_attempts,
         make_room=opened.audit.wait_for_room,
         budgets=running.routing.budgets,
         limits=PromptLimits(settings.max_messages, settings.max_tools),
         isolation=PrefixIsolation(settings.prefix_isolation),
     )
+    metrics.show_targets_left_alone(gateway.targets_left_alone)
+    return gateway
 
 
 def build_console(

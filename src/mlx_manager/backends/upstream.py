@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
@@ -19,14 +20,19 @@ from mlx_manager.backends.event_stream import read_messages
 from mlx_manager.backends.refusals import backoff_s, refusal_of, wait_s_of
 from mlx_manager.catalog import Provider
 from mlx_manager.errors import MlxManagerError, ProviderFailed, TargetTimeout
-from mlx_manager.ir import Event
+from mlx_manager.ir import Event, current_call
 
 _MOST_CONNECTIONS, _KEPT_S = 1_000, 60.0
 _END_S = 2.0
+_PORTS = {"http": 80, "https": 443}
 
 
 class Decoder(Protocol):
     """Makes events of a provider's messages."""
+
+    answer_id: str | None
+    """What the provider calls its answer, once it has said so, and the next the model that it says has given it."""
+    answer_model: str | None
 
     @property
     def is_done(self) -> bool:
@@ -84,7 +90,7 @@ class Upstream:
 
     async def events(self, path: str, body: dict[str, Any], decoder: Decoder) -> AsyncGenerator[Event, None]:
         """What `decoder` makes of the stream that answers `body`. Raises as `post` does."""
-        messages = self.stream(path, body)
+        call, messages = current_call(), self.stream(path, body)
         try:
             async for data in messages:
                 for event in decoder.decode(data):
@@ -92,6 +98,7 @@ class Upstream:
                 if decoder.is_done:
                     break
         finally:
+            call.answer_id, call.answer_model = decoder.answer_id, decoder.answer_model
             if decoder.is_done:
                 self._read_on(messages)
             else:
@@ -122,12 +129,14 @@ class Upstream:
         """The answer of the provider, whose body is not read yet; asked again as often as it is allowed."""
         content = None if body is None else msgspec.json.encode(body)
         own = {"accept": accept} | ({} if content is None else {"content-type": "application/json"})
-        headers = self._headers | own
+        call, url = current_call(), self._url(path)
+        call.address, call.port = url.host, url.port or _PORTS[url.scheme]
+        traced = {} if call.traceparent is None else {"traceparent": call.traceparent}
+        headers = traced | self._headers | own
         for num_tries in range(self.provider.max_retries + 1):
             is_last = num_tries == self.provider.max_retries
-            request = httpx.Request(
-                method, self._url(path), headers=headers, content=content, extensions=self._extensions
-            )
+            call.num_retries, call.status = num_tries, None
+            request = httpx.Request(method, url, headers=headers, content=content, extensions=self._extensions)
             try:
                 response = await self._transport.handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
@@ -139,6 +148,7 @@ class Upstream:
                 raise TargetTimeout(f"{self.provider.name} did not answer in time.") from None
             except httpx.HTTPError as error:
                 raise ProviderFailed(f"{self.provider.name} failed: {_describe(error)}.") from None
+            call.status, call.headers_s = response.status_code, time.monotonic()
             try:
                 if response.status_code == 200:
                     yield response

@@ -24,6 +24,10 @@ class Timeline:
             start_s, num_tokens = last.start_s, last.num_tokens + num_tokens
         self._chunks.append(PrefillChunk(start_s, end_s, num_tokens))
 
+    def timings_so_far(self, *, received_s: float) -> Timings:
+        """Those of a request that was just admitted."""
+        return Timings(received_s=received_s, queued_s=self.queued_s, admitted_s=self.admitted_s, prefill=())
+
     def timings(self, *, received_s: float, parse_s: float) -> Timings:
         """All of it, with what the engine does not know."""
         return Timings(

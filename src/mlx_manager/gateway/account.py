@@ -11,6 +11,7 @@ import msgspec
 
 from mlx_manager.errors import MlxManagerError, ShuttingDown
 from mlx_manager.ir import (
+    Call,
     ChoiceEnd,
     Event,
     Finished,
@@ -19,10 +20,12 @@ from mlx_manager.ir import (
     PartDelta,
     PromptReady,
     RequestRecord,
+    Timings,
     current_origin,
+    enter_call,
     printable,
 )
-from mlx_manager.observability.spans import Attempt, RequestTrace
+from mlx_manager.observability.spans import Attempt, Planning, RequestTrace
 
 CLIENT_CLOSED_STATUS = 499
 """Not sent to anybody: the client had gone."""
@@ -49,6 +52,9 @@ class Attempts:
         self.fallback_reason: str | None = None
         self.cost_usd: float | None = None
         """What the answer cost, where a provider gave it and its price is known."""
+        self.planning: Planning | None = None
+        """How they were found; written by the gateway."""
+        self._call = Call()
         self._given_up: list[Attempt] = []
         self._started_s = 0.0
 
@@ -61,12 +67,13 @@ class Attempts:
         """`target` is asked for `model` now."""
         self.target, self.target_kind, self.target_model = target, kind, printable(model)
         self._started_s = time.monotonic()
+        self._call = Call(trace_id=current_origin().trace_id)
+        enter_call(self._call)
 
     def give_up(self, error: MlxManagerError) -> None:
         """The last one failed with `error`, and another is asked."""
         self.fallback_reason = self.fallback_reason or error.code
-        assert self.target is not None
-        self._given_up.append(Attempt(self.target, self._started_s, time.monotonic(), error.code))
+        self._given_up.append(self._last(time.monotonic(), error.code))
         self.target = self.target_kind = self.target_model = None
 
     def fields(self) -> dict[str, Any]:
@@ -85,7 +92,18 @@ class Attempts:
         """All of them; the last one ended with the request."""
         if self.target is None:
             return tuple(self._given_up)
-        return (*self._given_up, Attempt(self.target, self._started_s, ended_s, error_code))
+        return (*self._given_up, self._last(ended_s, error_code))
+
+    def _last(self, ended_s: float, error_code: str | None) -> Attempt:
+        assert self.target is not None
+        return Attempt(
+            target=self.target,
+            model=self.target_model or "",
+            started_s=self._started_s,
+            ended_s=ended_s,
+            error_code=error_code,
+            call=self._call,
+        )
 
 
 class Stopwatch:
@@ -111,6 +129,8 @@ class Stopwatch:
         self._arrived_unix_s = time.time()
         self._queue_s: float | None = None
         self._ttft_s: float | None = None
+        self._last_text_s: float | None = None
+        """On the monotonic clock."""
         self._prompt: PromptReady | None = None
         self._finished: Finished | None = None
         self._finish_reasons: list[str] = []
@@ -122,6 +142,7 @@ class Stopwatch:
         """Note what `event` says about time and cost."""
         match event:
             case PartDelta():
+                self._last_text_s = time.monotonic()
                 if self._ttft_s is None:
                     self._ttft_s = self._elapsed_s()
                 if self._texts is not None:
@@ -175,10 +196,19 @@ class Stopwatch:
             arrived_s=self._arrived_s,
             ended_s=ended_s,
             attempts=self.attempts.ended(ended_s, record.error_code),
-            timings=self._finished.timings if self._finished else None,
+            timings=self._finished.timings if self._finished else self._timings_so_far(),
+            planning=self.attempts.planning,
             finish_reasons=tuple(self._finish_reasons),
             answer=None if self._texts is None else "".join(self._texts),
         )
+
+    def _timings_so_far(self) -> Timings | None:
+        """Of an answer that did not come to its end: what the worker had told, and when text came from it."""
+        so_far = self._prompt.timings if self._prompt else None
+        if so_far is None or self._ttft_s is None:
+            return so_far
+        first_s = self._arrived_s + self._ttft_s
+        return msgspec.structs.replace(so_far, first_token_s=first_s, last_token_s=self._last_text_s)
 
     def _outcome(self, error: BaseException | None) -> tuple[int, str | None]:
         if self._finished:

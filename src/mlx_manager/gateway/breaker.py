@@ -98,6 +98,13 @@ class Breakers:
         breaker = self.find(backend, model)
         return BreakerState.CLOSED if breaker is None else breaker.state
 
+    def num_open(self) -> dict[str, int]:
+        """How many are open, by the name of the backend."""
+        return {
+            backend.name: sum(breaker.state is BreakerState.OPEN for breaker in breakers.values())
+            for backend, breakers in self._by_backend.items()
+        }
+
     def succeed(self, backend: Backend, model: str) -> None:
         """It began to answer."""
         self._by_backend.get(backend, {}).pop(model, None)

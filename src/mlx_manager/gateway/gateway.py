@@ -38,7 +38,7 @@ from mlx_manager.ir import (
     Vectors,
     current_origin,
 )
-from mlx_manager.observability.spans import HttpTrace
+from mlx_manager.observability.spans import Attempt, HttpTrace, Planning
 from mlx_manager.observability.tracer import Tracer
 
 _Reply = TypeVar("_Reply", Vectors, Tokens)
@@ -51,7 +51,8 @@ async def _has_room() -> None:
 class Gateway:
     """Answers requests through its backends. Every request is accounted for once, whatever becomes of it.
 
-    Everyone of `account` is told the record of each request when it is over; they must be quick and raise nothing.
+    Everyone of `account` is told the record of each request when it is over, and `watch_attempts` which backends were
+    asked for it; they must be quick and raise nothing.
     `make_room` is awaited before a request is worked on: it waits, or raises, while its account could not be kept.
     """
 
@@ -62,6 +63,7 @@ class Gateway:
         account: Sequence[Callable[[RequestRecord], None]] = (log_record,),
         tracer: Tracer | None = None,
         make_room: Callable[[], Awaitable[None]] = _has_room,
+        watch_attempts: Callable[[Sequence[Attempt]], None] = lambda _: None,
         budgets: Budgets | None = None,
         limits: PromptLimits | None = None,
         isolation: PrefixIsolation = PrefixIsolation.NONE,
@@ -73,6 +75,7 @@ class Gateway:
         self._isolation = isolation
         self._account = tuple(account)
         self._tracer = tracer
+        self._watch_attempts = watch_attempts
         self._make_room = make_room
         self._asker = Asker()
         self._closing = asyncio.Event()
@@ -166,6 +169,10 @@ class Gateway:
         """The models that `plan` would ask this machine for, and that it does not have."""
         return self._router.missing(plan)
 
+    def targets_left_alone(self) -> dict[str, int]:
+        """How many targets of each backend failed so often that they are not asked for now."""
+        return self._breakers.num_open()
+
     @contextmanager
     def refusals(self, *, http_request_id: str, answer_id: str) -> Iterator[None]:
         """Account for a request that the code inside refuses before there is anything to generate."""
@@ -205,8 +212,11 @@ class Gateway:
 
     def _keep(self, record: RequestRecord, watch: Stopwatch | ReplyWatch | None = None) -> None:
         current_origin().num_records += 1
-        if self._tracer is not None and watch is not None:
-            self._tracer.put(watch.trace(record))
+        if watch is not None:
+            trace = watch.trace(record)
+            self._watch_attempts(trace.attempts)
+            if self._tracer is not None:
+                self._tracer.put(trace)
         for take in self._account:
             take(record)
 
@@ -222,7 +232,9 @@ class Gateway:
 
     def _attempt(self, request: GenerationRequest | ReplyRequest, attempts: Attempts) -> PlanRunner:
         asker = self._asker
+        started_s = time.monotonic()
         plan = self._router.plan(request.model, traits_of(request, asker.caller), asker)
+        attempts.planning = Planning(started_s, time.monotonic(), plan.steps)
         if self._budgets is not None and any(target.remote is not None for target in plan.targets):
             self._budgets.warn(asker)
         return PlanRunner(plan, self._asker, attempts, self._breakers, self._router.queues)

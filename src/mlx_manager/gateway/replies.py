@@ -61,6 +61,7 @@ class ReplyWatch:
             arrived_s=self._arrived_s,
             ended_s=ended_s,
             attempts=self.attempts.ended(ended_s, record.error_code),
+            planning=self.attempts.planning,
         )
 
 

@@ -1,5 +1,6 @@
 """What flows on a request, whatever dialect it came in: the request, the events of its answer, and their fold."""
 
+from mlx_manager.ir.call import Call, current_call, enter_call
 from mlx_manager.ir.caller import ANYONE, Caller, CallerKind
 from mlx_manager.ir.embedding import EmbeddingRequest, RerankRequest, TextRole, Vectors
 from mlx_manager.ir.estimate import estimate_tokens
@@ -50,6 +51,7 @@ from mlx_manager.ir.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 __all__ = [
     "ANYONE",
     "Answer",
+    "Call",
     "Caller",
     "CallerKind",
     "ChatPrompt",
@@ -100,7 +102,9 @@ __all__ = [
     "Usage",
     "Vectors",
     "VideoContent",
+    "current_call",
     "current_origin",
+    "enter_call",
     "enter_origin",
     "estimate_tokens",
     "fold",

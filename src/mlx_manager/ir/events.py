@@ -66,6 +66,8 @@ class PromptReady(msgspec.Struct, frozen=True, tag="prompt_ready"):
     num_prompt_tokens: int
     prefix: PrefixReport | None = None
     """What the prefix cache had of it; None where the backend does not say."""
+    timings: Timings | None = None
+    """Until now, for an answer that does not come to its end; None where the backend does not say."""
 
 
 class PartStart(msgspec.Struct, frozen=True, tag="part_start"):

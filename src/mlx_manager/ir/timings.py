@@ -15,7 +15,7 @@ class PrefillChunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Timings(msgspec.Struct, frozen=True, array_like=True):
-    """One request, from its arrival in the worker to its last token."""
+    """One request, from its arrival in the worker to its last token. None is what is not there yet."""
 
     received_s: float
     queued_s: float
@@ -23,7 +23,7 @@ class Timings(msgspec.Struct, frozen=True, array_like=True):
     admitted_s: float
     prefill: tuple[PrefillChunk, ...]
     """In order; the last one stands for all that came after it where there were very many."""
-    first_token_s: float
-    last_token_s: float
-    parse_s: float
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    parse_s: float | None = None
     """Spent on detokenizing and parsing, all in all."""

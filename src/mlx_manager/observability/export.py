@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlx_manager import __version__
-from mlx_manager.observability.spans import Span
+from mlx_manager.observability.spans import SERVER_ADDRESS, Span
 
 if TYPE_CHECKING:
     from logfire import Logfire
@@ -63,6 +63,8 @@ class LogfireExporter:
         self._tokens = self._logfire.metric_histogram("gen_ai.client.token.usage", unit="{token}")
         self._duration_s = self._logfire.metric_histogram("gen_ai.server.request.duration", unit="s")
         self._ttft_s = self._logfire.metric_histogram("gen_ai.server.time_to_first_token", unit="s")
+        self._token_s = self._logfire.metric_histogram("gen_ai.server.time_per_output_token", unit="s")
+        self._cost_usd = self._logfire.metric_counter("mlx_manager.cost", unit="USD")
 
     def export(self, spans: Sequence[Span]) -> None:
         """Send them on, in batches that Logfire's own thread sends."""
@@ -87,7 +89,7 @@ class LogfireExporter:
             sent = self._tracer.start_span(
                 span.name,
                 context=context,
-                kind=SpanKind.SERVER if "http.request.method" in span.attributes else SpanKind.INTERNAL,
+                kind=SpanKind[_kind(span)],
                 attributes=span.attributes,
                 start_time=span.start_unix_ns,
             )
@@ -109,7 +111,17 @@ class LogfireExporter:
             self._tokens.record(number, labels | {"gen_ai.token.type": kind.split(".")[-1].removesuffix("_tokens")})
         for _, number in _numbers(said, "gen_ai.response.time_to_first_chunk"):
             self._ttft_s.record(number, labels)
+        for _, number in _numbers(said, "mlx_manager.time_per_output_token"):
+            self._token_s.record(number, labels)
+        for _, number in _numbers(said, "mlx_manager.cost_usd"):
+            self._cost_usd.add(number, labels)
         self._duration_s.record((span.end_unix_ns - span.start_unix_ns) / 1e9, labels)
+
+
+def _kind(span: Span) -> str:
+    if "http.request.method" in span.attributes:
+        return "SERVER"
+    return "CLIENT" if SERVER_ADDRESS in span.attributes else "INTERNAL"
 
 
 class _GivenIds:

@@ -1,9 +1,9 @@
-"""What there is of money and of disk, as metrics: read whenever somebody asks."""
+"""What there is of money, of disk and of targets, as metrics: read whenever somebody asks."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,6 +41,24 @@ class LimitCollector(Collector):
             # where the folder is gone, a family without a value says so
             disk.add_metric((), shutil.disk_usage(self._home).free)
         yield disk
+
+
+class LeftAloneCollector(Collector):
+    """`find` gives how many targets of each backend are not asked for now, and is called at each scrape."""
+
+    def __init__(self, find: Callable[[], Mapping[str, int]]) -> None:
+        self._find = find
+
+    def collect(self) -> Iterator[Metric]:
+        """The one family."""
+        family = GaugeMetricFamily(
+            "mlx_manager_targets_left_alone",
+            "Targets whose circuit breaker is open: they failed several times in a row.",
+            labels=("backend",),
+        )
+        for backend, num_targets in self._find().items():
+            family.add_metric((backend,), num_targets)
+        yield family
 
 
 _KEY = ("key", "key_id")

@@ -5,7 +5,7 @@ Requests are counted as they end; everything else is read off the pool when some
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
@@ -13,8 +13,9 @@ from prometheus_client.exposition import generate_latest
 
 from mlx_manager.ir import RequestRecord
 from mlx_manager.observability.budget_use import BudgetUse
-from mlx_manager.observability.limit_metrics import LimitCollector
+from mlx_manager.observability.limit_metrics import LeftAloneCollector, LimitCollector
 from mlx_manager.observability.pool_metrics import PoolCollector
+from mlx_manager.observability.spans import Attempt
 from mlx_manager.pool import ModelStatus, PoolStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,6 +57,25 @@ class Metrics:
             "mlx_manager_tokens",
             "Tokens of ended requests: prompt (of which cached) and completion (of which reasoning).",
             ("model", "kind"),
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "mlx_manager_attempts",
+            "Backends that were asked, those that were given up for another too; answered, or the code of the error.",
+            ("backend", "outcome"),
+            registry=registry,
+        )
+        self._attempt_s = Histogram(
+            "mlx_manager_attempt_seconds",
+            "From when a backend was asked to the end of its answer.",
+            ("backend",),
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
+        self._retries = Counter(
+            "mlx_manager_provider_retries",
+            "Requests that were sent to a provider again.",
+            ("backend",),
             registry=registry,
         )
         self._fallbacks = Counter(
@@ -112,7 +132,19 @@ class Metrics:
             (self._duration_s, record.duration_s),
         ):
             if seconds is not None and record.target is not None:
-                histogram.labels(model).observe(seconds)
+                histogram.labels(model, record.target).observe(seconds)
+
+    def count_attempts(self, attempts: Sequence[Attempt]) -> None:
+        """These backends were asked for one request."""
+        for attempt in attempts:
+            self._attempts.labels(attempt.target, attempt.error_code or "answered").inc()
+            self._attempt_s.labels(attempt.target).observe(attempt.ended_s - attempt.started_s)
+            if attempt.call.num_retries:
+                self._retries.labels(attempt.target).inc(attempt.call.num_retries)
+
+    def show_targets_left_alone(self, find: Callable[[], Mapping[str, int]]) -> None:
+        """From now on tell how many there are, by backend; `find` is called at each scrape."""
+        self._registry.register(LeftAloneCollector(find))
 
     def _model_label(self, record: RequestRecord) -> str:
         """Only models of this machine, and those that have answered: clients must not make labels without end."""
@@ -131,7 +163,7 @@ class Metrics:
 
 
 def _histogram(name: str, text: str, buckets: Iterable[float], registry: CollectorRegistry) -> Histogram:
-    return Histogram(f"mlx_manager_{name}", text, ("model",), buckets=tuple(buckets), registry=registry)
+    return Histogram(f"mlx_manager_{name}", text, ("model", "backend"), buckets=tuple(buckets), registry=registry)
 
 
 def _path_label(record: RequestRecord) -> str:

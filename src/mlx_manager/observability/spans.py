@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from mlx_manager.ir import (
+    Call,
     ChatPrompt,
     EmbeddingRequest,
     GenerationRequest,
@@ -34,6 +35,9 @@ _REQUEST_PARAMETERS = (
     ("gen_ai.request.presence_penalty", "presence_penalty"),
     ("gen_ai.request.frequency_penalty", "frequency_penalty"),
 )
+_PENALTIES = ("gen_ai.request.presence_penalty", "gen_ai.request.frequency_penalty")
+SERVER_ADDRESS = "server.address"
+"""Only spans of requests to providers have it."""
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +54,27 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, Attribute] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One backend that was asked. Times are monotonic seconds."""
 
     target: str
+    model: str
+    """That it was asked for."""
     started_s: float
     ended_s: float
     error_code: str | None = None
+    call: Call
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How it was found out who is to answer. Times are monotonic seconds."""
+
+    started_s: float
+    ended_s: float
+    steps: tuple[str, ...]
+    """For people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +88,7 @@ class RequestTrace:
     ended_s: float
     attempts: tuple[Attempt, ...]
     timings: Timings | None = None
+    planning: Planning | None = None
     finish_reasons: tuple[str, ...] = ()
     answer: str | None = None
     """All text of the answer, where it may be kept."""
@@ -133,6 +151,7 @@ def request_spans(trace: RequestTrace, *, with_content: bool) -> list[Span]:
             "mlx_manager.priority": record.priority,
             "mlx_manager.fallback_reason": record.fallback_reason,
             "mlx_manager.cost_usd": record.cost_usd,
+            "mlx_manager.time_per_output_token": record.inter_token_s,
             "mlx_manager.user": record.user,
             "mlx_manager.key": record.key,
         }
@@ -145,7 +164,13 @@ def request_spans(trace: RequestTrace, *, with_content: bool) -> list[Span]:
     name = f"{operation} {record.model}" if record.model else operation
     root = maker.span(name, trace.arrived_s, trace.ended_s, parent_id=_root_parent(origin), error=record.error_code)
     root = msgspec.structs.replace(root, attributes=attributes)
-    return [root, *_attempt_spans(trace, maker, root.span_id)]
+    return [root, *_planning_spans(trace.planning, maker, root.span_id), *_attempt_spans(trace, maker, root.span_id)]
+
+
+def _planning_spans(planning: Planning | None, maker: _Maker, parent_id: str) -> Iterator[Span]:
+    if planning is not None:
+        attributes: dict[str, Attribute] = {"mlx_manager.route.steps": list(planning.steps)}
+        yield maker.span("route", planning.started_s, planning.ended_s, parent_id=parent_id, attributes=attributes)
 
 
 def _attempt_spans(trace: RequestTrace, maker: _Maker, parent_id: str) -> Iterator[Span]:
@@ -156,11 +181,34 @@ def _attempt_spans(trace: RequestTrace, maker: _Maker, parent_id: str) -> Iterat
             attempt.ended_s,
             parent_id=parent_id,
             error=attempt.error_code,
-            attributes={"mlx_manager.backend": attempt.target},
+            attributes={"mlx_manager.backend": attempt.target} | _call_attributes(attempt),
+            span_id=attempt.call.span_id,
         )
         yield span
         if index == len(trace.attempts) - 1 and trace.timings is not None:
             yield from _worker_spans(trace, trace.timings, attempt, maker, span.span_id)
+
+
+def _call_attributes(attempt: Attempt) -> dict[str, Attribute]:
+    """What came of the HTTP request to a provider; nothing for what stays on this machine."""
+    call = attempt.call
+    if call.address is None:
+        return {}
+    headers_s = None if call.headers_s is None else round(call.headers_s - attempt.started_s, 6)
+    return _known(
+        {
+            "gen_ai.provider.name": attempt.target,
+            "gen_ai.request.model": attempt.model,
+            "gen_ai.response.id": call.answer_id,
+            "gen_ai.response.model": call.answer_model or None,
+            SERVER_ADDRESS: call.address,
+            "server.port": call.port,
+            "http.response.status_code": call.status,
+            "http.request.resend_count": call.num_retries or None,
+            "mlx_manager.time_to_headers": headers_s,
+            "error.type": attempt.error_code,
+        }
+    )
 
 
 def _worker_spans(
@@ -191,6 +239,10 @@ def _worker_spans(
             parent_id=parent_id,
             attributes={"mlx_manager.num_tokens": chunk.num_tokens},
         )
+    if timings.first_token_s is None or timings.last_token_s is None:
+        # it ended before the first token
+        yield maker.span("prefill", timings.admitted_s, trace.ended_s, parent_id=parent_id)
+        return
     if not timings.prefill:
         yield maker.span("prefill", timings.admitted_s, timings.first_token_s, parent_id=parent_id)
     yield maker.span(
@@ -200,13 +252,14 @@ def _worker_spans(
         parent_id=parent_id,
         attributes=_known({"mlx_manager.num_tokens": record.num_completion_tokens}),
     )
-    yield maker.span(
-        "parse",
-        timings.first_token_s,
-        trace.ended_s,
-        parent_id=parent_id,
-        attributes={"mlx_manager.busy_s": round(timings.parse_s, 6)},
-    )
+    if timings.parse_s is not None:
+        yield maker.span(
+            "parse",
+            timings.first_token_s,
+            trace.ended_s,
+            parent_id=parent_id,
+            attributes={"mlx_manager.busy_s": round(timings.parse_s, 6)},
+        )
 
 
 class _Maker:
@@ -226,10 +279,12 @@ class _Maker:
         parent_id: str | None,
         error: str | None = None,
         attributes: dict[str, Attribute] | None = None,
+        span_id: str | None = None,
     ) -> Span:
-        """The next one, between two monotonic times."""
+        """The next one, between two monotonic times, with its own `span_id` where it has one already."""
         self._num_spans += 1
-        span_id = hashlib.blake2b(f"{self._seed}{self._num_spans}".encode(), digest_size=8).hexdigest()
+        if span_id is None:
+            span_id = hashlib.blake2b(f"{self._seed}{self._num_spans}".encode(), digest_size=8).hexdigest()
         start_unix_ns = _unix_ns(self._origin, start_s)
         return Span(
             trace_id=self._origin.trace_id,
@@ -266,6 +321,8 @@ def _operation(request: object) -> str:
 
 def _parameters(request: GenerationRequest) -> dict[str, Attribute]:
     asked = {name: getattr(request.sampling, field) for name, field in _REQUEST_PARAMETERS}
+    # 0 is what they are where the client names none
+    asked |= {name: asked[name] or None for name in _PENALTIES}
     if request.num_choices > 1:
         asked["gen_ai.request.choice.count"] = request.num_choices
     return _known(asked)

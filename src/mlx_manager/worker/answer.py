@@ -54,9 +54,10 @@ class AnswerBuilder:
         """Whether every choice has ended."""
         return all(choice.is_ended for choice in self._choices)
 
-    def begin(self, report: PrefixReport) -> list[Event]:
+    def begin(self, report: PrefixReport, timeline: Timeline) -> list[Event]:
         """The events before the first token."""
-        events: list[Event] = [PromptReady(len(self.prompt_token_ids), report)]
+        so_far = timeline.timings_so_far(received_s=self.received_s)
+        events: list[Event] = [PromptReady(len(self.prompt_token_ids), report, so_far)]
         if self._echo:
             for choice in self._choices:
                 events += choice.echo(self._echo)

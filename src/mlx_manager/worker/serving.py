@@ -384,7 +384,8 @@ class Serving:
         if report.reason is PrefixReason.TEXT:
             num_tokens = self._prompts.num_template_tokens(answer.request.prompt, answer.prompt_token_ids)
             report = place(report, num_tokens)
-        self.publish(StepDone((RequestEvents(request_id, tuple(answer.begin(report))),), self.stats()))
+        events = tuple(answer.begin(report, self._engine.timeline(request_id)))
+        self.publish(StepDone((RequestEvents(request_id, events),), self.stats()))
 
     def _start_compiled(self) -> list[RequestFailed]:
         """Start the requests whose grammars are ready."""

@@ -20,6 +20,7 @@ from mlx_manager.ir import (
     PartStart,
     PromptReady,
     Usage,
+    printable,
 )
 from mlx_manager.protocols.anthropic.answers import (
     BlockObject,
@@ -81,6 +82,8 @@ class MessageDecoder:
         self._end: ChoiceEnd | None = None
         self.is_done = False
         """Whether the provider said that nothing follows."""
+        self.answer_id: str | None = None
+        self.answer_model: str | None = None
 
     def decode(self, data: bytes) -> Iterator[Event]:
         """The events that one message of the stream adds."""
@@ -105,6 +108,7 @@ class MessageDecoder:
         match event:
             case MessageStart(message):
                 self._usage = message.usage
+                self.answer_id, self.answer_model = printable(message.id), printable(message.model)
                 yield PromptReady(_num_prompt_tokens(self._usage))
             case ContentBlockStart(content_block=block):
                 yield from self._begin(block)

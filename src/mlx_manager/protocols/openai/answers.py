@@ -167,6 +167,9 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
 class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     """What is read of a chunk of somebody else's chat answer; `error` is what it breaks off with."""
 
+    id: Any = None
+    """For people: what it is does not matter. So it is with the model."""
+    model: Any = None
     choices: list[ChatChunkChoice] | None = None
     usage: UsageObject | None = None
     error: dict[str, Any] | str | None = None
@@ -175,6 +178,9 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
 class CompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     """The same of a completion."""
 
+    id: Any = None
+    """For people: what it is does not matter. So it is with the model."""
+    model: Any = None
     choices: list[CompletionChoice] | None = None
     usage: UsageObject | None = None
     error: dict[str, Any] | str | None = None

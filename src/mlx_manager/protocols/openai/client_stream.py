@@ -27,6 +27,7 @@ from mlx_manager.ir import (
     TopLogprob,
     Usage,
     estimate_tokens,
+    printable,
 )
 from mlx_manager.protocols.openai.answers import (
     ChatChunk,
@@ -108,6 +109,8 @@ class ChunkDecoder:
         self._usage: UsageObject | None = None
         self.is_done = False
         """Whether the provider said that nothing follows."""
+        self.answer_id: str | None = None
+        self.answer_model: str | None = None
 
     def decode(self, data: bytes) -> Iterator[Event]:
         """The events that one message of the stream adds."""
@@ -123,6 +126,8 @@ class ChunkDecoder:
             raise ProviderFailed(f"The provider sent what is no JSON ({error}).") from None
         if chunk.error:
             raise _failure_of(chunk.error)
+        if self.answer_id is None and chunk.id:
+            self.answer_id, self.answer_model = printable(str(chunk.id)), printable(str(chunk.model or ""))
         if chunk.usage is not None:
             self._usage = chunk.usage
         for choice in chunk.choices or ():
