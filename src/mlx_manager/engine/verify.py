@@ -20,6 +20,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_manager.engine.batch import Batch, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
 from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.engine.verdict import MODEL_ERRORS, Verdict
 
 _LENGTHS = (5, 9, 66, 1)
 """Prompt tokens of the rows: two within one block, one over two borders, and a single one. As few as show it: on a CPU
@@ -32,18 +33,6 @@ _TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-2, mx.bfloat16: 2.5e-1}
 _QUANTIZED_TOLERANCE = {8: 0.15, 4: 0.35}
 """By bits, of the mean difference. Measured with SmolLM2 and prompts cut in different ways: up to 0.04 and 0.27; one
 block of another row read instead of the own: 0.39 and more."""
-
-_MODEL_ERRORS = (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError)
-"""What a model's own code raises when it wants more of its cache than the paged views have."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the paged path gave the library's logits; `worst` is the largest difference, as a part of the spread."""
-
-    is_equal: bool
-    worst: float
-    reason: str
 
 
 def check_paged(model: nn.Module, runner: PagedRunner, vocabulary_size: int) -> Verdict:
@@ -66,8 +55,8 @@ def check_quantized(runner: PagedRunner, vocabulary_size: int) -> Verdict:
     rows = _canary_rows(vocabulary_size)
     try:
         expected = [_alone(runner, tokens, length) for tokens, length in zip(rows, _LENGTHS, strict=True)]
-    except _MODEL_ERRORS as error:
-        return Verdict(False, 0.0, f"quantized keys and values cannot be read here: {type(error).__name__}: {error}")
+    except MODEL_ERRORS as error:
+        return Verdict.of_error(error, "quantized keys and values cannot be read here")
     bits = max(layer.bits or 0 for layer in runner.attention.arena.layers)
     bound = _Bound(_mean_difference, _QUANTIZED_TOLERANCE[bits], "those of the same row alone")
     return _compare(runner, rows, expected, bound)
@@ -87,8 +76,8 @@ def _compare(runner: PagedRunner, rows: list[tuple[int, ...]], expected: list[mx
     worst = 0.0
     try:
         compared = _Canary(runner, rows).run(expected)
-    except _MODEL_ERRORS as error:
-        return Verdict(False, 0.0, f"the paged path does not carry this model: {type(error).__name__}: {error}")
+    except MODEL_ERRORS as error:
+        return Verdict.of_error(error, "the paged path does not carry this model")
     runner.reset()
     for name, logits, reference in compared:
         difference = bound.measure(logits, reference)
@@ -163,8 +152,8 @@ def check_inputs(
         run(chunk(0, probe.split))
         prompts = run(beside(0, 9), chunk(probe.split, num_prompt_tokens))
         decodes = run(chunk(num_prompt_tokens, num_prompt_tokens + 1), beside(9, 10))
-    except _MODEL_ERRORS as error:
-        return Verdict(False, 0.0, f"the paged path does not carry its {noun}s: {type(error).__name__}: {error}")
+    except MODEL_ERRORS as error:
+        return Verdict.of_error(error, f"the paged path does not carry its {noun}s")
     runner.reset()
     found = (*prompts, *decodes)
     wanted = (expected_text[0], probe.expected[0], probe.expected[1], expected_text[1])

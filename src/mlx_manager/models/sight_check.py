@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from mlx_manager.engine.runner import PagedRunner
-from mlx_manager.engine.verify import ProbePrompt, Verdict, check_inputs
+from mlx_manager.engine.verdict import MODEL_ERRORS, Verdict
+from mlx_manager.engine.verify import ProbePrompt, check_inputs
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.models.images import DecodedImage, digest_of
 from mlx_manager.models.language import LanguagePart
@@ -21,7 +22,6 @@ from mlx_manager.models.videos import DecodedVideo, Visual
 _WIDTH, _HEIGHT = 72, 56
 _NUM_FRAMES = 4
 _SEED = 5
-_ERRORS = (TypeError, ValueError, AttributeError, IndexError, KeyError, RuntimeError, InvalidRequest)
 
 
 def check_sight(loaded: LoadedModel, runner: PagedRunner) -> Verdict:
@@ -42,10 +42,11 @@ def _check(loaded: LoadedModel, runner: PagedRunner, visual: Visual, text: str) 
     noun = "video" if isinstance(visual, DecodedVideo) else "image"
     try:
         probe = _probe(sight, language, visual, text)
-    except _ERRORS as error:
-        return Verdict(False, 0.0, f"its {noun}s cannot be embedded apart: {type(error).__name__}: {error}")
+    except (*MODEL_ERRORS, InvalidRequest) as error:
+        return Verdict.of_error(error, f"its {noun}s cannot be embedded apart")
     if runner.max_blocks <= probe.num_blocks:
-        return Verdict(False, 0.0, f"the KV budget has no room for the {len(probe.token_ids)} tokens of a {noun}")
+        reason = f"the KV budget has no room for the {len(probe.token_ids)} tokens of a {noun}"
+        return Verdict(False, 0.0, reason, is_final=False)
     return check_inputs(language, runner, probe, loaded.vocabulary_size, noun=noun)
 
 

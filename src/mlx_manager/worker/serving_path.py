@@ -18,6 +18,7 @@ from mlx_manager.engine.probe import ModelCaches, probe_caches
 from mlx_manager.engine.runner import PagedRunner, Runner, no_arguments
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, is_sharing_faster, time_candidates
+from mlx_manager.engine.verdict import is_out_of_memory
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged, check_quantized
 from mlx_manager.engine.windows import longest_window
 from mlx_manager.errors import ModelLoadFailed
@@ -125,9 +126,20 @@ class _Verdicts:
         return self._store.get(self._key_of(bits)) if self._store else None
 
     def find(self, runner: PagedRunner, bits: int = 0) -> StoredVerdict:
-        """What the check finds over the arena of `runner`, kept from now on."""
-        verdict = _check(self.loaded, runner, self.entry.name)
-        if self._store:
+        """What the check finds over the arena of `runner`, kept from now on if it is about the model.
+
+        Raises `ModelLoadFailed` where the check has not enough memory.
+        """
+        try:
+            verdict, is_final = _check(self.loaded, runner, self.entry.name)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ModelLoadFailed(
+                f"there was not enough memory to check how {self.entry.name} can be served: {error}. Unload another "
+                "model, or lower kv_budget."
+            ) from error
+        if self._store and is_final:
             self._store.put(self._key_of(bits), verdict)
         return verdict
 
@@ -164,8 +176,11 @@ def _quantized(
     return quantized, found
 
 
-def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict:
-    """Time the candidate attentions, then compare the fastest with the library's cache, or a quantized arena's rows."""
+def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> tuple[StoredVerdict, bool]:
+    """Time the candidate attentions, then compare the fastest with the library's cache, or a quantized arena's rows.
+
+    Also whether what was found is final.
+    """
     timings, shares_prefixes = "", False
     if any(layer.num_kv_heads for layer in runner.attention.arena.layers):
         config = loaded.config.get("text_config", loaded.config)
@@ -182,13 +197,14 @@ def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> StoredVerdict
         verdict = check_paged(loaded.model, runner, loaded.vocabulary_size)
     if verdict.is_equal and loaded.sight is not None and not is_quantized:
         verdict = check_sight(loaded, runner)
-    return StoredVerdict(
+    found = StoredVerdict(
         model=name,
         is_paged=verdict.is_equal,
         attention=runner.attention.decode_attention.value,
         shares_prefixes=shares_prefixes,
         reason=f"{verdict.reason}{timings}",
     )
+    return found, verdict.is_final
 
 
 def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: str) -> ServingPath:
