@@ -97,6 +97,17 @@ ARRIVALS: list[tuple[str, Endpoint, dict[str, Any], Read, object]] = [
     chosen(ToolChoice(mode=NONE), tool_choice="none"),
     chosen(ToolChoice(mode=REQUIRED), tool_choice="required"),
     chosen(ToolChoice(mode=REQUIRED, names=("g",)), tool_choice={"type": "function", "function": {"name": "g"}}),
+    # exactly one call of a function that is named, whatever else is asked for
+    *(
+        (
+            "tool_choice",
+            CHAT,
+            TOOLS | {"tool_choice": {"type": "function", "function": {"name": "g"}}} | more,
+            lambda r: r.prompt.parallel_tool_calls,
+            False,
+        )
+        for more in ({}, {"parallel_tool_calls": True})
+    ),
     chosen(ToolChoice(names=("g",)), tool_choice={"type": "allowed_tools", "allowed_tools": ALLOWED}),
     chosen(
         ToolChoice(mode=REQUIRED, names=("g",)),

@@ -80,6 +80,12 @@ ARRIVALS: list[tuple[str, dict[str, Any], Read, object]] = [
     chosen(ToolChoice(mode=ToolChoiceMode.NONE), "none"),
     chosen(ToolChoice(mode=REQUIRED), "required"),
     chosen(ToolChoice(mode=REQUIRED, names=("g",)), {"type": "function", "name": "g"}),
+    (
+        "tool_choice",
+        {"tools": TOOLS, "tool_choice": {"type": "function", "name": "g"}},
+        lambda r: r.prompt.parallel_tool_calls,
+        False,
+    ),
     chosen(ToolChoice(mode=REQUIRED, names=("ns__g",)), {"type": "function", "name": "g", "namespace": "ns"}),
     chosen(
         ToolChoice(names=("g",)),

@@ -121,6 +121,9 @@ def requests(draw: st.DrawFn, *, is_shared: bool = False) -> GenerationRequest:
     choice = draw(st.sampled_from(modes))
     has_schema = choice.mode is not ToolChoiceMode.REQUIRED and draw(st.booleans())
     schema = json.dumps(draw(OBJECTS)) if has_schema else None
+    # in OpenAI's dialect a function that is named is called once
+    may_be_several = choice.mode is not ToolChoiceMode.NONE and not (is_shared and choice.names)
+    is_parallel = draw(st.booleans()) and may_be_several if tools else True
     effort = draw(st.sampled_from([None, "low", "high"]))
     budget = draw(st.integers(1, 9999))
     own = [Thinking(effort=effort, is_adaptive=True), Thinking(is_enabled=True, effort=effort, budget_tokens=budget)]
@@ -133,7 +136,7 @@ def requests(draw: st.DrawFn, *, is_shared: bool = False) -> GenerationRequest:
             messages=tuple(draw(turns(is_shared=is_shared))),
             tools=tools,
             tool_choice=choice,
-            parallel_tool_calls=draw(st.booleans()) if tools and choice.mode is not ToolChoiceMode.NONE else True,
+            parallel_tool_calls=is_parallel or choice.mode is ToolChoiceMode.NONE,
             thinking=draw(st.sampled_from(thinking)),
         ),
         sampling=Sampling(

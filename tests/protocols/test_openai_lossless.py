@@ -151,6 +151,8 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         choice = ToolChoice(mode=draw(st.sampled_from(modes)), names=tuple(names))
         if draw(st.booleans()) and draw(st.booleans()):
             choice = ToolChoice(mode=ToolChoiceMode.NONE)
+    # a function that is named is called once
+    is_named = choice.mode is ToolChoiceMode.REQUIRED and len(choice.names) == 1
     messages = [message for turn in draw(st.lists(turns(), min_size=1, max_size=4)) for message in turn]
     return GenerationRequest(
         request_id="r",
@@ -159,7 +161,7 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
             messages=tuple(messages),
             tools=tools,
             tool_choice=choice,
-            parallel_tool_calls=draw(st.booleans()) if tools else True,
+            parallel_tool_calls=draw(st.booleans()) and not is_named if tools else True,
             thinking=draw(THINKING),
             template_kwargs=draw(st.dictionaries(st.sampled_from(["x", "y"]), JSON, max_size=2)),
         ),

@@ -93,7 +93,13 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
                 "parallel_tool_calls, tool_choice, tools",
                 "tool_choice, tools",
             ),
-            Crossing("function_call", "tool_choice", "tool_choice", "tool_choice"),
+            # beside a function that is named, parallel_tool_calls says nothing and is left out
+            Crossing(
+                "function_call",
+                "parallel_tool_calls, tool_choice",
+                "parallel_tool_calls, tool_choice",
+                "tool_choice",
+            ),
         ),
         "completions": (
             Crossing("temperature", "temperature", "temperature", REFUSED),

@@ -143,7 +143,7 @@ def _render_chat(prompt: ChatPrompt, extensions: _Extensions) -> dict[str, Any]:
     if prompt.tools:
         body["tools"] = [_render_tool(tool) for tool in prompt.tools]
         body["tool_choice"] = _render_tool_choice(prompt.tool_choice)
-        if not prompt.parallel_tool_calls:
+        if not prompt.parallel_tool_calls and not _names_one_tool(prompt.tool_choice):
             body["parallel_tool_calls"] = False
     if prompt.thinking.effort is not None:
         body["reasoning_effort"] = prompt.thinking.effort
@@ -168,11 +168,16 @@ def _render_tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def _names_one_tool(choice: ToolChoice) -> bool:
+    """Whether it is rendered as a function that is named, which is called once, whatever parallel_tool_calls says."""
+    return len(choice.names) == 1 and choice.mode is ToolChoiceMode.REQUIRED
+
+
 def _render_tool_choice(choice: ToolChoice) -> str | dict[str, Any]:
     if not choice.names or choice.mode is ToolChoiceMode.NONE:
         return choice.mode.value
     named = [{"type": "function", "function": {"name": name}} for name in choice.names]
-    if len(named) == 1 and choice.mode is ToolChoiceMode.REQUIRED:
+    if _names_one_tool(choice):
         return named[0]
     return {"type": "allowed_tools", "allowed_tools": {"mode": choice.mode.value, "tools": named}}
 

@@ -11,7 +11,7 @@ from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thinking, ToolCall
 from mlx_manager.protocols.documents import parse_file
 from mlx_manager.protocols.images import parse_image_url
-from mlx_manager.protocols.openai.tools import parse_tool_choice, parse_tools
+from mlx_manager.protocols.openai.tools import names_one_tool, parse_tool_choice, parse_tools
 from mlx_manager.protocols.openai.wire import ChatMessage, ChatRequest, ContentPart
 from mlx_manager.protocols.videos import parse_frames, parse_video_url
 
@@ -62,7 +62,7 @@ def parse_conversation(wire: ChatRequest) -> ChatPrompt:
         tools=tools,
         tool_choice=parse_tool_choice(wire, tools),
         # the older form has room for one call only
-        parallel_tool_calls=wire.parallel_tool_calls is not False and not wire.functions,
+        parallel_tool_calls=wire.parallel_tool_calls is not False and not wire.functions and not names_one_tool(wire),
         thinking=parse_thinking(wire.enable_thinking, wire.reasoning_effort, wire.chat_template_kwargs),
         template_kwargs=parse_template_kwargs(wire.chat_template_kwargs),
     )

@@ -47,6 +47,11 @@ def parse_tool_choice(wire: ChatRequest, tools: Sequence[Tool]) -> ToolChoice:
     return choice
 
 
+def names_one_tool(wire: ChatRequest) -> bool:
+    """Whether one function is named, which OpenAI's models then call exactly once."""
+    return isinstance(wire.tool_choice, NamedToolChoice) and wire.tool_choice.type == "function"
+
+
 def check_choice(choice: ToolChoice, tools: Sequence[Tool], param: str) -> None:
     """Raises `InvalidRequest` for a choice that the tools do not allow; `param` is where it was made."""
     known = [tool.name for tool in tools]

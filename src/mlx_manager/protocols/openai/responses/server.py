@@ -18,7 +18,12 @@ from mlx_manager.protocols.openai.conversation import parse_template_kwargs, par
 from mlx_manager.protocols.openai.responses.answers import ResponseObject
 from mlx_manager.protocols.openai.responses.items import ItemReader
 from mlx_manager.protocols.openai.responses.parameters import RESPONSE_PARAMETERS
-from mlx_manager.protocols.openai.responses.tools import ToolNames, parse_response_choice, parse_response_tools
+from mlx_manager.protocols.openai.responses.tools import (
+    ToolNames,
+    names_one_tool,
+    parse_response_choice,
+    parse_response_tools,
+)
 from mlx_manager.protocols.openai.responses.wire import (
     Item,
     ResponsesRequest,
@@ -103,7 +108,7 @@ def parse_response(
         messages=(*_instructions(wire), *reader.finish()),
         tools=tools,
         tool_choice=parse_response_choice(wire, tools),
-        parallel_tool_calls=wire.parallel_tool_calls is not False,
+        parallel_tool_calls=wire.parallel_tool_calls is not False and not names_one_tool(wire),
         thinking=parse_thinking(wire.enable_thinking, effort, wire.chat_template_kwargs),
         template_kwargs=parse_template_kwargs(wire.chat_template_kwargs),
     )

@@ -79,6 +79,11 @@ def parse_response_choice(wire: ResponsesRequest, tools: tuple[Tool, ...]) -> To
     return choice
 
 
+def names_one_tool(wire: ResponsesRequest) -> bool:
+    """Whether one function is named, which OpenAI's models then call exactly once."""
+    return isinstance(wire.tool_choice, SentChoice) and wire.tool_choice.type == "function"
+
+
 def _add_namespace(sent: SentTool, at: str, tools: dict[str, Tool], origins: dict[str, tuple[str, str]]) -> None:
     """The functions of a namespace, each under a flat name and with what is said about all of them."""
     if not sent.name:
