@@ -71,14 +71,27 @@ def read(
 
 
 def raw(
-    style: AnswerStyle, pieces: Iterable[str], *, tools: tuple[Tool, ...] = TOOLS, starts_in_reasoning: bool = False
+    style: AnswerStyle,
+    pieces: Iterable[str],
+    *,
+    tools: tuple[Tool, ...] = TOOLS,
+    starts_in_reasoning: bool = False,
+    is_cut: bool = False,
+    is_required: bool = True,
 ) -> list[Part]:
-    """The same with arguments as they were streamed."""
-    parser = AnswerParser(0, style, tools, starts_in_reasoning=starts_in_reasoning)
+    """The same with arguments as they were streamed. `is_cut` by its length, where a call was required or not."""
+    parser = AnswerParser(
+        0,
+        style,
+        tools,
+        starts_in_reasoning=starts_in_reasoning,
+        are_calls_enforced=is_cut and is_required,
+        is_call_required=is_cut and is_required,
+    )
     events: list[Event] = []
     for piece in pieces:
         events += parser.feed(piece)
-    return fold(events + parser.finish())
+    return fold(events + parser.finish(is_cut=is_cut))
 
 
 def fold(events: Sequence[Event]) -> list[Part]:

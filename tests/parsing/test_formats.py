@@ -10,7 +10,7 @@ import pytest
 from mlx_manager.ir import PartKind
 from mlx_manager.parsing import AnswerParser, AnswerStyle, HarmonyStyle, MarkedStyle
 from tests.parsing.formats import CALLS, FORMATS, HARMONY, RECORDED, THINK, THOUGHT
-from tests.parsing.reading import TOOLS, Part, call, read, reasoning, splits, text
+from tests.parsing.reading import TOOLS, Part, call, raw, read, reasoning, splits, text
 
 NUM_SPLITS = 200
 CASES = [
@@ -73,6 +73,38 @@ def test_an_answer_cut_short_loses_nothing_and_leaks_nothing(name: str) -> None:
             assert "".join(part.text for part in parts).strip() == written[:length].strip()
         if calls == whole:
             assert len(parts) == len(calls), parts
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_required_call_cut_short_is_never_text(name: str) -> None:
+    """At every place: what there is of a call is its beginning; before its name is known there is nothing of it."""
+    written = FORMATS[name].spell(CALLS["several"])
+    style = MarkedStyle(THINK, FORMATS[name])
+    whole = raw(style, [written])
+    for length in range(len(written)):
+        parts = raw(style, [written[:length]], is_cut=True)
+        assert [part.kind for part in parts] == [PartKind.TOOL_CALL] * len(parts), (written[:length], parts)
+        for part, complete in zip(parts, whole, strict=False):
+            assert part.name == complete.name
+            assert complete.text.startswith(part.text)
+            assert part.text == complete.text or part is parts[-1]
+
+
+def test_a_call_cut_short_on_a_channel_is_its_beginning() -> None:
+    header = "<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>"
+    (part,) = raw(HarmonyStyle(), [header + '{"city": "Par'], is_cut=True)
+    assert (part.kind, part.name, part.text) == (PartKind.TOOL_CALL, "get_weather", '{"city": "Par')
+    assert raw(HarmonyStyle(), [header[:40]], is_cut=True) == []
+
+
+def test_behind_a_call_the_beginning_of_another_is_no_text() -> None:
+    """Also where nothing is enforced: a model that has called once calls again."""
+    style = MarkedStyle(THINK, FORMATS["hermes"])
+    made = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>\n'
+    for more in ("<tool", "<tool_call>", '<tool_call>\n{"name": "get_w'):
+        assert raw(style, [made + more], is_cut=True, is_required=False) == [call("ping")]
+    assert raw(style, [made + "Then <"], is_cut=True, is_required=False) == [call("ping"), text("Then <")]
+    assert raw(style, ["<tool"], is_cut=True, is_required=False) == [text("<tool")]
 
 
 @pytest.mark.parametrize("name", FORMATS)

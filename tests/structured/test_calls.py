@@ -35,14 +35,16 @@ def test_there_are_enough_of_them() -> None:
     assert len({json.dumps(schema, sort_keys=True) for schema in ARGUMENTS.values()}) >= 20
 
 
-def test_a_call_cut_by_its_length_is_no_call(answers: Asked) -> None:
+def test_a_call_cut_by_its_length_ends_with_the_arguments_it_has(answers: Asked) -> None:
     answer = answers["call: cut"]
     assert isinstance(answer, Answer)
     for choice in answer.choices:
         assert choice.finish_reason is FinishReason.LENGTH
-        assert calls_of(choice) == []
-        # what there is of it comes as it was written
-        assert choice.text_of(PartKind.TEXT).startswith("<tool_call>")
+        (call,) = choice.parts
+        assert (call.kind, call.tool_name) == (PartKind.TOOL_CALL, "order")
+        assert call.text.startswith("{")
+        with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+            json.loads(call.text)
     assert answer.usage.num_completion_tokens == 2 * NUM_CUT_TOKENS
 
 

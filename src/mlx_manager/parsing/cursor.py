@@ -22,6 +22,7 @@ class Cursor:
         self._at = 0
         self._mark: int | None = None
         self._is_closed = False
+        self._is_cut = False
 
     def feed(self, text: str) -> None:
         """Add to the end of the text."""
@@ -30,9 +31,10 @@ class Cursor:
         else:
             self._text += text
 
-    def close(self) -> None:
-        """Nothing more will come."""
+    def close(self, *, is_cut: bool = False) -> None:
+        """Nothing more will come. `is_cut`: behind the mark, what may be the beginning of a stop is one."""
         self._is_closed = True
+        self._is_cut = is_cut
 
     def mark(self) -> None:
         """Remember this position."""
@@ -110,7 +112,8 @@ class Cursor:
             text = self._text
             found = [(text.find(stop, self._at), -len(stop), stop) for stop in stops]
             first = min((each for each in found if each[0] >= 0), default=None)
-            undecided = len(text) if self._is_closed else len(text) - self._num_undecided(stops)
+            is_whole = self._is_closed and not (self._is_cut and self._mark is not None)
+            undecided = len(text) if is_whole else len(text) - self._num_undecided(stops)
             if first is not None and first[0] < undecided:
                 self._emit(first[0], emit)
                 self._at += len(first[2])

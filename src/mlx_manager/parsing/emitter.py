@@ -19,6 +19,9 @@ class Emitter:
         self._pending = ""
         self._space = ""
         self._is_after_marker = False
+        self._num_calls = 0
+        self._is_text_over = False
+        self._are_calls_certain = False
 
     @property
     def is_at_beginning(self) -> bool:
@@ -33,6 +36,8 @@ class Emitter:
 
     def text(self, text: str) -> None:
         """More of the answer's text."""
+        if self._is_text_over and self._open is None:
+            return
         self._write(PartKind.TEXT, text)
 
     def reasoning(self, text: str) -> None:
@@ -62,10 +67,28 @@ class Emitter:
 
     def end_call(self) -> None:
         """The call is complete, its arguments are a JSON object."""
+        self._num_calls += 1
         self.marker()
 
+    def cut(self, *, is_enforced: bool, is_required: bool) -> bool:
+        """The answer was cut off by its length. Call it before what was held back is given out.
+
+        What began as a call is one where nothing else could have come: calls are enforced, or some were made already.
+        What may be the beginning of a marker is one where a call was required, or some were made already. Returns
+        whether a call that was begun is certain to be one.
+        """
+        self._are_calls_certain = is_enforced or self._num_calls > 0
+        self._is_text_over = is_required or self._num_calls > 0
+        return self._are_calls_certain
+
     def hand_back(self, raw: str, kind: PartKind) -> None:
-        """`raw` looked like a call and is none: a call that was started is withdrawn, and `raw` goes out as it came."""
+        """`raw` looked like a call and is none: a call that was started is withdrawn, and `raw` goes out as it came.
+
+        After `cut` it is the beginning of one: it ends with the arguments it has, and where it has no name it goes.
+        """
+        if self._are_calls_certain:
+            self.marker()
+            return
         if self._open is PartKind.TOOL_CALL:
             self._flush()
             self._events.append(PartEnd(self._choice, is_withdrawn=True))

@@ -34,8 +34,8 @@ class TextReader(Protocol):
         """Take more text: the part starts, deltas and ends that are certain now."""
         ...
 
-    def finish(self) -> list[Event]:
-        """The text has ended: what was held back, and the end of the open part."""
+    def finish(self, *, is_cut: bool = False) -> list[Event]:
+        """The text has ended, or was cut off by its length: what was held back, and the end of the open part."""
         ...
 
 
@@ -62,12 +62,22 @@ class Reading:
     spelled_ids: frozenset[int] = frozenset()
     """Special tokens whose text the style reads."""
     thinking_budget: ThinkingBudget | None = None
+    are_calls_enforced: bool = False
+    """Whether a grammar lets what begins as a call be nothing else."""
+    is_call_required: bool = False
 
     def reader(self, choice: int) -> TextReader:
         """A reader of one choice."""
         if self.style is None:
             return _PlainReader(choice)
-        return AnswerParser(choice, self.style, self.tools, starts_in_reasoning=self.starts_in_reasoning)
+        return AnswerParser(
+            choice,
+            self.style,
+            self.tools,
+            starts_in_reasoning=self.starts_in_reasoning,
+            are_calls_enforced=self.are_calls_enforced,
+            is_call_required=self.is_call_required,
+        )
 
 
 class ChoiceBuilder:
@@ -108,7 +118,8 @@ class ChoiceBuilder:
         is_last = event.is_end_token or event.finish is not None
         text = "" if event.is_end_token else self._decoder.add(event.chosen.token_id)
         read = self._reader.feed(text + self._decoder.flush() if is_last else text)
-        shown = self._until_stop(read + self._reader.finish() if is_last else read)
+        is_cut = event.finish is FinishReason.LENGTH and not event.is_end_token
+        shown = self._until_stop(read + self._reader.finish(is_cut=is_cut) if is_last else read)
         if PartKind.REASONING in (was_open, self._open):
             self.num_reasoning_tokens += 1
         self._watch_budget()
@@ -227,5 +238,5 @@ class _PlainReader:
         self._is_open = True
         return [*start, PartDelta(self._choice, text)]
 
-    def finish(self) -> list[Event]:
+    def finish(self, *, is_cut: bool = False) -> list[Event]:
         return [PartEnd(self._choice)] if self._is_open else []

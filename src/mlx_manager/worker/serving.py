@@ -37,6 +37,7 @@ from mlx_manager.ir import (
     TokenizeRequest,
     TokenPrompt,
     Tokens,
+    ToolChoiceMode,
 )
 from mlx_manager.models.calls import CallRules, callable_tools
 from mlx_manager.models.grammars import GrammarCompiler
@@ -355,14 +356,17 @@ class Serving:
             # a form that the client asked for holds from the first token on, so that there is no room to think
             return Reading(self._calls.style, spelled_ids=spelled_ids), form
         starts_in_reasoning = self._calls.style.starts_in_reasoning(built.text)
+        grammar = self._calls.grammar(prompt, form, starts_in_reasoning=starts_in_reasoning)
         reading = Reading(
             self._calls.style,
             callable_tools(prompt),
             starts_in_reasoning,
             spelled_ids,
             self._thinking_budget(prompt),
+            are_calls_enforced=grammar is not form,
+            is_call_required=prompt.tool_choice.mode is ToolChoiceMode.REQUIRED,
         )
-        return reading, self._calls.grammar(prompt, form, starts_in_reasoning=starts_in_reasoning)
+        return reading, grammar
 
     def _thinking_budget(self, prompt: ChatPrompt) -> ThinkingBudget | None:
         """The bound of thinking; None where there is none, or the model's thinking cannot be ended."""
