@@ -78,6 +78,13 @@ CALLS: dict[str, GenerationRequest] = {
         "strict-free", (tool_of("point", OBJECTS["point"], strict=True),), choice=ToolChoice(), max_tokens=12
     ),
     "call: not enforceable": calling(
-        "not-enforceable", (tool_of("odd", record({"x": {"type": "array", "uniqueItems": True}})),), choice=REQUIRED
+        "not-enforceable",
+        (tool_of("point", OBJECTS["point"]), tool_of("odd", record({"x": {"type": "array", "uniqueItems": True}}))),
+        choice=REQUIRED,
+    ),
+    "call: loop": calling(
+        "loop",
+        (tool_of("odd", record({"x": {"$ref": "#/$defs/N"}}) | {"$defs": {"N": {"$ref": "#/$defs/N"}}}, strict=True),),
+        choice=ToolChoice(),
     ),
 }

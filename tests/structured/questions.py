@@ -48,6 +48,7 @@ REFUSED: dict[str, tuple[Grammar, str]] = {
     "unknown format": (of_schema({"type": "string", "format": "iban"}), "iban"),
     "unknown type": (of_schema({"type": "strin"}), "strin"),
     "unknown definition": (of_schema({"$ref": "#/$defs/nowhere"}), "nowhere"),
+    "loop": (of_schema({"$ref": "#/$defs/N", "$defs": {"N": {"$ref": "#/$defs/N"}}}), "#/$defs/N"),
     "elsewhere": (of_schema({"$ref": "https://schemas.example/thing"}), "schemas.example"),
     "impossible": (of_schema({"type": "integer", "minimum": 5, "maximum": 3}), "minimum"),
     "look-ahead": (of_schema({"type": "string", "pattern": "(?=a)b"}), "look-ahead"),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import ChatPrompt, Grammar, GrammarKind, Tool, ToolChoiceMode
 from mlx_manager.parsing import AnswerStyle
-from mlx_manager.parsing.grammar import json_value
+from mlx_manager.parsing.grammar import json_value, parameters_of
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,16 @@ def _rule_of(form: Grammar) -> str:
     if not isinstance(schema, dict):
         raise InvalidRequest(f"{form.param} cannot be enforced beside tools: send an object.", param=form.param)
     return json_value(schema)
+
+
+def enforced_schemas(prompt: ChatPrompt, form: Grammar | None) -> tuple[tuple[str, str], ...]:
+    """The schemas that the grammar of an answer to `prompt` is made of: whose each is, in words, and its text."""
+    is_required = prompt.tool_choice.mode is ToolChoiceMode.REQUIRED
+    enforced = [tool for tool in callable_tools(prompt) if is_required or tool.strict]
+    found = [(f"the parameters of the tool {tool.name!r}: ", json.dumps(parameters_of(tool))) for tool in enforced]
+    if form is not None and form.kind is GrammarKind.JSON_SCHEMA and not is_required:
+        found.append((f"{form.param}: " if found else "", form.text))
+    return tuple(found)
 
 
 def callable_tools(prompt: ChatPrompt) -> tuple[Tool, ...]:

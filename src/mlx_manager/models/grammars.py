@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from llguidance import LLMatcher, LLTokenizer
@@ -11,12 +14,17 @@ from tokenizers import Tokenizer
 from mlx_manager.engine.grammar import Constraint
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import Grammar, GrammarKind
+from mlx_manager.models.schema_loops import find_loop
 
 _WHITESPACE = r" |\n[ \t]{0,24}"
 """Between the tokens of a JSON text: what serializers and pretty-printers write. Without a bound, a small model that
 has nothing to say goes on with white space until its length limit."""
 _ANY_OBJECT = '{"type": "object"}'
 _NUM_MOST_REASON_CHARACTERS = 500
+_LISTING = re.compile(r"^\s*\d+ \| ", re.MULTILINE)
+"""How llguidance lists the lines of a grammar behind what is wrong with it."""
+Part = tuple[str, str]
+"""Whose schema it is, as words that end in a blank, and its text."""
 
 
 class GrammarCompiler:
@@ -33,21 +41,34 @@ class GrammarCompiler:
         self._trie: LLTokenizer | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar-compiler")
 
-    def start(self, grammar: Grammar) -> Future[Constraint]:
-        """Compile in the background. The future raises `InvalidRequest`, naming the field and what is wrong."""
-        return self._thread.submit(self._compile, grammar)
+    def start(self, grammar: Grammar, parts: Sequence[Part] = ()) -> Future[Constraint]:
+        """Compile in the background. The future raises `InvalidRequest`, naming the field and what is wrong.
 
-    def _compile(self, grammar: Grammar) -> Constraint:
+        `parts` are the schemas of which `grammar` was written here: an error is told of the part that it is about.
+        """
+        return self._thread.submit(self._compile, grammar, tuple(parts))
+
+    def _compile(self, grammar: Grammar, parts: tuple[Part, ...]) -> Constraint:
         if self._trie is None:
             self._trie = self._build_trie(grammar)
         try:
             source = _source(grammar)
         except ValueError as error:
             raise _refusal(grammar, f"it is not JSON: {error}") from None
-        matcher = LLMatcher(self._trie, source, log_level=0)
-        if matcher.is_error():
-            raise _refusal(grammar, matcher.get_error())
-        return Constraint(matcher, self._trie.vocab_size)
+        schemas = parts or ((("", grammar.text),) if grammar.kind is GrammarKind.JSON_SCHEMA else ())
+        for whose, schema in schemas:
+            if (reference := find_loop(json.loads(schema))) is not None:
+                raise _refusal(grammar, f"{whose}the reference {reference!r} leads only back to itself")
+        matcher = _matcher(self._trie, source)
+        if not matcher.is_error():
+            return Constraint(matcher, self._trie.vocab_size)
+        for whose, schema in parts:
+            alone = _matcher(self._trie, _source(Grammar(kind=GrammarKind.JSON_SCHEMA, param="", text=schema)))
+            if alone.is_error():
+                raise _refusal(grammar, whose + alone.get_error())
+        reason = matcher.get_error()
+        # of a grammar that was written here the lines mean nothing to who sent its parts
+        raise _refusal(grammar, _LISTING.split(reason, maxsplit=1)[0] if parts else reason)
 
     def _build_trie(self, grammar: Grammar) -> LLTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
@@ -64,6 +85,14 @@ class GrammarCompiler:
             own.no_truncation()
             spelled = own.to_str()
         return LLTokenizer(spelled, n_vocab=self._vocabulary_size, eos_token=sorted(self._eos_token_ids))
+
+
+def _matcher(trie: LLTokenizer, source: str) -> LLMatcher:
+    """With an error where the grammar cannot be compiled, or allows not even a first token."""
+    matcher = LLMatcher(trie, source, log_level=0)
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    return matcher
 
 
 def _source(grammar: Grammar) -> str:

@@ -39,7 +39,7 @@ from mlx_manager.ir import (
     Tokens,
     ToolChoiceMode,
 )
-from mlx_manager.models.calls import CallRules, callable_tools
+from mlx_manager.models.calls import CallRules, callable_tools, enforced_schemas
 from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.pieces import SeeingTokenizer
@@ -343,7 +343,10 @@ class Serving:
         if grammar is None:
             self._start(tokenized, answer)
         else:
-            constraint = self._grammars.start(grammar)
+            form = request.sampling.grammar
+            is_of_parts = isinstance(request.prompt, ChatPrompt) and reading.are_calls_enforced
+            parts = enforced_schemas(cast(ChatPrompt, request.prompt), form) if is_of_parts else ()
+            constraint = self._grammars.start(grammar, parts)
             self._compiling[request.request_id] = _Compiling(tokenized, answer, constraint)
 
     def _reading(self, request: GenerationRequest, built: BuiltPrompt) -> tuple[Reading, Grammar | None]:
