@@ -30,8 +30,9 @@ Part = tuple[str, str]
 class GrammarCompiler:
     """Turns an `ir.Grammar` into a `Constraint` for the engine.
 
-    The trie of the vocabulary that llguidance walks takes about a second to build (49,152 tokens), so it is built when
-    the first grammar comes.
+    The trie of the vocabulary that llguidance walks takes 0.2 s of computing for 49,152 tokens and 2.2 s for 262,144
+    (measured on a CPU), in which nothing else of Python's runs, wherever it is built: `prepare` is for a time when
+    nothing else wants to. Where the first grammar comes before that, it is built then.
     """
 
     def __init__(self, tokenizer: TokenizerWrapper, vocabulary_size: int, eos_token_ids: frozenset[int]) -> None:
@@ -39,7 +40,19 @@ class GrammarCompiler:
         self._vocabulary_size = vocabulary_size
         self._eos_token_ids = eos_token_ids
         self._trie: LLTokenizer | None = None
+        self._preparing: Future[LLTokenizer] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar-compiler")
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether nothing is left for `prepare`; what it began may still be on its way."""
+        return self._trie is not None or self._preparing is not None
+
+    def prepare(self) -> Future[LLTokenizer]:
+        """Begin with what the first grammar would have to wait for."""
+        if self._preparing is None:
+            self._preparing = self._thread.submit(self._ready_trie, None)
+        return self._preparing
 
     def start(self, grammar: Grammar, parts: Sequence[Part] = ()) -> Future[Constraint]:
         """Compile in the background. The future raises `InvalidRequest`, naming the field and what is wrong.
@@ -49,8 +62,7 @@ class GrammarCompiler:
         return self._thread.submit(self._compile, grammar, tuple(parts))
 
     def _compile(self, grammar: Grammar, parts: tuple[Part, ...]) -> Constraint:
-        if self._trie is None:
-            self._trie = self._build_trie(grammar)
+        trie = self._ready_trie(grammar.param)
         try:
             source = _source(grammar)
         except ValueError as error:
@@ -59,24 +71,30 @@ class GrammarCompiler:
         for whose, schema in schemas:
             if (reference := find_loop(json.loads(schema))) is not None:
                 raise _refusal(grammar, f"{whose}the reference {reference!r} leads only back to itself")
-        matcher = _matcher(self._trie, source)
+        matcher = _matcher(trie, source)
         if not matcher.is_error():
-            return Constraint(matcher, self._trie.vocab_size)
+            return Constraint(matcher, trie.vocab_size)
         for whose, schema in parts:
-            alone = _matcher(self._trie, _source(Grammar(kind=GrammarKind.JSON_SCHEMA, param="", text=schema)))
+            alone = _matcher(trie, _source(Grammar(kind=GrammarKind.JSON_SCHEMA, param="", text=schema)))
             if alone.is_error():
                 raise _refusal(grammar, whose + alone.get_error())
         reason = matcher.get_error()
         # of a grammar that was written here the lines mean nothing to who sent its parts
         raise _refusal(grammar, _LISTING.split(reason, maxsplit=1)[0] if parts else reason)
 
-    def _build_trie(self, grammar: Grammar) -> LLTokenizer:
+    def _ready_trie(self, param: str | None) -> LLTokenizer:
+        """The trie, built if it is not there. Called in the compiling thread alone. Raises `InvalidRequest`."""
+        if self._trie is None:
+            self._trie = self._build_trie(param)
+        return self._trie
+
+    def _build_trie(self, param: str | None) -> LLTokenizer:
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer) or not self._eos_token_ids:
             raise InvalidRequest(
-                f"{grammar.param} cannot be enforced for this model: its tokenizer is not of a kind that grammars are "
+                f"{param} cannot be enforced for this model: its tokenizer is not of a kind that grammars are "
                 "compiled for. Leave it out.",
-                param=grammar.param,
+                param=param,
             )
         spelled = backend.to_str()
         if backend.padding is not None or backend.truncation is not None:

@@ -59,6 +59,8 @@ _NUM_MOST_SEEDS = 2**63
 _READY_WAIT_S = 0.005
 _NUM_TIDIED_BLOCKS = 8
 _MOST_CLOSING_S = 2.0
+_QUIET_S = 2.0
+"""Silence after which the worker gets ready for grammars."""
 _MOST_PUT_OFF = 8
 """Steps for which images wait for prompts that are being computed."""
 
@@ -101,14 +103,21 @@ class Serving:
         engine.on_admitted = self._begin
         self._rows = RowReports(engine.scheduler)
         self._finish_times_s: deque[float] = deque(maxlen=64)
+        self._last_active_s = time.monotonic()
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
         return self._engine.has_work or bool(self._encoding) or bool(self._compiling) or bool(self._gaze)
 
+    @property
+    def is_ready_for_grammars(self) -> bool:
+        """Whether the first grammar has nothing left to wait for but what was begun."""
+        return self._grammars.is_prepared
+
     def submit(self, request: GenerationRequest) -> RequestFailed | None:
         """Take a request; its first events are published once it is admitted. Returns its failure when refused."""
+        self._last_active_s = time.monotonic()
         try:
             self._submit(request)
         except MlxManagerError as error:
@@ -181,17 +190,28 @@ class Serving:
                 self._engine.forget(event.request_id)
                 del self._answers[event.request_id]
                 self._finish_times_s.append(time.monotonic())
+        self._last_active_s = time.monotonic()
         reports = tuple(RequestEvents(request_id, tuple(events)) for request_id, events in deltas.items() if events)
         self.publish(StepDone(reports, self.stats(), self._rows.due()))
 
     def tidy(self) -> bool:
-        """Keep some more cached blocks on disk, where that is set; False: all are there."""
-        return not self._engine.has_work and self._engine.spill(_NUM_TIDIED_BLOCKS)
+        """Keep some more cached blocks on disk, where that is set, and get ready for grammars; False: all is done.
+
+        Grammars wait until nobody has asked for anything for a while: who asks meanwhile has to wait for them.
+        """
+        if self.has_work:
+            return False
+        if self._engine.spill(_NUM_TIDIED_BLOCKS):
+            return True
+        is_quiet = time.monotonic() - self._last_active_s >= _QUIET_S
+        if is_quiet and not self._grammars.is_prepared:
+            self._grammars.prepare()
+        return not self._grammars.is_prepared
 
     def close(self) -> None:
         """Keep what is cached on disk, as far as a few seconds reach."""
         end_s = time.monotonic() + _MOST_CLOSING_S
-        while time.monotonic() < end_s and self.tidy():
+        while time.monotonic() < end_s and not self._engine.has_work and self._engine.spill(_NUM_TIDIED_BLOCKS):
             self._engine.flush()
         self._engine.flush()
 
