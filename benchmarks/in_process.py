@@ -1,4 +1,4 @@
-"""The engine without its gateway: one request after another in this process, timed. Run by `own`; prints JSON.
+"""The engine without its gateway: one request after another in this process, timed. Run by `gateway_cost`.
 
 The baseline of what the gateway adds: the same template, tokenizer, engine and detokenizer, but no HTTP and no IPC.
 """
@@ -19,12 +19,12 @@ from mlx_manager.worker.served import ServedModel
 
 
 def main() -> None:
-    """Arguments: the model folder, tokens a request, then a file with one prompt a line."""
-    model, max_tokens, prompts = sys.argv[1:]
+    """Arguments: the model folder and tokens a request. A prompt a line as JSON comes in, a line of times goes out."""
+    model, max_tokens = sys.argv[1:]
     entry = Inventory(Path(model).parent).find(model)
     serving, _ = load(entry, LoadOptions(), lambda stage, fraction: None)
-    timed = [_time(serving, entry.name, prompt, int(max_tokens)) for prompt in Path(prompts).read_text().splitlines()]
-    json.dump(timed, sys.stdout)
+    for line in sys.stdin:
+        print(json.dumps(_time(serving, entry.name, json.loads(line), int(max_tokens))), flush=True)
 
 
 def _time(serving: ServedModel, model: str, prompt: str, max_tokens: int) -> list[float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
-import json
 import shutil
 import subprocess
 import tempfile
@@ -22,8 +21,9 @@ import psutil
 
 from benchmarks.figures import Figure, write_figures
 from benchmarks.folders import import_starter, make_tiny_folder
+from benchmarks.gateway_cost import gateway_overhead
 from benchmarks.machine import describe_machine, git_commit, installed_versions
-from benchmarks.servers import PROGRAMS, RIVALS, end_in_order, running, server_environment
+from benchmarks.servers import PROGRAMS, RIVALS, end_in_order, running
 from mlx_manager.bench import Prose, StreamRecord, Target
 from mlx_manager.bench.client import stream_chat
 from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu
@@ -31,8 +31,6 @@ from mlx_manager.pool.blas import find_openblas, runs_on_linux_cpu
 REPOSITORY = Path(__file__).resolve().parent.parent
 OURS = next(rival for rival in RIVALS if rival.name == "ours")
 PARTS = ("help", "gateway", "load", "memory")
-NUM_REQUESTS = 20
-NUM_TOKENS = 48
 KV_BUDGET_BYTES = 8 * 2**20
 """Small enough that the memory's arena and its prefix cache are full before the watch begins: until then they grow."""
 SPARE_WARM_UP_S = 15.0
@@ -60,30 +58,6 @@ def help_time() -> list[Figure]:
         subprocess.run([PROGRAMS / "mlx-manager", "--help"], check=True, stdout=subprocess.DEVNULL)
         times_s.append(time.perf_counter() - started_s)
     return [Figure("mlx-manager --help", median(times_s), "s", 0.5)]
-
-
-def gateway_overhead(tiny: Path, folder: Path, openblas: Path | None) -> list[Figure]:
-    """The same requests through HTTP and in the engine's own process, on a model so small that the difference shows.
-
-    The engine is timed before and after, because the machine drifts. The HTTP times include the client's own work.
-    """
-    prose = Prose(time.time_ns())
-    prompts = [prose.story_request(60) for _ in range(3 * NUM_REQUESTS)]
-    first, middle, last = (prompts[start::3] for start in range(3))
-    inside = _time_inside(tiny, first, folder, openblas)
-    with running(OURS, tiny, folder, openblas) as url:
-        through = asyncio.run(_time_through(Target(url, tiny.name), middle))
-    inside += _time_inside(tiny, last, folder, openblas)
-    ttft_s = [median(times[0] for times in timed) for timed in (inside, through)]
-    step_s = [median((times[-1] - times[0]) / (len(times) - 1) for times in timed) for timed in (inside, through)]
-    return [
-        Figure("TTFT, engine alone", 1000 * ttft_s[0], "ms"),
-        Figure("TTFT, through the gateway", 1000 * ttft_s[1], "ms"),
-        Figure("gateway adds to TTFT", 1000 * (ttft_s[1] - ttft_s[0]), "ms", 5.0),
-        Figure("per token, engine alone", 1000 * step_s[0], "ms"),
-        Figure("per token, through the gateway", 1000 * step_s[1], "ms"),
-        Figure("gateway adds per token", 1000 * (step_s[1] - step_s[0]), "ms", 0.3),
-    ]
 
 
 def load_time(starter: Path, folder: Path, openblas: Path | None) -> list[Figure]:
@@ -129,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gguf", type=Path, help="the starter's GGUF, where its package is not installed")
     parser.add_argument("--steps", type=int, default=10_000, help="decode steps to watch memory for (10000)")
+    parser.add_argument("--pairs", type=int, default=60, help="pairs of requests for what the gateway adds (60)")
     parser.add_argument(
         "--output", type=Path, default=REPOSITORY / "benchmarks" / "results", help="folder for the results"
     )
@@ -143,7 +118,7 @@ def main() -> None:
         starter = import_starter(folder, arguments.gguf)
         tiny = make_tiny_folder(starter, folder)
         if "gateway" in wanted:
-            figures += gateway_overhead(tiny, folder, openblas)
+            figures += gateway_overhead(tiny, folder, openblas, arguments.pairs)
         if "load" in wanted:
             figures += load_time(starter, folder, openblas)
         if "memory" in wanted:
@@ -160,38 +135,6 @@ def main() -> None:
     ]
     name = "own" if arguments.only is None else f"own-{arguments.only}"
     write_figures(figures, arguments.output, name, title="Our server alone", head=head, notes=notes)
-
-
-def _time_inside(model: Path, prompts: list[str], folder: Path, openblas: Path | None) -> list[list[float]]:
-    prompt_file = folder / "prompts.txt"
-    prompt_file.write_text("\n".join(prompts), encoding="utf-8")
-    done = subprocess.run(
-        [PROGRAMS / "python", "-m", "benchmarks.in_process", model, str(NUM_TOKENS), prompt_file],
-        cwd=REPOSITORY,
-        env=server_environment(folder, openblas),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    timed: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return _settled(timed)
-
-
-async def _time_through(target: Target, prompts: list[str]) -> list[list[float]]:
-    timed = []
-    async with target.open() as client:
-        for prompt in prompts:
-            messages = [{"role": "user", "content": prompt}]
-            record = await stream_chat(client, target.model, messages, max_tokens=NUM_TOKENS)
-            if record.error is not None:
-                raise RuntimeError(record.error)
-            timed.append([arrived_at - record.sent_at for arrived_at in record.arrivals])
-    return _settled(timed)
-
-
-def _settled(timed: list[list[float]]) -> list[list[float]]:
-    """Without the first requests, which compile kernels, and those too short to have a time between tokens."""
-    return [times for times in timed[3:] if len(times) > 1]
 
 
 async def _ask(target: Target, question: str, max_tokens: int) -> StreamRecord:
