@@ -4,13 +4,13 @@
 
 On real text, the Python language reference that comes with every Python: perplexity of windows of it, and how far
 greedy answers to pieces of it agree with those at full precision. Then the time of a decode step of eight rows of 1,000
-tokens; the ways are stepped in turn in one process. Prints JSON.
+tokens; the ways are stepped in turn in one process. Writes
+benchmarks/results/<date>-<machine>-kv-quantization.{json,md}.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -19,8 +19,8 @@ from pydoc_data import topics
 
 import mlx.core as mx
 
+from benchmarks.figures import RESULTS, Table, write_tables
 from benchmarks.grammar_cost import load_model
-from benchmarks.machine import describe_run
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.batch import Batch, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE
@@ -103,7 +103,7 @@ class Kept:
 def measure(
     loaded: LoadedModel, num_windows: int, num_prompts: int, num_tokens: int, num_steps: int
 ) -> dict[str, dict[str, float | str]]:
-    """By bits: what `main` prints."""
+    """By bits: what `main` writes down."""
     text = loaded.tokenizer.encode("\n\n".join(topics.topics[name] for name in sorted(topics.topics))[:400_000])
     windows = [text[start : start + _WINDOW] for start in _starts(text, num_windows, _WINDOW)]
     prompts = [text[start : start + _PROMPT] for start in _starts(text, num_prompts, _PROMPT)]
@@ -143,23 +143,31 @@ def _agreed(one: list[int], other: list[int]) -> int:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and write it down."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="an MLX model folder")
     parser.add_argument("--windows", type=int, default=8, help="windows of text of 512 tokens (8)")
     parser.add_argument("--prompts", type=int, default=16, help="prompts of 96 tokens (16)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer (64)")
     parser.add_argument("--steps", type=int, default=16, help="steps each way (16)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     arguments = parser.parse_args()
-    given = vars(arguments)
-    figures = {
-        **{name: given[name] for name in ("windows", "prompts", "tokens", "steps")},
-        "kept": measure(
-            load_model(arguments.model), arguments.windows, arguments.prompts, arguments.tokens, arguments.steps
-        ),
-        **describe_run(),
-    }
-    print(json.dumps(figures, indent=1))
+    loaded = load_model(arguments.model)
+    kept = measure(loaded, arguments.windows, arguments.prompts, arguments.tokens, arguments.steps)
+    rows = [[bits, *figures.values()] for bits, figures in kept.items()]
+    write_tables(
+        [Table("By the bits of an entry", ("bits", *next(iter(kept.values()))), rows)],
+        arguments.output,
+        "kv-quantization",
+        title="Keys and values in 8 and 4 bits",
+        notes=[
+            f"{arguments.model.name}, {loaded.dtype}; perplexity of {arguments.windows} windows of {_WINDOW} tokens of "
+            f"the Python language reference; greedy answers of {arguments.tokens} tokens to {arguments.prompts} pieces "
+            f"of {_PROMPT}, by the tokens that they have in common with those at full precision; medians of "
+            f"{arguments.steps} steps of {_NUM_ROWS} rows of {_CONTEXT} tokens, in turn",
+            "scales and biases are of the type computed in: in bfloat16 a token takes less of 16 bits than in float32",
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -39,6 +41,16 @@ def describe_run() -> dict[str, object]:
     """What every results file says about where its figures come from: machine, versions, and commit of this tree."""
     repository = Path(__file__).resolve().parent.parent
     return {"machine": describe_machine(), "versions": installed_versions(), "commit": git_commit(repository)}
+
+
+def describe_head() -> dict[str, Any]:
+    """The same with the date, and the BLAS that this process was started with."""
+    preloaded = os.environ.get("LD_PRELOAD", "")
+    return {
+        "date": datetime.date.today().isoformat(),
+        **describe_run(),
+        "blas": Path(preloaded).name if preloaded else "as MLX ships it",
+    }
 
 
 def git_commit(repository: Path) -> str:
