@@ -109,7 +109,7 @@ async def fill_audit(home: Path) -> None:
 def serving(settings: Settings) -> Iterator[str]:
     """The app on loopback until the context ends: its address."""
 
-    server = build_server(create_app(settings), settings, grace_s=1)
+    server = build_server(create_app(settings), settings)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -186,7 +186,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         make_models(Path(folder))
         home = Path(folder) / "home"
-        settings = load_settings({}, {"home": str(home), "port": 0, "log_level": "error", "use_spare": False})
+        settings = load_settings(
+            {}, {"shutdown_timeout": 1, "home": str(home), "port": 0, "log_level": "error", "use_spare": False}
+        )
         # in a thread of its own: this one has Playwright's event loop
         filling = threading.Thread(target=lambda: asyncio.run(fill_audit(home)))
         filling.start()

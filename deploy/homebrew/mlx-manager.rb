@@ -18,7 +18,7 @@ class MlxManager < Formula
     system libexec/"bin/python", "-m", "pip", "install", "--no-deps", "--require-hashes", "-r", "requirements.lock"
     system libexec/"bin/python", "-m", "pip", "install", "--no-deps", "--no-build-isolation", "."
     bin.install_symlink libexec/"bin/mlx-manager"
-    generate_completions_from_executable(bin/"mlx-manager", "--show-completion")
+    generate_completions_from_executable(bin/"mlx-manager", shell_parameter_format: :typer)
   end
 
   service do

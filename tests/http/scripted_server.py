@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import msgspec
 
 from mlx_manager.app import Parts, PartsFactory, build_server, create_app
 from mlx_manager.backends.scripted import ScriptedBackend, Step
@@ -138,7 +139,8 @@ def running(settings: Settings, backend: Recorder, shelf: Shelf) -> Iterator[Ser
 @contextmanager
 def running_app(settings: Settings, parts: PartsFactory) -> Iterator[tuple[int, Callable[[], None]]]:
     """Serve the app over `parts` until the context ends: its port, and what tells it to stop."""
-    server = build_server(create_app(settings, parts=parts), settings, grace_s=1)
+    settings = msgspec.structs.replace(settings, shutdown_timeout_s=min(settings.shutdown_timeout_s, 1))
+    server = build_server(create_app(settings, parts=parts), settings)
 
     def stop() -> None:
         server.should_exit = True

@@ -144,6 +144,19 @@ def max_body(running: Running) -> None:
     assert running.ask(user="x" * 3000).status_code == 413
 
 
+def bounds_of_conversations(running: Running) -> None:
+    def refusal() -> str:
+        message = {"role": "user", "content": "1 0"}
+        tools = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "abc"]
+        body = {"model": "a", "messages": [message] * 3, "tools": tools}
+        return running.client.post("/v1/chat/completions", json=body).text
+
+    running.change(max_messages=2)
+    assert "2 are accepted (setting max_messages)" in refusal()
+    running.change(max_messages=None, max_tools=2)
+    assert "2 are accepted (setting max_tools)" in refusal()
+
+
 def keepalive(running: Running) -> None:
     def is_kept_alive() -> bool:
         return any(line.startswith(":") for line in running.ask("2 0.3", stream=True).text.splitlines())
@@ -324,6 +337,7 @@ def alert_period(running: Running) -> None:
 OBSERVERS: Mapping[Callable[[Running], None], set[str]] = {
     log_level: {"log_level"},
     max_body: {"max_body"},
+    bounds_of_conversations: {"max_messages", "max_tools"},
     keepalive: {"keepalive"},
     use_cloud: {"use_cloud"},
     cloud_budget: {"cloud_budget"},

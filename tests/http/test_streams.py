@@ -214,3 +214,13 @@ def test_the_servers_end_ends_answers_with_an_error(serve: Serve, caplog: pytest
     for _ in range(2):
         served.backend.ended.get(timeout=10)
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("timeout_s", "end"), [(0, b'"shutting_down"'), (1, b"data: [DONE]")])
+def test_running_answers_are_given_the_time_that_is_set(serve: Serve, timeout_s: int, end: bytes) -> None:
+    script = script_of(HELLO)
+    served = serve({"m": (*script[:3], Pause(0.3), *script[3:])}, shutdown_timeout=timeout_s)
+    with post(served, CHAT, complete_body(CHAT) | {"stream": True}) as streamed:
+        read_until(streamed, b"Hel")
+        served.stop()
+        assert end in read_until(streamed, b"0\r\n\r\n")

@@ -98,7 +98,7 @@ def build_gateway(running: Running, metrics: Metrics, recent: RecentRequests) ->
         watch_attempts=metrics.count_attempts,
         make_room=opened.audit.wait_for_room,
         budgets=running.routing.budgets,
-        limits=PromptLimits(settings.max_messages, settings.max_tools),
+        limits=lambda: PromptLimits(running.live.current.max_messages, running.live.current.max_tools),
         isolation=PrefixIsolation(settings.prefix_isolation),
     )
     metrics.show_targets_left_alone(gateway.targets_left_alone)

@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from mlx_manager.catalog.settings import Settings
 
 
-def build_server(app: FastAPI, settings: Settings, *, grace_s: int = 5) -> uvicorn.Server:
+def build_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """A server for `app` on the address of `settings`; `run()` it, or `await serve()` inside a loop.
 
-    Once told to stop it gives running answers `grace_s` to end, then ends them with an error. Requests are logged by
-    the gateway's account, one line each, not by uvicorn.
+    Once told to stop it gives running answers `shutdown_timeout_s` to end, then ends them with an error. Requests are
+    logged by the gateway's account, one line each, not by uvicorn.
     """
     return uvicorn.Server(
         uvicorn.Config(
@@ -26,6 +26,6 @@ def build_server(app: FastAPI, settings: Settings, *, grace_s: int = 5) -> uvico
             # whoever connects from this machine could else say that they are somebody else with every guess
             proxy_headers=False,
             log_config=None,
-            timeout_graceful_shutdown=grace_s,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
         )
     )

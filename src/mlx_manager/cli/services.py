@@ -7,6 +7,8 @@ import plistlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +16,11 @@ from mlx_manager.errors import InvalidRequest, Unavailable
 
 LABEL = "com.mlx-manager.server"
 UNIT = "mlx-manager.service"
-_STOP_S = 60
-"""Longer than the server takes to end its streams and to write what it keeps."""
+_STOP_S = 55
+"""Longer than the server takes, after its `shutdown_timeout`, to end its workers and to write what it keeps."""
+
+_KEPT_VARIABLES = ("PATH", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")
+"""Where commands of tool servers and the shared cache of models are found; secrets are not among them."""
 
 
 class Service(Protocol):
@@ -37,38 +42,59 @@ class Service(Protocol):
         ...
 
 
-def service_of(home: Path, platform: str = sys.platform) -> Service:
-    """The service for the server of `home`. Raises `InvalidRequest` where there is no manager of services we know."""
+@dataclass(frozen=True)
+class Plan:
+    """What the server is started with."""
+
+    home: Path
+    environ: Mapping[str, str]
+    """Of the shell that installs it."""
+    shutdown_timeout_s: int
+
+    @property
+    def stop_s(self) -> int:
+        """How long it may take to stop."""
+        return self.shutdown_timeout_s + _STOP_S
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What it finds in its environment: the managers of services start it with next to nothing in theirs."""
+        kept = {name: self.environ[name] for name in _KEPT_VARIABLES if self.environ.get(name)}
+        return {"MLX_MANAGER_HOME": str(self.home)} | kept
+
+
+def service_of(plan: Plan, platform: str = sys.platform) -> Service:
+    """The service for the server of `plan`. Raises `InvalidRequest` where there is no manager of services we know."""
     if platform == "darwin":
-        return LaunchAgent(home)
+        return LaunchAgent(plan)
     if platform == "linux":
-        return SystemdUnit(home)
+        return SystemdUnit(plan)
     raise InvalidRequest(f"Services can be installed on macOS and Linux, not on {platform}.")
 
 
 class LaunchAgent:
     """A launch agent of this user."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self.file = Path.home() / "Library" / "LaunchAgents" / f"{LABEL}.plist"
-        self.log = str(home / "server.log")
+        self.log = str(plan.home / "server.log")
 
     def install(self, *, starts: bool) -> None:
         """Write the property list and load it."""
         agent = {
             "Label": LABEL,
             "ProgramArguments": [*_program(), "serve"],
-            "EnvironmentVariables": {"MLX_MANAGER_HOME": str(self._home)},
+            "EnvironmentVariables": self._plan.variables,
             "RunAtLoad": True,
             # again after a crash, not after an orderly end
             "KeepAlive": {"SuccessfulExit": False},
-            "ExitTimeOut": _STOP_S,
+            "ExitTimeOut": self._plan.stop_s,
             "ProcessType": "Interactive",
             "StandardOutPath": self.log,
             "StandardErrorPath": self.log,
         }
-        self._home.mkdir(parents=True, exist_ok=True)
+        self._plan.home.mkdir(parents=True, exist_ok=True)
         _write(self.file, plistlib.dumps(agent))
         if starts:
             _tell("launchctl", "bootout", self._domain, str(self.file), may_fail=True)
@@ -96,15 +122,18 @@ class LaunchAgent:
 class SystemdUnit:
     """A unit of this user's systemd."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
         self.file = Path(config) / "systemd" / "user" / UNIT
         self.log = f"journalctl --user -u {UNIT}"
 
     def install(self, *, starts: bool) -> None:
-        """Write the unit, enable it, start it."""
+        """Write the unit, enable it, start it, or start it again."""
         command = " ".join(_quoted(word) for word in [*_program(), "serve"])
+        variables = "\n".join(
+            f"Environment={_quoted(f'{name}={value}')}" for name, value in self._plan.variables.items()
+        )
         unit = f"""\
 [Unit]
 Description=MLX Manager, a local inference server
@@ -113,11 +142,11 @@ After=network.target
 [Service]
 ExecStart={command}
 ExecReload=kill -HUP $MAINPID
-Environment={_quoted(f"MLX_MANAGER_HOME={self._home}")}
+{variables}
 Restart=on-failure
 RestartSec=2
 KillMode=mixed
-TimeoutStopSec={_STOP_S}
+TimeoutStopSec={self._plan.stop_s}
 NoNewPrivileges=true
 
 [Install]
@@ -126,7 +155,9 @@ WantedBy=default.target
         _write(self.file, unit.encode())
         if starts:
             _tell("systemctl", "--user", "daemon-reload")
-            _tell("systemctl", "--user", "enable", "--now", UNIT)
+            _tell("systemctl", "--user", "enable", UNIT)
+            # one that runs already goes by the new file from now on
+            _tell("systemctl", "--user", "restart", UNIT)
 
     def uninstall(self) -> bool:
         """Stop, disable and remove it."""

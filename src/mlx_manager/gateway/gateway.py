@@ -52,8 +52,8 @@ class Gateway:
     """Answers requests through its backends. Every request is accounted for once, whatever becomes of it.
 
     Everyone of `account` is told the record of each request when it is over, and `watch_attempts` which backends were
-    asked for it; they must be quick and raise nothing.
-    `make_room` is awaited before a request is worked on: it waits, or raises, while its account could not be kept.
+    asked for it; they must be quick and raise nothing. `limits` is asked with each request. `make_room` is awaited
+    before a request is worked on: it waits, or raises, while its account could not be kept.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Gateway:
         make_room: Callable[[], Awaitable[None]] = _has_room,
         watch_attempts: Callable[[Sequence[Attempt]], None] = lambda _: None,
         budgets: Budgets | None = None,
-        limits: PromptLimits | None = None,
+        limits: Callable[[], PromptLimits] = PromptLimits,
         isolation: PrefixIsolation = PrefixIsolation.NONE,
     ) -> None:
         self._router = router if isinstance(router, Router) else Router(router)
         self._breakers = Breakers()
         self._budgets = budgets
-        self._limits = limits or PromptLimits()
+        self._limits = limits
         self._isolation = isolation
         self._account = tuple(account)
         self._tracer = tracer
@@ -102,7 +102,7 @@ class Gateway:
         ended_by: BaseException | None = None
         try:
             self.admit(request.model)
-            self._limits.check(request.prompt)
+            self._limits().check(request.prompt)
             await self._make_room()
             attempt = self._attempt(request, stopwatch.attempts)
             async with aclosing(attempt.generate(self._isolated(request))) as events:

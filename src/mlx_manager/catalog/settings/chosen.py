@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int
     max_messages: int
     max_tools: int
+    shutdown_timeout_s: int
+    """What running answers are given once the server is told to stop."""
     update_url: str | None
     """Where `update-check` asks for the newest release; None: nowhere."""
     prefix_isolation: str

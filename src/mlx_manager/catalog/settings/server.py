@@ -7,6 +7,7 @@ from mlx_manager.catalog.settings.setting import Effect, Setting
 from mlx_manager.catalog.values import choice, flag, number, optional_words, path, size_bytes, text, web_address, whole
 
 ISOLATIONS = tuple(isolation.value for isolation in PrefixIsolation)
+MAX_SHUTDOWN_S = 3600
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 SERVER: tuple[Setting, ...] = (
@@ -108,7 +109,6 @@ SERVER: tuple[Setting, ...] = (
         "Most messages of one conversation.",
         whole(1),
         "max_messages",
-        takes_effect=Effect.RESTART,
     ),
     Setting(
         "max_tools",
@@ -118,7 +118,16 @@ SERVER: tuple[Setting, ...] = (
         "Most tools of one request.",
         whole(1),
         "max_tools",
-        takes_effect=Effect.RESTART,
+    ),
+    Setting(
+        "shutdown_timeout",
+        "integer",
+        5,
+        "s",
+        "How long running answers may go on once the server was told to stop.",
+        whole(0, MAX_SHUTDOWN_S),
+        "shutdown_timeout_s",
+        takes_effect=Effect.FIXED,
     ),
     Setting(
         "keepalive",
