@@ -27,6 +27,7 @@ from mlx_manager.models.families import FAMILIES
 from mlx_manager.protocols.anthropic import COUNT_TOKENS_PARAMETERS, MESSAGES_PARAMETERS
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
 from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
+from mlx_manager.protocols.parameters import Parameter
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "src" / "mlx_manager"
@@ -108,14 +109,14 @@ def parameters() -> str:
     rows = ["| parameter | chat | completions | | |", "| --- | --- | --- | --- | --- |"]
     for row in PARAMETERS:
         endpoints = ("yes" if endpoint in row.endpoints else "–" for endpoint in (Endpoint.CHAT, Endpoint.COMPLETIONS))
-        rows.append(f"| `{row.name}` | {' | '.join(endpoints)} | {row.support.value} | {_cell(row.note)} |")
+        rows.append(f"| `{row.name}` | {' | '.join(endpoints)} | {row.support.value} | {_noted(row)} |")
     return "\n".join(rows)
 
 
 def response_parameters() -> str:
     """What becomes of every parameter of /v1/responses."""
     rows = ["| parameter | | |", "| --- | --- | --- |"]
-    rows += [f"| `{row.name}` | {row.support.value} | {_cell(row.note)} |" for row in RESPONSE_PARAMETERS.values()]
+    rows += [f"| `{row.name}` | {row.support.value} | {_noted(row)} |" for row in RESPONSE_PARAMETERS.values()]
     return "\n".join(rows)
 
 
@@ -147,8 +148,12 @@ def anthropic_parameters() -> str:
     rows = ["| parameter | messages | count_tokens | |", "| --- | --- | --- | --- |"]
     for row in MESSAGES_PARAMETERS.values():
         count = COUNT_TOKENS_PARAMETERS[row.name].support.value
-        rows.append(f"| `{row.name}` | {row.support.value} | {count} | {_cell(row.note)} |")
+        rows.append(f"| `{row.name}` | {row.support.value} | {count} | {_noted(row)} |")
     return "\n".join(rows)
+
+
+def _noted(row: Parameter) -> str:
+    return _cell(f"{row.note}; passed on" if row.is_passed_on else row.note)
 
 
 def cloud_parameters() -> str:

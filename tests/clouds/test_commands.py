@@ -35,7 +35,7 @@ def test_a_provider_and_its_routes_are_set_up_from_a_terminal(cloud: Cloud) -> N
     made = command(
         cloud,
         *("provider", "add", "mine", "openai-compatible", "--base-url", cloud.upstream.base_url, "--private"),
-        *("--header", "x-team=TEAM", "--price", "*=1,2,0.5", "--timeout", "first-token=3", "--retries", "0"),
+        *("--header", "x-team=TEAM", "--price", "*=1,2,0.5,4", "--timeout", "first-token=3", "--retries", "0"),
         said=f"{KEY}\n",
         TEAM="secret-team",
     )
@@ -47,7 +47,8 @@ def test_a_provider_and_its_routes_are_set_up_from_a_terminal(cloud: Cloud) -> N
         time.sleep(0.05)
     kept = shown.json()
     assert (kept["has_key"], kept["header_names"], kept["max_retries"]) == (True, ["x-team"], 0)
-    assert kept["prices"] == {"*": {"input_usd": 1.0, "output_usd": 2.0, "cached_input_usd": 0.5}}
+    price = {"input_usd": 1.0, "output_usd": 2.0, "cached_input_usd": 0.5, "cache_write_usd": 4.0}
+    assert kept["prices"] == {"*": price}
     assert (kept["timeouts"]["first_token_s"], kept["timeouts"]["total_s"]) == (3.0, 600.0)
     assert command(cloud, "provider", "test", "mine").splitlines()[1:] == ["flaky", "ok"]
     listed = command(cloud, "provider", "list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from mlx_manager.catalog import ProviderKind
 from mlx_manager.protocols.anthropic import MESSAGES_PARAMETERS
 from mlx_manager.protocols.openai import PARAMETERS, Endpoint
 from mlx_manager.protocols.openai.responses import RESPONSE_PARAMETERS
-from mlx_manager.protocols.parameters import Support
+from mlx_manager.protocols.parameters import Parameter, Support
 from tests.clouds.conftest import Cloud
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = "chat", "completions", "responses", "messages"
@@ -64,12 +65,40 @@ THINKING: dict[str, Any] = {
     "enable_thinking": True,
     "chat_template_kwargs": {"x": 1},
 }
+TOLD: dict[str, Any] = {
+    "user": "u",
+    "safety_identifier": "u",
+    "service_tier": "flex",
+    "prompt_cache_key": "k",
+    "prompt_cache_options": {"mode": "auto"},
+    "prompt_cache_retention": "24h",
+}
+TOLD_BY_CHAT: dict[str, Any] = TOLD | {
+    "metadata": {"k": "v"},
+    "store": True,
+    "prediction": {"type": "content", "content": "hi"},
+}
+TOLD_BY_MESSAGES: dict[str, Any] = {
+    "metadata": {"user_id": "u"},
+    "user_profile_id": "u",
+    "workspace_id": "w",
+    "billing_policy": "b",
+    "fallback_credit_token": "t",
+    "service_tier": "auto",
+    "speed": "fast",
+    "inference_geo": "us",
+    "diagnostics": {},
+    "fallbacks": [],
+    "context_management": {"edits": []},
+}
 # what is sent, by the row of the table; a row that needs more than itself has that beside it
 SENT: dict[str, dict[str, Any]] = {
     CHAT: SAMPLING
     | FORMS
     | THINKING
+    | TOLD_BY_CHAT
     | {
+        "verbosity": "low",
         "model": "good",
         "messages": [{"role": "user", "content": "ho"}],
         "max_tokens": 3000,
@@ -91,6 +120,7 @@ SENT: dict[str, dict[str, Any]] = {
     },
     COMPLETIONS: SAMPLING
     | FORMS
+    | TOLD_BY_CHAT
     | {
         "model": "good",
         "prompt": "ho",
@@ -103,6 +133,7 @@ SENT: dict[str, dict[str, Any]] = {
     },
     RESPONSES: SAMPLING
     | THINKING
+    | TOLD
     | {
         "model": "good",
         "input": "ho",
@@ -112,6 +143,7 @@ SENT: dict[str, dict[str, Any]] = {
         "tool_choice": "required",
         "parallel_tool_calls": False,
         "text": {"format": FORMAT | {"name": "n"}},
+        "text: verbosity": {"verbosity": "low"},
         "text: json_object": {"format": {"type": "json_object"}},
         "reasoning": {"effort": "low"},
         "include": ["reasoning.encrypted_content"],
@@ -122,7 +154,9 @@ SENT: dict[str, dict[str, Any]] = {
         "truncation": "disabled",
         "background": False,
     },
-    MESSAGES: {
+    MESSAGES: TOLD_BY_MESSAGES
+    | {
+        "cache_control": {"type": "ephemeral"},
         "model": "good",
         "messages": [{"role": "user", "content": "ho"}],
         "system": "be",
@@ -162,11 +196,15 @@ NOT_HERE = {"previous_response_id"}
 
 def served_of(dialect: str) -> set[str]:
     """The parameters that reach a backend, as the tables of the dialects have them."""
-    if dialect == RESPONSES:
-        return {row.name for row in RESPONSE_PARAMETERS.values() if row.support is Support.SERVED}
-    if dialect == MESSAGES:
-        return {row.name for row in MESSAGES_PARAMETERS.values() if row.support is Support.SERVED}
-    return {row.name for row in PARAMETERS if row.support is Support.SERVED and Endpoint(dialect) in row.endpoints}
+    rows: Iterable[Parameter]
+    match dialect:
+        case "responses":
+            rows = RESPONSE_PARAMETERS.values()
+        case "messages":
+            rows = MESSAGES_PARAMETERS.values()
+        case _:
+            rows = [row for row in PARAMETERS if Endpoint(dialect) in row.endpoints]
+    return {row.name for row in rows if row.support is Support.SERVED or row.is_passed_on}
 
 
 @pytest.mark.parametrize("dialect", PATHS)

@@ -88,6 +88,10 @@ def _build_app(upstream: Upstream) -> Starlette:
         rows = [{"index": index, "embedding": [float(index), 0.5]} for index in range(len(body["input"]))]
         return JSONResponse({"data": rows[::-1], "usage": {"prompt_tokens": 3}})
 
+    async def count(request: Request) -> Response:
+        upstream.bodies.append(json.loads(await request.body()))
+        return JSONResponse({"input_tokens": 42})
+
     async def models(request: Request) -> Response:
         if KEY not in (request.headers.get("authorization", "") + request.headers.get("x-api-key", "")):
             return JSONResponse({"error": {"message": "no such key"}}, 401)
@@ -98,6 +102,7 @@ def _build_app(upstream: Upstream) -> Starlette:
             Route("/v1/chat/completions", answer, methods=["POST"]),
             Route("/v1/completions", answer, methods=["POST"]),
             Route("/v1/messages", answer, methods=["POST"]),
+            Route("/v1/messages/count_tokens", count, methods=["POST"]),
             Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/v1/models", models),
         ]
@@ -222,6 +227,8 @@ def _anthropic_frames(body: dict[str, Any]) -> list[bytes]:
     else:
         blocks.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in TEXT]))
     usage = {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 1}
+    if body["model"] == "writes":
+        usage["cache_creation_input_tokens"] = 100
     messages: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"id": "m", "role": "assistant", "content": [], "usage": usage}},
         {"type": "ping"},

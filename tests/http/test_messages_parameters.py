@@ -95,6 +95,7 @@ IN_THE_PROMPT: list[tuple[str, dict[str, Any], Read, object]] = [
     thinks({"type": "between_tools"}, is_adaptive=True),
     thinks({"type": "enabled", "budget_tokens": 2000}, is_enabled=True, budget_tokens=2000),
     ("output_config", {"output_config": {"effort": "low"}}, lambda r: r.prompt.thinking.effort, "low"),
+    ("cache_control", {"cache_control": {"type": "ephemeral"}}, lambda r: r.prompt.cache_ttl, "5m"),
 ]
 IN_THE_SAMPLING: list[tuple[str, dict[str, Any], Read, object]] = [
     ("max_tokens", {}, lambda r: (r.sampling.max_tokens, r.sampling.fits_context), (9, True)),
@@ -126,7 +127,6 @@ HARMLESS_VALUES: dict[str, Any] = {
     "service_tier": "auto",
     "speed": "fast",
     "inference_geo": "eu",
-    "cache_control": {"type": "ephemeral"},
     "diagnostics": {"previous_message_id": None},
     "fallbacks": "default",
     "betas": ["b"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mlx_manager.ir import (
     ChatPrompt,
@@ -129,16 +130,17 @@ def requests(draw: st.DrawFn, *, is_shared: bool = False) -> GenerationRequest:
     own = [Thinking(effort=effort, is_adaptive=True), Thinking(is_enabled=True, effort=effort, budget_tokens=budget)]
     thinking = [Thinking(is_enabled=False), Thinking(is_enabled=True, effort=effort), *([] if is_shared else own)]
     param = "output_config.format.schema"
+    prompt = ChatPrompt(
+        messages=tuple(draw(turns(is_shared=is_shared))),
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=is_parallel or choice.mode is ToolChoiceMode.NONE,
+        thinking=draw(st.sampled_from(thinking)),
+    )
     return GenerationRequest(
         request_id="r",
         model=draw(WORDS),
-        prompt=ChatPrompt(
-            messages=tuple(draw(turns(is_shared=is_shared))),
-            tools=tools,
-            tool_choice=choice,
-            parallel_tool_calls=is_parallel or choice.mode is ToolChoiceMode.NONE,
-            thinking=draw(st.sampled_from(thinking)),
-        ),
+        prompt=prompt if is_shared else marked(prompt, draw(st.sampled_from([None, "5m", "1h"]))),
         sampling=Sampling(
             max_tokens=draw(st.integers(1, 9999)),
             fits_context=True,
@@ -148,6 +150,25 @@ def requests(draw: st.DrawFn, *, is_shared: bool = False) -> GenerationRequest:
             stop=tuple(draw(st.lists(WORDS, max_size=3))),
             grammar=Grammar(kind=GrammarKind.JSON_SCHEMA, param=param, text=schema) if schema else None,
         ),
+    )
+
+
+def marked(prompt: ChatPrompt, ttl: str | None) -> ChatPrompt:
+    """A cache mark wherever one can be."""
+
+    def marked_message(message: Message) -> Message:
+        return replace(
+            message,
+            content=tuple(replace(piece, cache_ttl=ttl) for piece in message.content),
+            tool_calls=tuple(replace(call, cache_ttl=ttl) for call in message.tool_calls),
+            cache_ttl=ttl if message.role is Role.TOOL else None,
+        )
+
+    return replace(
+        prompt,
+        messages=tuple(marked_message(message) for message in prompt.messages),
+        tools=tuple(replace(tool, cache_ttl=ttl) for tool in prompt.tools),
+        cache_ttl=ttl,
     )
 
 
@@ -182,9 +203,11 @@ def parts(draw: st.DrawFn, *, is_shared: bool) -> list[Event]:
 def answers(draw: st.DrawFn, *, is_shared: bool = False) -> list[Event]:
     """The events of an answer; `is_shared`: one that both dialects can say."""
     num_prompt = draw(st.integers(1, 999))
+    num_cached = draw(st.integers(0, num_prompt))
     usage = Usage(
         num_prompt_tokens=num_prompt,
-        num_cached_tokens=draw(st.integers(0, num_prompt)),
+        num_cached_tokens=num_cached,
+        num_cache_written_tokens=None if is_shared else draw(st.integers(0, num_prompt - num_cached)),
         num_completion_tokens=draw(st.integers(0, 999)),
         num_reasoning_tokens=draw(st.integers(0, 99)),
     )

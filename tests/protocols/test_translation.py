@@ -37,7 +37,8 @@ def test_a_request_survives_the_other_dialect(request: GenerationRequest) -> Non
     assert by_openai(by_anthropic(first)) == first
     # the other way, but for how a dialect names its schema's field and whether it lowers max_tokens to what fits
     again, sampling = by_anthropic(first), request.sampling
-    assert replace(again, sampling=sampling) == replace(request, sampling=sampling)
+    passed_on = request.passed_on
+    assert replace(again, sampling=sampling, passed_on=passed_on) == replace(request, sampling=sampling)
     assert (again.sampling.grammar is None) == (sampling.grammar is None)
     assert isinstance(again.prompt, ChatPrompt)
 

@@ -46,14 +46,14 @@ class EventStream(Response):
         client: UntilDisconnect,
         error_frame: Callable[[Exception], bytes],
         silence: Silence,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
         late_headers: Callable[[], Mapping[str, str]] = dict,
         waiting_for: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._waiting_for = waiting_for
         self.status_code = 200
         self.background = None
-        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **headers})
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})})
         self._frames = frames
         self._client = client
         self._late_headers = late_headers

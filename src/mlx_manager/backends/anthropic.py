@@ -7,9 +7,26 @@ from typing import Any
 from msgspec.structs import replace
 
 from mlx_manager.backends.cloud import CloudBackend
-from mlx_manager.errors import UnsupportedParameter
-from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, Role, Sampling, Thinking, ToolChoiceMode
-from mlx_manager.protocols.anthropic.client_request import DEFAULT_MAX_TOKENS, MESSAGES_PATH, render_request
+from mlx_manager.errors import ProviderFailed, UnsupportedParameter
+from mlx_manager.ir import (
+    ChatPrompt,
+    DetokenizeRequest,
+    GenerationRequest,
+    Message,
+    Role,
+    Sampling,
+    Thinking,
+    TokenizeRequest,
+    Tokens,
+    ToolChoiceMode,
+)
+from mlx_manager.protocols.anthropic.client_request import (
+    COUNT_PATH,
+    DEFAULT_MAX_TOKENS,
+    MESSAGES_PATH,
+    render_count,
+    render_request,
+)
 from mlx_manager.protocols.anthropic.client_stream import MessageDecoder
 from mlx_manager.protocols.anthropic.signature import is_ours
 
@@ -25,12 +42,29 @@ class AnthropicBackend(CloudBackend):
     """Sends conversations as all models of the provider take them, older ones too."""
 
     models_path = "models?limit=1000"
+    own_dialects = ("messages",)
 
     def _headers(self, key: str | None) -> dict[str, str]:
         return {"anthropic-version": _VERSION} | ({"x-api-key": key} if key else {})
 
+    def _headers_of(self, request: GenerationRequest) -> dict[str, str]:
+        betas = request.passed_on.betas
+        return {"anthropic-beta": ",".join(betas)} if betas else {}
+
     def _render(self, request: GenerationRequest) -> tuple[str, dict[str, Any]]:
         return MESSAGES_PATH, render_request(_as_taken(request, self.name), provider=self.name)
+
+    async def tokenize(self, request: TokenizeRequest | DetokenizeRequest) -> Tokens:
+        """How many tokens a conversation has. Raises `UnsupportedParameter` for who wants to know which."""
+        if not isinstance(request, TokenizeRequest) or not request.wants_count_only:
+            return await super().tokenize(request)
+        asked = GenerationRequest(request_id=request.request_id, model=request.model, prompt=request.prompt)
+        body = render_count(_as_taken(asked, self.name), provider=self.name)
+        answer = await self._upstream.post(COUNT_PATH, body)
+        try:
+            return Tokens(token_ids=(), text="", num_counted=int(answer["input_tokens"]))
+        except (KeyError, TypeError, ValueError):
+            raise ProviderFailed(f"{self.name} counted tokens in another form than Anthropic's.") from None
 
     def _decoder(self, request: GenerationRequest) -> MessageDecoder:
         return MessageDecoder()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar
 
@@ -31,6 +31,8 @@ class CloudBackend(ABC):
     """Answers through one provider. A dialect says how its key, its requests and its answers are written."""
 
     models_path: ClassVar[str] = "models"
+    own_dialects: ClassVar[tuple[str, ...]] = ()
+    """Whose parameters it understands, as `ir.PassedOn` names them."""
 
     def __init__(self, provider: Provider, secret: ProviderSecret, documents: DocumentReader | None = None) -> None:
         self.name = provider.name
@@ -51,6 +53,14 @@ class CloudBackend(ABC):
     @abstractmethod
     def _decoder(self, request: GenerationRequest) -> Decoder:
         """What reads the answer to `request`."""
+
+    def told(self, request: GenerationRequest) -> Mapping[str, Any]:
+        """The parameters of `request` that mean nothing here and that the provider is told, by name."""
+        return request.passed_on.fields if request.passed_on.dialect in self.own_dialects else {}
+
+    def _headers_of(self, request: GenerationRequest) -> dict[str, str]:
+        """Those of one request, beside those of every one."""
+        return {}
 
     async def close(self) -> None:
         """Close its connections."""
@@ -74,7 +84,9 @@ class CloudBackend(ABC):
             # few of them take files; the text of one is taken by all
             request = replace(request, prompt=await self._documents.told(request.prompt))
         path, body = self._render(request)
-        async with aclosing(self._upstream.events(path, body, self._decoder(request))) as events:
+        body = {**self.told(request), **body}
+        headers = self._headers_of(request)
+        async with aclosing(self._upstream.events(path, body, self._decoder(request), headers)) as events:
             async for event in events:
                 yield event
 

@@ -56,6 +56,17 @@ _SAMPLING = (
 )
 """What chat and responses take alike."""
 
+_OF_OPENAI = (
+    *("user", "safety_identifier", "service_tier"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
+)
+_OF_CHAT = ("metadata", "store", "prediction")
+_OF_ANTHROPIC = (
+    *("metadata", "user_profile_id", "workspace_id", "billing_policy", "fallback_credit_token", "service_tier"),
+    *("speed", "inference_geo", "diagnostics", "fallbacks", "context_management"),
+)
+"""Parameters without effect here that providers of the same dialect are told."""
+
 CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
     {
         "chat": (
@@ -100,6 +111,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
                 "parallel_tool_calls, tool_choice",
                 "tool_choice",
             ),
+            *(Crossing(name, name, name, "") for name in (*_OF_OPENAI, *_OF_CHAT, "verbosity")),
         ),
         "completions": (
             Crossing("temperature", "temperature", "temperature", REFUSED),
@@ -128,6 +140,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("logprobs", "logprobs", "logprobs", REFUSED),
             Crossing("stream_options", "", "", REFUSED),
             Crossing("echo", "echo", "echo", REFUSED),
+            *(Crossing(name, name, name, REFUSED) for name in (*_OF_OPENAI, *_OF_CHAT)),
         ),
         "responses": (
             *_SAMPLING,
@@ -141,6 +154,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("tool_choice", "tool_choice", "tool_choice", "tool_choice"),
             Crossing("parallel_tool_calls", "parallel_tool_calls", "parallel_tool_calls", "tool_choice"),
             Crossing("text", "response_format", "response_format", "output_config"),
+            Crossing("text: verbosity", "verbosity", "", ""),
             Crossing("text: json_object", "response_format", "response_format", REFUSED),
             Crossing("reasoning", "reasoning_effort", "chat_template_kwargs, reasoning_effort", "max_tokens, thinking"),
             Crossing("include", "", "", ""),
@@ -152,6 +166,7 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("metadata", "", "", ""),
             Crossing("truncation", "", "", ""),
             Crossing("background", "", "", ""),
+            *(Crossing(name, name, "", "") for name in _OF_OPENAI),
         ),
         "messages": (
             Crossing("model", "model", "model", "model"),
@@ -170,6 +185,8 @@ CROSSINGS: Mapping[str, tuple[Crossing, ...]] = MappingProxyType(
             Crossing("temperature", "temperature", "temperature", "temperature"),
             Crossing("top_p", "top_p", "top_p", "top_p"),
             Crossing("top_k", REFUSED, "top_k", "top_k"),
+            Crossing("cache_control", "", "", "cache_control"),
+            *(Crossing(name, "", "", name) for name in _OF_ANTHROPIC),
         ),
     }
 )

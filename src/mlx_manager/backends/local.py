@@ -18,6 +18,7 @@ from mlx_manager.ir import (
     EmbeddingRequest,
     Event,
     GenerationRequest,
+    PassedOn,
     Prompt,
     RerankRequest,
     TokenizeRequest,
@@ -43,7 +44,7 @@ class LocalBackend:
         """Answer `request` as `Backend` says; the lease is held until the stream ends or is closed."""
         self._check_kind(request.model, ModelKind.TEXT, ModelKind.VISION)
         prompt = await self._with_files(request.model, request.prompt)
-        request = msgspec.structs.replace(request, prompt=prompt)
+        request = msgspec.structs.replace(request, prompt=prompt, passed_on=PassedOn())
         async with self._pool.lease(request.model) as worker:
             asked = with_overrides(request, self._pool.overrides(request.model))
             async with aclosing(worker.generate(asked)) as events:

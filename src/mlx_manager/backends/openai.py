@@ -34,6 +34,11 @@ _EFFORTS = (("low", 4096), ("medium", 16384))
 class OpenAIBackend(CloudBackend):
     """Asks for chats and raw completions, and for vectors."""
 
+    @property
+    def own_dialects(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Open servers are told what was said in the same words; those of /v1/responses are OpenAI's own."""
+        return ("chat", "completions") if self.kind is ProviderKind.COMPATIBLE else ("chat", "completions", "responses")
+
     def _headers(self, key: str | None) -> dict[str, str]:
         return {"authorization": f"Bearer {key}"} if key else {}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
@@ -88,9 +89,14 @@ class Upstream:
             answer = await response.aread()
         return _parse(answer, self.provider.name)
 
-    async def events(self, path: str, body: dict[str, Any], decoder: Decoder) -> AsyncGenerator[Event, None]:
-        """What `decoder` makes of the stream that answers `body`. Raises as `post` does."""
-        call, messages = current_call(), self.stream(path, body)
+    async def events(
+        self, path: str, body: dict[str, Any], decoder: Decoder, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """What `decoder` makes of the stream that answers `body`. Raises as `post` does.
+
+        `headers` go along with this request; what the provider's own say by the same name stands before them.
+        """
+        call, messages = current_call(), self._stream(path, body, headers or {})
         try:
             async for data in messages:
                 for event in decoder.decode(data):
@@ -106,9 +112,13 @@ class Upstream:
         for event in decoder.end():
             yield event
 
-    async def stream(self, path: str, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-        """The data of each message of the stream that answers `body`. Raises as `post` does."""
-        async with self._sent("POST", path, body, accept="text/event-stream") as response:
+    async def _stream(self, path: str, body: dict[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """The data of each message of the stream that answers `body`."""
+        added = {
+            name: f"{self._headers[name]},{value}" if name in self._headers else value
+            for name, value in headers.items()
+        }
+        async with self._sent("POST", path, body, added | {"accept": "text/event-stream"}) as response:
             content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if content_type != "text/event-stream":
                 raise ProviderFailed(
@@ -124,15 +134,16 @@ class Upstream:
 
     @asynccontextmanager
     async def _sent(
-        self, method: str, path: str, body: dict[str, Any] | None, *, accept: str = "application/json"
+        self, method: str, path: str, body: dict[str, Any] | None, own: Mapping[str, str] | None = None
     ) -> AsyncIterator[httpx.Response]:
         """The answer of the provider, whose body is not read yet; asked again as often as it is allowed."""
-        content = None if body is None else msgspec.json.encode(body)
-        own = {"accept": accept} | ({} if content is None else {"content-type": "application/json"})
+        content = None if body is None else _encode(body)
         call, url = current_call(), self._url(path)
         call.address, call.port = url.host, url.port or _PORTS[url.scheme]
         traced = {} if call.traceparent is None else {"traceparent": call.traceparent}
-        headers = traced | self._headers | own
+        headers = traced | self._headers | {"accept": "application/json"} | dict(own or {})
+        if content is not None:
+            headers["content-type"] = "application/json"
         for num_tries in range(self.provider.max_retries + 1):
             is_last = num_tries == self.provider.max_retries
             call.num_retries, call.status = num_tries, None
@@ -211,6 +222,14 @@ class _GuardedTransport(httpx.AsyncHTTPTransport):
             return await super().handle_async_request(request)
         except MlxManagerError as error:
             raise ProviderFailed(error.message) from None
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except OverflowError:
+        # a number of the client's that has more than 64 bits
+        return json.dumps(body).encode()
 
 
 def _parse(body: bytes, name: str) -> Any:

@@ -38,6 +38,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     output_usd: float
     cached_input_usd: float | None = None
     """Of prompt tokens that the provider had in its cache; None: as the others."""
+    cache_write_usd: float | None = None
+    """Of prompt tokens that it put into its cache; None: as the others."""
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):

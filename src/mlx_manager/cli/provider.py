@@ -34,7 +34,7 @@ _Header = Annotated[
 ]
 _Price = Annotated[
     list[str],
-    typer.Option(metavar="MODEL=IN,OUT[,CACHED]", help="US dollars per million tokens; * is every model."),
+    typer.Option(metavar="MODEL=IN,OUT[,CACHED[,WRITTEN]]", help="US dollars per million tokens; * is every model."),
 ]
 _Timeout = Annotated[
     list[str],

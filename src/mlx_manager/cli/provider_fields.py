@@ -29,8 +29,11 @@ def read_headers(texts: Sequence[str]) -> dict[str, str]:
     return headers
 
 
+_PRICED = ("input_usd", "output_usd", "cached_input_usd", "cache_write_usd")
+
+
 def read_prices(texts: Sequence[str]) -> dict[str, Price]:
-    """From MODEL=IN,OUT[,CACHED], in US dollars per million tokens."""
+    """From MODEL=IN,OUT[,CACHED[,WRITTEN]], in US dollars per million tokens."""
     prices = {}
     for text in texts:
         model, _, said = text.rpartition("=")
@@ -38,9 +41,9 @@ def read_prices(texts: Sequence[str]) -> dict[str, Price]:
             usd = [float(part) for part in said.split(",")]
         except ValueError:
             usd = []
-        if not model or not 2 <= len(usd) <= 3 or min(usd) < 0:
-            raise InvalidRequest(f"--price is MODEL=IN,OUT or MODEL=IN,OUT,CACHED, not {text!r}.", param="price")
-        prices[model] = Price(input_usd=usd[0], output_usd=usd[1], cached_input_usd=usd[2] if len(usd) > 2 else None)
+        if not model or not 2 <= len(usd) <= 4 or min(usd) < 0:
+            raise InvalidRequest(f"--price is MODEL=IN,OUT[,CACHED[,WRITTEN]], not {text!r}.", param="price")
+        prices[model] = Price(**dict(zip(_PRICED, usd, strict=False)))
     return prices
 
 

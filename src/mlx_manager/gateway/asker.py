@@ -24,6 +24,8 @@ class Asker:
 
     answered_by: list[str] = field(default_factory=list)
     """The target that was asked last: its backend and its model, as one label. Empty before that."""
+    told: set[str] = field(default_factory=set)
+    """Parameters without effect here that the target that was asked last has been told, by name."""
 
     @property
     def stays_here(self) -> bool:

@@ -51,6 +51,9 @@ class PlanRunner:
         A prompt that is ready is no beginning: nothing of it has gone out.
         """
         for target, is_last in self._in_turn():
+            self.asker.told.clear()
+            if target.remote is not None:
+                self.asker.told.update(target.remote.told(request))
             has_begun = False
             with self._watched(target) as watch:
                 try:

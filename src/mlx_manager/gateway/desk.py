@@ -218,7 +218,7 @@ async def _checked_provider(provider: Provider, secret: ProviderSecret) -> Provi
     if secret.key is not None and not (secret.key and secret.key.isascii() and secret.key.isprintable()):
         raise InvalidRequest("A key consists of printable ASCII characters; null is none.", param="key")
     for model, price in provider.prices.items():
-        if min(price.input_usd, price.output_usd, price.cached_input_usd or 0.0) < 0:
+        if min(price.input_usd, price.output_usd, price.cached_input_usd or 0.0, price.cache_write_usd or 0.0) < 0:
             raise InvalidRequest(f"The prices of {model!r} have to be 0 or more.", param="prices")
     timeouts = provider.timeouts
     if min(timeouts.connect_s, timeouts.first_token_s, timeouts.between_tokens_s, timeouts.total_s) <= 0:

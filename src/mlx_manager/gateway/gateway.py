@@ -86,6 +86,11 @@ class Gateway:
         bound._asker = asker
         return bound
 
+    @property
+    def told(self) -> frozenset[str]:
+        """Parameters without effect here that whoever answers has been told, by name."""
+        return frozenset(self._asker.told)
+
     def close(self) -> None:
         """Take no new requests; those that run go on."""
         self._closing.set()

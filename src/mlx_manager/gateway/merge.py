@@ -63,4 +63,5 @@ def _sum(usages: Sequence[Usage]) -> Usage:
         num_prompt_tokens=sum(usage.num_prompt_tokens for usage in usages),
         num_cached_tokens=sum(usage.num_cached_tokens for usage in usages),
         num_completion_tokens=sum(usage.num_completion_tokens for usage in usages),
+        num_reasoning_tokens=sum(usage.num_reasoning_tokens for usage in usages),
     )

@@ -68,4 +68,4 @@ class ReplyWatch:
 def _num_tokens(reply: Vectors | Tokens | None) -> int | None:
     if isinstance(reply, Vectors):
         return reply.num_prompt_tokens
-    return None if reply is None else len(reply.token_ids)
+    return None if reply is None else reply.num_tokens

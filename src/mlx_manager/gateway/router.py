@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mlx_manager.backends import Backend
 from mlx_manager.catalog import PatternKind, ProviderKind, Route, RouteTarget, TargetOrder, Timeouts
@@ -15,7 +15,7 @@ from mlx_manager.gateway.asker import Asker
 from mlx_manager.gateway.patterns import REST, compile_pattern
 from mlx_manager.gateway.queues import Queues
 from mlx_manager.gateway.traits import Traits
-from mlx_manager.ir import Caller, Prompt, Usage
+from mlx_manager.ir import Caller, GenerationRequest, Prompt, Usage
 
 QUEUE_WAIT = "queue_wait"
 HERE = "local"
@@ -26,6 +26,10 @@ class RemoteBackend(Backend, Protocol):
 
     timeouts: Timeouts
     kind: ProviderKind
+
+    def told(self, request: GenerationRequest) -> Mapping[str, Any]:
+        """The parameters of `request` that mean nothing here and that it is told, by name."""
+        ...
 
     def cost_usd(self, model: str, usage: Usage) -> float | None:
         """What an answer cost; None where nobody knows the price."""

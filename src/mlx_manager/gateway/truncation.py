@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
+from mlx_manager.errors import UnsupportedParameter
 from mlx_manager.ir import ChatPrompt, GenerationRequest, Message, Role, TokenizeRequest, Tokens
 
 _SHARE_FOR_ANSWER = 8
@@ -29,7 +30,11 @@ async def truncated(
         tokens = await count(TokenizeRequest(request_id=request.request_id, model=request.model, prompt=of))
         return len(tokens.token_ids), tokens.max_context
 
-    num, max_context = await num_tokens(prompt)
+    try:
+        num, max_context = await num_tokens(prompt)
+    except UnsupportedParameter:
+        # a provider answers, and nobody here knows what fits
+        return request, 0
     wanted = request.sampling.max_tokens
     if max_context is None or num + (wanted or 1) <= max_context:
         return request, 0

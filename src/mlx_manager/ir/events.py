@@ -58,6 +58,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     num_completion_tokens: int
     num_reasoning_tokens: int = 0
     """Completion tokens that were spent on thinking."""
+    num_cache_written_tokens: int | None = None
+    """Prompt tokens that a provider has put into its cache, and asks more for; None where the backend does not say."""
+    cost_usd: float | None = None
+    """What the provider itself says that it cost."""
 
 
 class PromptReady(msgspec.Struct, frozen=True, tag="prompt_ready"):

@@ -27,9 +27,14 @@ class Priority(StrEnum):
 
 
 class TextContent(msgspec.Struct, frozen=True, tag="text"):
-    """A piece of text in a message."""
+    """A piece of text in a message.
+
+    `cache_ttl`, here and elsewhere: how long the client wants the prompt up to here kept in a provider's cache, such as
+    5m; None where it does not say. Here prefixes are cached whether it does or not.
+    """
 
     text: str
+    cache_ttl: str | None = None
 
 
 class ImageContent(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
@@ -43,6 +48,7 @@ class ImageContent(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     """As the client says, such as image/png; a decoder looks at the bytes instead."""
     detail: str | None = None
     """How closely to look, in OpenAI's words: auto, low, high."""
+    cache_ttl: str | None = None
 
 
 class VideoContent(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
@@ -65,6 +71,7 @@ class DocumentContent(msgspec.Struct, frozen=True, kw_only=True, tag="document")
     """The file as it was sent."""
     name: str = ""
     """Its title or the name of its file."""
+    cache_ttl: str | None = None
 
 
 Content = TextContent | ImageContent | VideoContent | DocumentContent
@@ -77,6 +84,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     name: str
     arguments: str
+    cache_ttl: str | None = None
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +103,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Of a tool's message: which call it answers."""
     is_error: bool = False
     """Of a tool's message: the call failed, and the content says how."""
+    cache_ttl: str | None = None
+    """Of a tool's message; of others their content has it."""
 
     @property
     def text(self) -> str:
@@ -127,6 +137,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every call of it must match `parameters`, enforced token by token."""
     is_deferred: bool = False
     """A message of the conversation describes it, and so the beginning of the prompt does not."""
+    cache_ttl: str | None = None
 
 
 class ToolChoiceMode(StrEnum):
@@ -171,6 +182,8 @@ class ChatPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="chat"):
     thinking: Thinking = Thinking()
     template_kwargs: dict[str, Any] = {}
     """Further variables of the chat template, as JSON values."""
+    cache_ttl: str | None = None
+    """Of all of it, for providers that choose themselves what of it to keep."""
 
 
 class TextPrompt(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -237,6 +250,17 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How many alternatives to report beside each chosen token, 0 to 20."""
 
 
+class PassedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client sent that means nothing to a model here, for a provider that is asked in the client's dialect."""
+
+    dialect: str = ""
+    """chat, completions, responses or messages."""
+    fields: dict[str, Any] = {}
+    """By name, as they were sent."""
+    betas: tuple[str, ...] = ()
+    """Of the header anthropic-beta."""
+
+
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One prompt and what is wanted of it; answered by a stream of `ir.Event`."""
 
@@ -250,3 +274,5 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Begin the answer with the prompt's own text (completions only)."""
     cache_salt: str = ""
     """Prefixes are shared with requests of the same salt only. Set by the gateway."""
+    passed_on: PassedOn = PassedOn()
+    """Never crosses to a worker."""

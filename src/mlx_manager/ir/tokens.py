@@ -16,6 +16,8 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize")
     add_special_tokens: bool = True
     """Of a raw text: put those that the tokenizer begins and ends a text with. A chat has its template's."""
     wants_token_texts: bool = False
+    wants_count_only: bool = False
+    """Of the answer nothing but the number is looked at; a provider may tell that."""
 
 
 class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"):
@@ -36,3 +38,10 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     """Of each token, where asked for; what is part of a character is U+FFFD."""
     max_context: int | None = None
     """Tokens that the model takes at most; None where nobody knows."""
+    num_counted: int | None = None
+    """How many there are, of a backend that tells no more than that."""
+
+    @property
+    def num_tokens(self) -> int:
+        """How many there are."""
+        return len(self.token_ids) if self.num_counted is None else self.num_counted

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from mlx_manager.errors import UnsupportedParameter
+from mlx_manager.ir import PassedOn
 
 
 class Support(StrEnum):
@@ -31,6 +32,8 @@ class Parameter:
     note: str
     neutral: tuple[Any, ...] = ()
     """Values besides null at which a refused parameter changes nothing."""
+    is_passed_on: bool = False
+    """Whether a provider that is asked in the same dialect is told it."""
 
 
 def screen_rows(rows: Mapping[str, Parameter], parameters: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,3 +51,13 @@ def screen_rows(rows: Mapping[str, Parameter], parameters: Mapping[str, Any]) ->
         elif row.support is Support.REFUSED and value not in row.neutral:
             raise UnsupportedParameter(f"{name} is not supported. {row.note}", param=name)
     return tuple(ignored)
+
+
+def passed_on_of(dialect: str, rows: Mapping[str, Parameter], parameters: Mapping[str, Any]) -> PassedOn:
+    """Those that a provider of the same dialect is told."""
+    fields = {
+        name: value
+        for name, value in parameters.items()
+        if value is not None and (row := rows.get(name)) is not None and row.is_passed_on
+    }
+    return PassedOn(dialect=dialect, fields=fields) if fields else PassedOn()

@@ -39,7 +39,7 @@ from mlx_manager.protocols.anthropic import (
 )
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(admit_inference)])
-_COUNT = ReplyDialect("count_", parse_count, lambda call, tokens: TokenCount(len(tokens.token_ids)), Gateway.tokenize)
+_COUNT = ReplyDialect("count_", parse_count, lambda call, tokens: TokenCount(tokens.num_tokens), Gateway.tokenize)
 _logger = logging.getLogger("mlx_manager.api")
 
 
@@ -59,14 +59,15 @@ class Exchange:
         with self.gateway.refusals(http_request_id=self.request_id, answer_id=answer_id):
             body = await read_json_body(self.request, self.http.max_body_bytes)
             priority = self.request.headers.get("x-priority")
-            call = parse_messages(body, answer_id=answer_id, priority_header=priority)
+            betas = ",".join(self.request.headers.getlist("anthropic-beta"))
+            call = parse_messages(body, answer_id=answer_id, priority_header=priority, beta_header=betas)
         client = UntilDisconnect(self.request.receive)
         notes = PrefixNotes(self.request.headers.get("x-debug", ""))
         if call.stream:
             return self._streamed(call, client, notes)
         async with client, aclosing(self._events(call, client, notes)) as events:
             message = render_message(await fold(events, 1), call.form)
-            headers = ignored_headers(call.ignored) | notes.headers()
+            headers = ignored_headers(call.ignored, self.gateway.told) | notes.headers()
             return Response(encode_json(message), media_type="application/json", headers=headers)
         return Response(status_code=499)  # nobody is there to read it
 
@@ -77,8 +78,7 @@ class Exchange:
             error_frame=self._error_frame,
             # clients of this dialect watch for events, and comments are none
             silence=Silence(self.http.keepalive_s, self.http.start_wait_s, PING_FRAME),
-            headers=ignored_headers(call.ignored),
-            late_headers=notes.headers,
+            late_headers=lambda: ignored_headers(call.ignored, self.gateway.told) | notes.headers(),
             waiting_for=lambda: self.models.progress(call.request.model),
         )
 

@@ -76,8 +76,7 @@ class Exchange:
             client=client,
             error_frame=self._error_frame,
             silence=Silence(self.http.keepalive_s, self.http.start_wait_s),
-            headers=ignored_headers(call.ignored),
-            late_headers=notes.headers,
+            late_headers=lambda: ignored_headers(call.ignored, self.gateway.told) | notes.headers(),
             waiting_for=lambda: self.models.progress(call.model),
         )
 
@@ -86,7 +85,7 @@ class Exchange:
     ) -> Response:
         async with client, aclosing(self._events(call, client, notes)) as events:
             folded = await fold(events, call.num_choices * len(call.requests))
-            headers = ignored_headers(call.ignored) | notes.headers()
+            headers = ignored_headers(call.ignored, self.gateway.told) | notes.headers()
             return Response(encode_json(render(folded)), media_type="application/json", headers=headers)
         return Response(status_code=499)  # nobody is there to read it
 

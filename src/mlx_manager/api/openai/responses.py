@@ -77,7 +77,7 @@ class ResponseExchange:
             async for event in events:
                 builder.add(event)
             await self._keep(call, builder)
-            headers = ignored_headers(call.ignored) | notes.headers()
+            headers = ignored_headers(call.ignored, self.gateway.told) | notes.headers()
             return Response(encode_response(builder.response), media_type="application/json", headers=headers)
         return Response(status_code=499)  # nobody is there to read it
 
@@ -139,8 +139,7 @@ class ResponseExchange:
             client=client,
             error_frame=lambda error: encode_events(builder.fail(visible_error(error, self.request_id))),
             silence=Silence(self.http.keepalive_s, self.http.start_wait_s),
-            headers=ignored_headers(call.ignored),
-            late_headers=notes.headers,
+            late_headers=lambda: ignored_headers(call.ignored, self.gateway.told) | notes.headers(),
             waiting_for=lambda: self.models.progress(call.request.model),
         )
 

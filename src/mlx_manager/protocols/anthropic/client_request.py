@@ -22,12 +22,13 @@ from mlx_manager.ir import (
     ToolChoiceMode,
     VideoContent,
 )
+from mlx_manager.protocols.anthropic.cache_marks import render_mark
 from mlx_manager.protocols.anthropic.signature import sign
 from mlx_manager.protocols.data_urls import encode_base64
 from mlx_manager.protocols.documents import PDF
 from mlx_manager.protocols.images import render_media_type
 
-MESSAGES_PATH = "/messages"
+MESSAGES_PATH, COUNT_PATH = "/messages", "/messages/count_tokens"
 DEFAULT_MAX_TOKENS = 8192
 """The dialect wants a length; this one where the request names none."""
 _EFFORTS = {"minimal": "low"}
@@ -61,7 +62,13 @@ def render_request(request: GenerationRequest, *, provider: str) -> dict[str, An
     sampled = {name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k")}
     body |= {name: value for name, value in optional.items() if value}
     body |= {name: value for name, value in sampled.items() if value is not None}
-    return body | _render_tools(prompt)
+    return body | _render_tools(prompt) | render_mark(prompt.cache_ttl)
+
+
+def render_count(request: GenerationRequest, *, provider: str) -> dict[str, Any]:
+    """The body of a call that only counts the tokens of the prompt. Raises as `render_request` does."""
+    body = render_request(request, provider=provider)
+    return {name: value for name, value in body.items() if name not in ("max_tokens", "stream")}
 
 
 def _check(request: GenerationRequest, prompt: ChatPrompt, provider: str) -> None:
@@ -112,7 +119,8 @@ def _render_message(message: Message) -> list[dict[str, Any]]:
         blocks.append({"type": "thinking", "thinking": message.reasoning, "signature": signature})
     blocks += _render_contents(message.content)
     for call in message.tool_calls:
-        blocks.append({"type": "tool_use", "id": call.call_id, "name": call.name, "input": _arguments(call.arguments)})
+        block = {"type": "tool_use", "id": call.call_id, "name": call.name, "input": _arguments(call.arguments)}
+        blocks.append(block | render_mark(call.cache_ttl))
     return blocks
 
 
@@ -122,7 +130,7 @@ def _render_result(message: Message) -> dict[str, Any]:
         "tool_use_id": message.tool_call_id,
         "content": _render_contents(message.content),
     }
-    return block | ({"is_error": True} if message.is_error else {})
+    return block | ({"is_error": True} if message.is_error else {}) | render_mark(message.cache_ttl)
 
 
 def _arguments(text: str) -> Any:
@@ -136,7 +144,11 @@ def _arguments(text: str) -> Any:
 
 def _render_contents(content: Sequence[Content]) -> list[dict[str, Any]]:
     """Without empty texts, which the dialect refuses."""
-    return [_render_content(piece) for piece in content if piece != TextContent("")]
+    return [
+        _render_content(piece) | ({} if isinstance(piece, VideoContent) else render_mark(piece.cache_ttl))
+        for piece in content
+        if not (isinstance(piece, TextContent) and not piece.text)
+    ]
 
 
 def _render_content(piece: Content) -> dict[str, Any]:
@@ -176,7 +188,7 @@ def _render_tool(tool: Tool) -> dict[str, Any]:
     rendered: dict[str, Any] = {"name": tool.name, "input_schema": json.loads(tool.parameters)}
     if tool.description:
         rendered["description"] = tool.description
-    return rendered | ({"strict": True} if tool.strict else {})
+    return rendered | ({"strict": True} if tool.strict else {}) | render_mark(tool.cache_ttl)
 
 
 def _render_thinking(thinking: Thinking) -> dict[str, Any]:

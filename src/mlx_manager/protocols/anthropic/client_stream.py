@@ -198,5 +198,6 @@ def _usage_of(usage: UsageObject) -> Usage:
         num_prompt_tokens=_num_prompt_tokens(usage),
         num_cached_tokens=usage.cache_read_input_tokens or 0,
         num_completion_tokens=usage.output_tokens or 0,
+        num_cache_written_tokens=usage.cache_creation_input_tokens or 0,
         num_reasoning_tokens=usage.output_tokens_details.thinking_tokens if usage.output_tokens_details else 0,
     )

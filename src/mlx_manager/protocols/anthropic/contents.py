@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import Content, ImageContent, TextContent
+from mlx_manager.protocols.anthropic.cache_marks import with_mark
 from mlx_manager.protocols.anthropic.wire import (
     Block,
     DocumentBlock,
     ImageBlock,
+    Marked,
     OtherBlock,
     SearchResultBlock,
     TextBlock,
@@ -25,6 +27,11 @@ _SEALED = ("encrypted_content", "encrypted_index", "encrypted_stdout", "signatur
 
 def parse_content(block: Block, at: str) -> tuple[Content, ...]:
     """What a block adds to the content of its message. Raises `InvalidRequest` for one that adds nothing anywhere."""
+    pieces = _parse_content(block, at)
+    return with_mark(pieces, block.cache_control) if isinstance(block, Marked) else pieces
+
+
+def _parse_content(block: Block, at: str) -> tuple[Content, ...]:
     match block:
         case TextBlock(text=text):
             return (TextContent(text),) if text else ()

@@ -14,6 +14,7 @@ import msgspec
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import ChatPrompt, Content, Message, Role, TextContent, Thinking, ToolCall, ToolChoiceMode
 from mlx_manager.protocols.anthropic import signature
+from mlx_manager.protocols.anthropic.cache_marks import parse_ttl
 from mlx_manager.protocols.anthropic.contents import parse_content, parse_contents
 from mlx_manager.protocols.anthropic.nonces import without_billing, without_budget
 from mlx_manager.protocols.anthropic.tools import ToolShelf, parse_tool_choice
@@ -64,6 +65,7 @@ def parse_conversation(wire: PromptFields) -> ChatPrompt:
         tool_choice=tool_choice,
         parallel_tool_calls=wire.tool_choice is None or not wire.tool_choice.disable_parallel_tool_use,
         thinking=_parse_thinking(wire),
+        cache_ttl=parse_ttl(wire.cache_control),
     )
 
 
@@ -78,10 +80,13 @@ class _Reader:
         self._answered: set[str] = set()
 
     def read_system(self, system: str | Sequence[TextBlock] | None) -> None:
-        texts = [system] if isinstance(system, str) else [block.text for block in system or ()]
-        kept = [text for text in map(_without_nonces, texts) if text]
-        if kept:
-            content = tuple(TextContent(text) for text in kept)
+        blocks = [TextBlock(type="text", text=system)] if isinstance(system, str) else system or ()
+        content = tuple(
+            TextContent(kept, parse_ttl(block.cache_control))
+            for block in blocks
+            if (kept := _without_nonces(block.text))
+        )
+        if content:
             self.messages.append(Message(role=Role.SYSTEM, content=content))
 
     def read(self, message: SentMessage, at: str) -> None:
@@ -141,6 +146,7 @@ class _Reader:
                 name=self._calls[call_id],
                 tool_call_id=call_id,
                 is_error=bool(block.is_error),
+                cache_ttl=parse_ttl(block.cache_control),
             )
         )
 
@@ -177,7 +183,12 @@ class _Reader:
                 param=f"{at}.id",
             )
         self._calls[block.id] = block.name
-        return ToolCall(call_id=block.id, name=block.name, arguments=json.dumps(block.input, ensure_ascii=False))
+        return ToolCall(
+            call_id=block.id,
+            name=block.name,
+            arguments=json.dumps(block.input, ensure_ascii=False),
+            cache_ttl=parse_ttl(block.cache_control),
+        )
 
     def _pieces(self, blocks: Sequence[Block], at: str, *, has_nonces: bool = True) -> tuple[Content, ...]:
         found = [self._piece(block, f"{at}[{index}]", has_nonces=has_nonces) for index, block in enumerate(blocks)]
@@ -187,7 +198,7 @@ class _Reader:
         match block:
             case TextBlock(text=text) if has_nonces:
                 kept = without_budget(text)
-                return (TextContent(kept),) if kept else ()
+                return (TextContent(kept, parse_ttl(block.cache_control)),) if kept else ()
             case ToolReferenceBlock(tool_name=name):
                 told = self._shelf.load(name, f"{at}.tool_name")
             case ToolChangeBlock():

@@ -74,7 +74,8 @@ def render_usage(usage: Usage, form: AnswerForm) -> UsageObject:
         usage.num_cached_tokens,
         0 if form.is_warm_up else usage.num_completion_tokens,
         form,
-        OutputTokensDetails(usage.num_reasoning_tokens),
+        details=OutputTokensDetails(usage.num_reasoning_tokens),
+        num_written=usage.num_cache_written_tokens,
     )
 
 
@@ -85,10 +86,19 @@ def render_first_usage(prompt: PromptReady, form: AnswerForm) -> UsageObject:
 
 
 def _usage(
-    num_prompt: int, num_cached: int, num_output: int, form: AnswerForm, details: OutputTokensDetails | None = None
+    num_prompt: int,
+    num_cached: int,
+    num_output: int,
+    form: AnswerForm,
+    *,
+    details: OutputTokensDetails | None = None,
+    num_written: int | None = None,
 ) -> UsageObject:
+    """`num_written`: tokens that a provider put into its cache; None for a model here."""
     num_new = num_prompt - num_cached
-    num_created = max(num_prompt // _CACHE_UNIT * _CACHE_UNIT - num_cached, 0) if form.has_cache_marks else 0
+    num_created = num_written
+    if num_created is None:
+        num_created = max(num_prompt // _CACHE_UNIT * _CACHE_UNIT - num_cached, 0) if form.has_cache_marks else 0
     return UsageObject(
         input_tokens=num_new - num_created,
         cache_creation_input_tokens=num_created,

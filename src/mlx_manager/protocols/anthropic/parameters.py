@@ -16,8 +16,8 @@ def _served(name: str, note: str) -> Parameter:
     return Parameter(name, Support.SERVED, note)
 
 
-def _harmless(name: str, note: str) -> Parameter:
-    return Parameter(name, Support.HARMLESS, note)
+def _harmless(name: str, note: str, *, is_passed_on: bool = True) -> Parameter:
+    return Parameter(name, Support.HARMLESS, note, is_passed_on=is_passed_on)
 
 
 def _refused(name: str, note: str, neutral: tuple[Any, ...] = ()) -> Parameter:
@@ -33,6 +33,7 @@ _PROMPT = (
     _served("thinking", "prompt.thinking; with display: omitted only its signature is sent"),
     _served("output_config", "prompt.thinking, sampling.grammar"),
     _served("output_format", "sampling.grammar: the form before output_config.format"),
+    _served("cache_control", "prompt.cache_ttl; here prefixes are always cached"),
     _harmless("metadata", "names the client's own user"),
     _harmless("user_profile_id", "names the client's own user"),
     _harmless("workspace_id", "names the client's own workspace"),
@@ -41,11 +42,15 @@ _PROMPT = (
     _harmless("service_tier", "chooses a price"),
     _harmless("speed", "chooses a price"),
     _harmless("inference_geo", "everything runs on this machine"),
-    _harmless("cache_control", "prefixes are always cached"),
     _harmless("diagnostics", "send the header X-Debug: prefix instead"),
     _harmless("fallbacks", "nothing is declined for policy reasons"),
-    _harmless("betas", "belongs into the header anthropic-beta, which chooses nothing here"),
-    Parameter("context_management", Support.IGNORED, "nothing is cleared, so that the prefix stays cached"),
+    _harmless("betas", "the header anthropic-beta, which chooses nothing here", is_passed_on=False),
+    Parameter(
+        "context_management",
+        Support.IGNORED,
+        "nothing is cleared, so that the prefix stays cached",
+        is_passed_on=True,
+    ),
     _refused("container", "Nothing is run on this server: leave it out."),
     _refused("mcp_servers", "This server calls no MCP servers: offer their tools as tools of your own.", ([],)),
     _refused("thread", "Conversations are not kept: send all messages, as the official SDK then does."),
@@ -62,5 +67,8 @@ _SAMPLING = (
 
 MESSAGES_PARAMETERS: Mapping[str, Parameter] = MappingProxyType({row.name: row for row in _PROMPT + _SAMPLING})
 COUNT_TOKENS_PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
-    {row.name: row for row in (*_PROMPT, *(_harmless(row.name, "nothing is generated") for row in _SAMPLING))}
+    {
+        row.name: row
+        for row in (*_PROMPT, *(_harmless(row.name, "nothing is generated", is_passed_on=False) for row in _SAMPLING))
+    }
 )

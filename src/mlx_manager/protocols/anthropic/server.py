@@ -11,6 +11,7 @@ from mlx_manager.ir import (
     GenerationRequest,
     Grammar,
     GrammarKind,
+    PassedOn,
     Sampling,
     TokenizeRequest,
 )
@@ -19,10 +20,11 @@ from mlx_manager.protocols.anthropic.message import AnswerForm
 from mlx_manager.protocols.anthropic.parameters import COUNT_TOKENS_PARAMETERS, MESSAGES_PARAMETERS
 from mlx_manager.protocols.anthropic.tools import streams_arguments
 from mlx_manager.protocols.anthropic.wire import CountTokensRequest, MessagesRequest, PromptFields
-from mlx_manager.protocols.parameters import screen_rows
+from mlx_manager.protocols.parameters import passed_on_of, screen_rows
 from mlx_manager.protocols.priority import parse_priority
 from mlx_manager.protocols.wire import parse_wire
 
+_BETA = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CACHE_MARK = re.compile(rb'"cache_control"\s*:\s*\{')
 
 
@@ -45,7 +47,9 @@ class CountCall:
     ignored: tuple[str, ...]
 
 
-def parse_messages(body: bytes, *, answer_id: str, priority_header: str | None = None) -> MessagesCall:
+def parse_messages(
+    body: bytes, *, answer_id: str, priority_header: str | None = None, beta_header: str = ""
+) -> MessagesCall:
     """Read the body of POST /v1/messages. `answer_id` must be unique. Raises `InvalidRequest`."""
     wire = parse_wire(MessagesRequest, body)
     ignored = screen_rows(MESSAGES_PARAMETERS, wire.model_extra or {})
@@ -58,6 +62,7 @@ def parse_messages(body: bytes, *, answer_id: str, priority_header: str | None =
         prompt=prompt,
         sampling=_parse_sampling(wire),
         priority=parse_priority(None, priority_header),
+        passed_on=_parse_passed_on(wire, beta_header),
     )
     form = AnswerForm(
         id=answer_id,
@@ -74,8 +79,20 @@ def parse_count(body: bytes, *, answer_id: str) -> CountCall:
     """Read the body of POST /v1/messages/count_tokens. Raises `InvalidRequest`."""
     wire = parse_wire(CountTokensRequest, body)
     ignored = screen_rows(COUNT_TOKENS_PARAMETERS, wire.model_extra or {})
-    request = TokenizeRequest(request_id=answer_id, model=wire.model, prompt=parse_conversation(wire))
+    prompt = parse_conversation(wire)
+    request = TokenizeRequest(request_id=answer_id, model=wire.model, prompt=prompt, wants_count_only=True)
     return CountCall(request, ignored)
+
+
+def _parse_passed_on(wire: MessagesRequest, beta_header: str) -> PassedOn:
+    """What nothing is done with here; the betas that are asked for in the header, or in `betas`, among it."""
+    extra = wire.model_extra or {}
+    told = passed_on_of("messages", MESSAGES_PARAMETERS, extra)
+    sent = extra.get("betas")
+    names = [name.strip() for name in beta_header.split(",")]
+    names += [name for name in sent if isinstance(name, str)] if isinstance(sent, list) else []
+    betas = tuple(dict.fromkeys(name for name in names if _BETA.fullmatch(name)))
+    return PassedOn(dialect="messages", fields=told.fields, betas=betas) if betas else told
 
 
 def _parse_sampling(wire: MessagesRequest) -> Sampling:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import Tool, ToolChoice, ToolChoiceMode
+from mlx_manager.protocols.anthropic.cache_marks import parse_ttl
 from mlx_manager.protocols.anthropic.wire import PromptFields, SentToolChoice, ToolDefinition
 
 _SEARCH_PREFIX = "tool_search_tool_"
@@ -122,4 +123,5 @@ def _parse_tool(definition: ToolDefinition, at: str, *, is_deferred: bool) -> To
         parameters=json.dumps(parameters, ensure_ascii=False),
         strict=bool(definition.strict),
         is_deferred=is_deferred,
+        cache_ttl=parse_ttl(definition.cache_control),
     )

@@ -17,7 +17,20 @@ MAX_STOP_SEQUENCES = 64
 MAX_TOOLS = 1024
 
 
-class TextBlock(Wire):
+class CacheControl(Wire):
+    """A mark: what it ends is to be kept in the provider's cache."""
+
+    type: Literal["ephemeral"]
+    ttl: Literal["5m", "1h"] | None = None
+
+
+class Marked(Wire):
+    """What may end with a cache mark."""
+
+    cache_control: CacheControl | None = None
+
+
+class TextBlock(Marked):
     """A piece of text."""
 
     type: Literal["text"]
@@ -33,7 +46,7 @@ class ImageSource(Wire):
     url: str | None = None
 
 
-class ImageBlock(Wire):
+class ImageBlock(Marked):
     """A picture."""
 
     type: Literal["image"]
@@ -49,7 +62,7 @@ class DocumentSource(Wire):
     content: Content | None = None
 
 
-class DocumentBlock(Wire):
+class DocumentBlock(Marked):
     """A document."""
 
     type: Literal["document"]
@@ -58,7 +71,7 @@ class DocumentBlock(Wire):
     context: str | None = None
 
 
-class SearchResultBlock(Wire):
+class SearchResultBlock(Marked):
     """What the client's own search found."""
 
     type: Literal["search_result"]
@@ -82,7 +95,7 @@ class RedactedThinkingBlock(Wire):
     data: str
 
 
-class ToolUseBlock(Wire):
+class ToolUseBlock(Marked):
     """A tool call that the assistant made earlier, as it comes back."""
 
     type: Literal["tool_use"]
@@ -91,7 +104,7 @@ class ToolUseBlock(Wire):
     input: dict[str, Any]
 
 
-class ToolResultBlock(Wire):
+class ToolResultBlock(Marked):
     """The result of a tool call."""
 
     type: Literal["tool_result"]
@@ -186,7 +199,7 @@ class SentMessage(Wire):
     clear_at: Literal["next_user_message", "never"] | None = None
 
 
-class ToolDefinition(Wire):
+class ToolDefinition(Marked):
     """An entry of `tools`. One without a type, or of the type custom, is the client's own."""
 
     type: str | None = None
@@ -228,7 +241,7 @@ class OutputConfig(Wire):
     format: OutputFormat | None = None
 
 
-class PromptFields(Wire):
+class PromptFields(Marked):
     """What both endpoints take. `None` is the same as not sent."""
 
     model: ModelName

@@ -47,6 +47,8 @@ class UsageObject(msgspec.Struct, frozen=True, kw_only=True):
     total_tokens: int | None = None
     prompt_tokens_details: PromptTokensDetails | None = None
     completion_tokens_details: CompletionTokensDetails | None = None
+    cost: Any = msgspec.UNSET
+    """In US dollars, as OpenRouter says it; from here never."""
 
 
 class TopLogprobObject(msgspec.Struct, frozen=True):

@@ -55,6 +55,8 @@ _REASONS = {
 _BUSY = (429, 503, 529, "429", "503", "529", "rate_limit_exceeded", "rate_limit_error", "overloaded_error")
 """Codes and types of errors in the middle of a stream that mean no more than later."""
 _CHARACTERS_PER_TOKEN = 4
+_MOST_USD = 1_000_000
+"""No answer costs this much, and no number of dollars is more."""
 _NO_DELTA, _NO_FUNCTION = ChatMessageObject(), FunctionObject()
 _chat_chunks: msgspec.json.Decoder[ChatChunk] = msgspec.json.Decoder(ChatChunk)
 _completion_chunks: msgspec.json.Decoder[CompletionChunk] = msgspec.json.Decoder(CompletionChunk)
@@ -284,7 +286,13 @@ def _usage_of(usage: UsageObject) -> Usage:
         num_cached_tokens=(cached.cached_tokens if cached else None) or 0,
         num_completion_tokens=usage.completion_tokens or 0,
         num_reasoning_tokens=(thought.reasoning_tokens if thought else None) or 0,
+        cost_usd=_dollars(usage.cost),
     )
+
+
+def _dollars(said: Any) -> float | None:
+    is_number = isinstance(said, int | float) and not isinstance(said, bool)
+    return float(said) if is_number and 0 <= said < _MOST_USD else None
 
 
 def _of_chat(sent: ChatLogprobs | None) -> tuple[TokenLogprob, ...]:

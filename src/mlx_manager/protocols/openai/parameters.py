@@ -11,7 +11,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from mlx_manager.protocols.parameters import Parameter, Support, screen_rows
+from mlx_manager.ir import PassedOn
+from mlx_manager.protocols.parameters import Parameter, Support, passed_on_of, screen_rows
 
 
 class Endpoint(StrEnum):
@@ -72,21 +73,21 @@ _SERVED = (
 )
 
 _HARMLESS = (
-    Row("user", Support.HARMLESS, "names the client's own user"),
-    Row("safety_identifier", Support.HARMLESS, "names the client's own user"),
-    Row("metadata", Support.HARMLESS, "labels for the provider's records"),
-    Row("store", Support.HARMLESS, "asks the provider to keep the answer"),
-    Row("service_tier", Support.HARMLESS, "chooses a price"),
-    Row("prompt_cache_key", Support.HARMLESS, "prefixes are found by their content"),
-    Row("prompt_cache_options", Support.HARMLESS, "prefixes are found by their content"),
-    Row("prompt_cache_retention", Support.HARMLESS, "prefixes are found by their content"),
+    Row("user", Support.HARMLESS, "names the client's own user", is_passed_on=True),
+    Row("safety_identifier", Support.HARMLESS, "names the client's own user", is_passed_on=True),
+    Row("metadata", Support.HARMLESS, "labels for the provider's records", is_passed_on=True),
+    Row("store", Support.HARMLESS, "asks the provider to keep the answer", is_passed_on=True),
+    Row("service_tier", Support.HARMLESS, "chooses a price", is_passed_on=True),
+    Row("prompt_cache_key", Support.HARMLESS, "prefixes are found by their content", is_passed_on=True),
+    Row("prompt_cache_options", Support.HARMLESS, "prefixes are found by their content", is_passed_on=True),
+    Row("prompt_cache_retention", Support.HARMLESS, "prefixes are found by their content", is_passed_on=True),
     Row("cache_prompt", Support.HARMLESS, "prefixes are always cached"),
-    Row("prediction", Support.HARMLESS, "only speeds an answer up"),
+    Row("prediction", Support.HARMLESS, "only speeds an answer up", is_passed_on=True),
     Row("draft_model", Support.HARMLESS, "only speeds an answer up"),
     Row("num_draft_tokens", Support.HARMLESS, "only speeds an answer up"),
     Row("request_id", Support.HARMLESS, "send the header X-Request-Id instead"),
     Row("keep_alive", Support.HARMLESS, "says how long to keep the model in memory"),
-    Row("verbosity", Support.IGNORED, "a hint to models trained on it", endpoints=_CHAT),
+    Row("verbosity", Support.IGNORED, "a hint to models trained on it", is_passed_on=True, endpoints=_CHAT),
 )
 
 _OTHER_CONSTRAINT = "Send response_format, guided_json, guided_regex or guided_grammar instead."
@@ -100,15 +101,23 @@ _REFUSED = (
     Row("json_schema", Support.REFUSED, _OTHER_CONSTRAINT),
     Row("grammar", Support.REFUSED, _OTHER_CONSTRAINT, ("",)),
     Row("audio", Support.REFUSED, _TEXT_ONLY, endpoints=_CHAT),
-    Row("modalities", Support.REFUSED, _TEXT_ONLY, (["text"], []), _CHAT),
+    Row("modalities", Support.REFUSED, _TEXT_ONLY, (["text"], []), endpoints=_CHAT),
     Row("web_search_options", Support.REFUSED, "The web is not searched: leave it out.", endpoints=_CHAT),
     Row("moderation", Support.REFUSED, "Nothing is moderated here: leave it out.", endpoints=_CHAT),
-    Row("documents", Support.REFUSED, "Put the documents into a message.", ([],), _CHAT),
+    Row("documents", Support.REFUSED, "Put the documents into a message.", ([],), endpoints=_CHAT),
     Row("chat_template", Support.REFUSED, _FIXED_TEMPLATE, endpoints=_CHAT),
-    Row("echo", Support.REFUSED, "Echo is served on /v1/completions only: leave it out.", (False,), _CHAT),
-    Row("add_special_tokens", Support.REFUSED, _FIXED_TEMPLATE, (False,), _CHAT),
-    Row("add_special_tokens", Support.REFUSED, "Send token ids as the prompt instead.", (True,), _COMPLETIONS),
-    Row("suffix", Support.REFUSED, "Text is not inserted between two others: leave it out.", ("",), _COMPLETIONS),
+    Row("echo", Support.REFUSED, "Echo is served on /v1/completions only: leave it out.", (False,), endpoints=_CHAT),
+    Row("add_special_tokens", Support.REFUSED, _FIXED_TEMPLATE, (False,), endpoints=_CHAT),
+    Row(
+        "add_special_tokens", Support.REFUSED, "Send token ids as the prompt instead.", (True,), endpoints=_COMPLETIONS
+    ),
+    Row(
+        "suffix",
+        Support.REFUSED,
+        "Text is not inserted between two others: leave it out.",
+        ("",),
+        endpoints=_COMPLETIONS,
+    ),
     Row("best_of", Support.REFUSED, "Ask for n choices and pick the best of them.", (1,)),
     Row("use_beam_search", Support.REFUSED, "Beam search is not served: leave it out.", (False,)),
     Row("length_penalty", Support.REFUSED, "Beam search is not served: leave it out.", (1,)),
@@ -142,6 +151,11 @@ def screen(endpoint: Endpoint, parameters: Mapping[str, Any]) -> tuple[str, ...]
     Returns the names of those ignored, which the answer's header is to carry. Raises `UnsupportedParameter`.
     """
     return screen_rows(_ROWS[endpoint], parameters)
+
+
+def passed_on(endpoint: Endpoint, parameters: Mapping[str, Any]) -> PassedOn:
+    """The parameters among these that a provider of the same dialect is told."""
+    return passed_on_of(endpoint.value, _ROWS[endpoint], parameters)
 
 
 _ROWS: Mapping[Endpoint, Mapping[str, Row]] = MappingProxyType(

@@ -10,7 +10,7 @@ from mlx_manager.protocols.field_names import FieldNames
 from mlx_manager.protocols.model_name import with_model
 from mlx_manager.protocols.openai.conversation import parse_conversation
 from mlx_manager.protocols.openai.grammar import parse_grammar
-from mlx_manager.protocols.openai.parameters import Endpoint, screen
+from mlx_manager.protocols.openai.parameters import Endpoint, passed_on, screen
 from mlx_manager.protocols.openai.sampling import check_calls, parse_sampling
 from mlx_manager.protocols.openai.wire import ChatRequest, CompletionRequest
 from mlx_manager.protocols.priority import parse_priority
@@ -92,6 +92,8 @@ def _call(
     ignored: tuple[str, ...],
 ) -> Call:
     priority = parse_priority(wire.priority, priority_header)
+    endpoint = Endpoint.CHAT if isinstance(wire, ChatRequest) else Endpoint.COMPLETIONS
+    told = passed_on(endpoint, wire.model_extra or {})
     requests = tuple(
         GenerationRequest(
             request_id=answer_id if len(prompts) == 1 else f"{answer_id}-{index}",
@@ -101,6 +103,7 @@ def _call(
             num_choices=wire.n or 1,
             priority=priority,
             echo=isinstance(wire, CompletionRequest) and bool(wire.echo),
+            passed_on=told,
         )
         for index, prompt in enumerate(prompts)
     )

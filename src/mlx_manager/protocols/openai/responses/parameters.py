@@ -23,7 +23,9 @@ RESPONSE_PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
             Parameter("tools", Support.SERVED, "prompt.tools: functions, and namespaces of functions"),
             Parameter("tool_choice", Support.SERVED, "prompt.tool_choice"),
             Parameter("parallel_tool_calls", Support.SERVED, "prompt.parallel_tool_calls"),
-            Parameter("text", Support.SERVED, "text.format: sampling.grammar; text.verbosity is ignored"),
+            Parameter(
+                "text", Support.SERVED, "text.format: sampling.grammar; text.verbosity is a hint without effect here"
+            ),
             Parameter("reasoning", Support.SERVED, "effort: prompt.thinking; summary: the form of the answer"),
             Parameter("enable_thinking", Support.SERVED, "prompt.thinking"),
             Parameter("chat_template_kwargs", Support.SERVED, "prompt.template_kwargs"),
@@ -50,13 +52,17 @@ RESPONSE_PARAMETERS: Mapping[str, Parameter] = MappingProxyType(
                 "with auto, the oldest turns are left out where the conversation does not fit",
             ),
             Parameter("background", Support.SERVED, "whether the answer is made without anyone waiting for it"),
-            Parameter("user", Support.HARMLESS, "names the client's own user"),
-            Parameter("safety_identifier", Support.HARMLESS, "names the client's own user"),
+            Parameter("user", Support.HARMLESS, "names the client's own user", is_passed_on=True),
+            Parameter("safety_identifier", Support.HARMLESS, "names the client's own user", is_passed_on=True),
             Parameter("client_metadata", Support.HARMLESS, "labels for the provider's records"),
-            Parameter("service_tier", Support.HARMLESS, "chooses a price"),
-            Parameter("prompt_cache_key", Support.HARMLESS, "prefixes are found by their content"),
-            Parameter("prompt_cache_options", Support.HARMLESS, "prefixes are found by their content"),
-            Parameter("prompt_cache_retention", Support.HARMLESS, "prefixes are found by their content"),
+            Parameter("service_tier", Support.HARMLESS, "chooses a price", is_passed_on=True),
+            Parameter("prompt_cache_key", Support.HARMLESS, "prefixes are found by their content", is_passed_on=True),
+            Parameter(
+                "prompt_cache_options", Support.HARMLESS, "prefixes are found by their content", is_passed_on=True
+            ),
+            Parameter(
+                "prompt_cache_retention", Support.HARMLESS, "prefixes are found by their content", is_passed_on=True
+            ),
             Parameter("stream_options", Support.HARMLESS, "asks for padding against listeners on the line"),
             Parameter("max_tool_calls", Support.HARMLESS, "bounds calls that the provider runs; none are"),
             Parameter("keep_alive", Support.HARMLESS, "says how long to keep the model in memory"),

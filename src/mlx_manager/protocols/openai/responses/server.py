@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
-from mlx_manager.ir import ChatPrompt, GenerationRequest, Grammar, GrammarKind, Message, Role, TextContent
+from mlx_manager.ir import ChatPrompt, GenerationRequest, Grammar, GrammarKind, Message, PassedOn, Role, TextContent
 from mlx_manager.protocols.field_names import FieldNames
 from mlx_manager.protocols.model_name import with_model
 from mlx_manager.protocols.openai.conversation import parse_template_kwargs, parse_thinking
@@ -31,7 +31,7 @@ from mlx_manager.protocols.openai.responses.wire import (
     SentReference,
 )
 from mlx_manager.protocols.openai.sampling import check_calls, parse_sampling
-from mlx_manager.protocols.parameters import screen_rows
+from mlx_manager.protocols.parameters import passed_on_of, screen_rows
 from mlx_manager.protocols.priority import parse_priority
 from mlx_manager.protocols.wire import parse_wire
 
@@ -121,7 +121,10 @@ def parse_response(
         top_logprobs=wire.top_logprobs or 0,
     )
     check_calls(prompt, sampling)
-    verbosity = ("text.verbosity",) if wire.text and wire.text.verbosity else ()
+    verbosity = {"verbosity": wire.text.verbosity} if wire.text and wire.text.verbosity else {}
+    told = passed_on_of("responses", RESPONSE_PARAMETERS, wire.model_extra or {})
+    if verbosity:
+        told = PassedOn(dialect="responses", fields=told.fields | verbosity)
     return ResponseCall(
         request=GenerationRequest(
             request_id=answer_id,
@@ -129,6 +132,7 @@ def parse_response(
             prompt=prompt,
             sampling=sampling,
             priority=parse_priority(wire.priority, priority_header),
+            passed_on=told,
         ),
         opening=_opening(wire, answer_id, created_unix_s),
         form=AnswerForm(
@@ -141,7 +145,7 @@ def parse_response(
         store=wire.store is not False,
         background=bool(wire.background),
         truncates=wire.truncation == "auto",
-        ignored=(*ignored, *left_out, *verbosity, *unknown, *reader.unread),
+        ignored=(*ignored, *left_out, *(f"text.{name}" for name in verbosity), *unknown, *reader.unread),
     )
 
 
