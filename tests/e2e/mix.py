@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,11 +21,14 @@ import pytest
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.hub.starter import EMBEDDING_NAME
 from mlx_manager.pool.memory import MemoryPlan, measure_process, predict_here
-from tests.e2e.server_process import PATIENCE_S, ServerProcess
+from tests.e2e.server_process import PATIENCE_S, ServerProcess, wait_until
+from tests.e2e.tiny_model import make_tiny_model
 
 OPTIONS = LoadOptions(kv_budget_bytes=64 * 1024**2, max_context=1024)
 """With long contexts the activations that a plan counts are so much that trims alone would make the room."""
 OPTION_FLAGS = ("--kv-budget", str(OPTIONS.kv_budget_bytes), "--max-context", str(OPTIONS.max_context))
+BROKEN = "broken"
+"""The name of the model that cannot be loaded."""
 NUM_CLIENTS = 8
 NUM_PHASES = 4
 
@@ -104,7 +110,7 @@ async def ask(client: openai.AsyncOpenAI, model: str, number: int) -> None:
 
 
 async def play(
-    server: ServerProcess, phases: Sequence[tuple[str, str]], requests_per_phase: int, *, broken: str | None = None
+    server: ServerProcess, phases: Sequence[tuple[str, str]], requests_per_phase: int, *, with_broken: bool = False
 ) -> Mix:
     """So many requests in each phase by eight clients, to its two models in turn, and one to the broken model."""
     mix = Mix()
@@ -124,10 +130,42 @@ async def play(
         for phase, models in enumerate(phases):
             work = iter([models[index % 2] for index in range(requests_per_phase - 1)])
             await asyncio.gather(*(one_client(work, phase) for _ in range(NUM_CLIENTS)))
-            if broken is not None:
+            if with_broken:
                 try:
-                    await ask(client, broken, phase)
+                    await ask(client, BROKEN, phase)
                 except openai.InternalServerError as error:
                     mix.errors.append(str(error))
             await timed(models[1], phase, phase)
     return mix
+
+
+def make_broken_model(folder: Path, starter_folder: Path) -> None:
+    """A model folder whose weights break off."""
+    make_tiny_model(folder, starter_folder, 0)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
+def assert_broken_was_told(server: ServerProcess, mix: Mix) -> None:
+    """Each phase's request to the broken model got an error that names it and says why."""
+    assert len(mix.errors) == NUM_PHASES
+    assert all(BROKEN in error and "breaks off" in error for error in mix.errors)
+    assert admin(server, f"models/{BROKEN}")["state"] == "failed"
+
+
+async def kill_during_load(server: ServerProcess, name: str, other: str) -> None:
+    """The worker of `name`, which is cold, is killed while it loads: that is told, and `other` and a next try work."""
+    async with server.async_sdk() as client:
+        asked = asyncio.create_task(ask(client, name, 1))
+        deadline_s = time.monotonic() + 30
+        while not (status := admin(server, f"models/{name}"))["worker_pid"]:
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.02)
+        assert status["state"] == "loading"
+        os.kill(status["worker_pid"], signal.SIGKILL)
+        with pytest.raises(openai.InternalServerError, match=r"SIGKILL.*A request will try again in"):
+            await asked
+        assert admin(server, f"models/{name}")["state"] == "failed"
+        await ask(client, other, 2)
+        wait_until(lambda: admin(server, f"models/{name}")["retry_in_s"] == 0, 10, lambda: "no retry")
+        await ask(client, name, 3)

@@ -1,35 +1,32 @@
-"""Two text models, MiniLM and a broken one on a real server whose memory budget fits two of them: nothing is lost, and
-little is over."""
+"""Two text models, MiniLM and a broken one on a real server whose memory budget fits two of them, spare worker and all:
+nothing is lost, and little is over."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import openai
 import pytest
 
 from mlx_manager.hub import STARTER_NAME, Inventory
 from mlx_manager.hub.starter import EMBEDDING_NAME, find_installed_embedding_model
 from tests.e2e.mix import (
+    BROKEN,
     NUM_PHASES,
     OPTION_FLAGS,
     MemoryWatch,
     admin,
-    ask,
+    assert_broken_was_told,
     evictions,
+    kill_during_load,
+    make_broken_model,
     phases_of,
     planned_bytes,
     play,
     switches_of,
 )
 from tests.e2e.server_process import PATIENCE_S, ServerProcess, serving, wait_until
-from tests.e2e.tiny_model import make_tiny_model
 
 TOLERANCE = 1.05
 CALLER = "tiny-tool-caller"
@@ -47,22 +44,20 @@ def models_home(starter_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     (home / "models").mkdir()
     for name, folder in zip(MODELS, (starter_folder, CALLER_FOLDER, embedding_folder), strict=True):
         (home / "models" / name).symlink_to(folder)
-    make_tiny_model(home / "models" / "broken", starter_folder, 0)
-    weights = home / "models" / "broken" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    make_broken_model(home / "models" / BROKEN, starter_folder)
     return home
 
 
 @pytest.fixture(scope="module")
 def budget_bytes(models_home: Path) -> int:
     """Room for the starter model and the larger of the two others."""
-    plans = {entry.name: planned_bytes(entry) for entry in Inventory(models_home).entries() if entry.name != "broken"}
+    plans = {entry.name: planned_bytes(entry) for entry in Inventory(models_home).entries() if entry.name != BROKEN}
     return plans[STARTER_NAME] + max(plans[CALLER], plans[EMBEDDING_NAME]) + 1024**2
 
 
 @pytest.fixture(scope="module")
 def server(models_home: Path, budget_bytes: int) -> Iterator[ServerProcess]:
-    flags = ("--memory-budget", str(budget_bytes), *OPTION_FLAGS, "--no-use-spare")
+    flags = ("--memory-budget", str(budget_bytes), *OPTION_FLAGS)
     with serving(models_home / "models" / STARTER_NAME, models_home, *flags) as running:
         yield running
 
@@ -72,11 +67,9 @@ async def test_a_mix_of_clients_is_answered_completely_within_the_budget(
 ) -> None:
     watch = MemoryWatch(server)
     with watch.watching():
-        mix = await play(server, phases_of(*MODELS), 20, broken="broken")
+        mix = await play(server, phases_of(*MODELS), 20, with_broken=True)
     assert mix.num_answered == 20 * NUM_PHASES
-    assert len(mix.errors) == NUM_PHASES
-    assert all("broken" in error and "breaks off" in error for error in mix.errors)
-    assert admin(server, "models/broken")["state"] == "failed"
+    assert_broken_was_told(server, mix)
 
     assert evictions(server) == switches_of(*MODELS)
     books = admin(server, "stats")["pool"]
@@ -86,20 +79,7 @@ async def test_a_mix_of_clients_is_answered_completely_within_the_budget(
 
 
 async def test_a_worker_killed_during_its_load_is_told_and_tried_again(server: ServerProcess) -> None:
-    async with server.async_sdk() as client:
-        asked = asyncio.create_task(ask(client, EMBEDDING_NAME, 1))
-        deadline_s = time.monotonic() + 30
-        while not (status := admin(server, f"models/{EMBEDDING_NAME}"))["worker_pid"]:
-            assert time.monotonic() < deadline_s
-            await asyncio.sleep(0.02)
-        assert status["state"] == "loading"
-        os.kill(status["worker_pid"], signal.SIGKILL)
-        with pytest.raises(openai.InternalServerError, match=r"SIGKILL.*A request will try again in"):
-            await asked
-        assert admin(server, f"models/{EMBEDDING_NAME}")["state"] == "failed"
-        await ask(client, CALLER, 2)
-        wait_until(lambda: admin(server, f"models/{EMBEDDING_NAME}")["retry_in_s"] == 0, 10, lambda: "no retry")
-        await ask(client, EMBEDDING_NAME, 3)
+    await kill_during_load(server, EMBEDDING_NAME, CALLER)
 
 
 def test_the_budget_is_changed_while_the_server_runs(

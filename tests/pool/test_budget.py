@@ -10,11 +10,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mlx_manager.catalog import MemoryAmount, ModelOverrides
 from mlx_manager.errors import InsufficientMemory, InvalidRequest, ModelLoadFailed
 from mlx_manager.pool import EvictionPolicy, EvictionReason, ModelPool, ModelState, PoolLimits
+from mlx_manager.pool.memory import SPARE_BYTES
 from tests.pool.counting_pool import (
     MODEL_BYTES,
     PROTOCOL_WORKER,
@@ -25,6 +27,7 @@ from tests.pool.counting_pool import (
     set_mode,
     status_of,
     wait_for,
+    workers_of,
 )
 
 ABC = ("a", "b", "c")
@@ -126,6 +129,25 @@ async def test_many_clients_of_more_models_than_fit_are_all_answered(tmp_path: P
         assert texts == [f"r{index}-0 r{index}-1 r{index}-2 " for index in range(60)]
         assert set(names) == set(ABC)
         assert highest == 2 * MODEL_BYTES
+
+
+async def test_the_spare_worker_has_what_the_models_leave(tmp_path: Path) -> None:
+    budget = MemoryAmount(num_bytes=2 * MODEL_BYTES + SPARE_BYTES - 1)
+    options: dict[str, Any] = {"memory_budget": budget, "use_spare": True, "check_period_s": 0.02}
+    async with counting_pool(tmp_path, names=ABC, **options) as pool:
+        await ask(pool, "a")
+        await wait_for(lambda: pool.stats().spare_bytes == SPARE_BYTES)
+        await ask(pool, "b")
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            stats = pool.stats()
+            assert stats.planned_bytes + stats.spare_bytes <= 2 * MODEL_BYTES
+        await pool.unload("b")
+        await wait_for(lambda: pool.stats().spare_bytes == SPARE_BYTES)
+        pool.set_limits(PoolLimits(memory_budget=budget_for(1)))
+        await wait_for(lambda: pool.stats().spare_bytes == 0)
+        await wait_for(lambda: len(workers_of(psutil.Process())) == 1)
+        assert hot(pool) == {"a"}
 
 
 async def test_a_worker_killed_during_its_load_leaves_the_memory_to_others(tmp_path: Path) -> None:

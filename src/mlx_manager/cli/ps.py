@@ -33,7 +33,8 @@ def ps(
     else:
         print("No model is in memory. A request loads its model; so does mlx-manager load NAME.")
     budget = render_size(books["budget_bytes"]) if books["budget_bytes"] else "not known before the first load"
-    print(f"\n{render_size(books['planned_bytes'])} planned of a budget of {budget}.")
+    spare = f" and {render_size(books['spare_bytes'])} for the spare worker" if books.get("spare_bytes") else ""
+    print(f"\n{render_size(books['planned_bytes'])}{spare} planned of a budget of {budget}.")
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from mlx_manager.hub.weights import ResidentWeights, loaded_tensors, resident_we
 
 MEMORY_SHARE = 0.75
 """Part of a machine's memory that models may take."""
-_PROCESS_BYTES = 130 * 1024**2
+PROCESS_BYTES = 130 * 1024**2
 """A worker without model and tokenizer: PSS less MLX's active memory, on Linux with the CPU backend. Between 114 and
 153 MiB were measured with SmolLM2, by how many other processes share its libraries. Not measured on macOS, where it is
 taken as it is."""
@@ -109,7 +109,7 @@ def _predict(
         checkpoint_share=_CHECKPOINT_SHARE if kept.state_bytes else 0.0,
         activation_bytes=step.fixed_bytes,
         activation_bytes_per_context_token=step.bytes_per_context_token,
-        process_bytes=_PROCESS_BYTES
+        process_bytes=PROCESS_BYTES
         + _TOKENIZER_GROWTH * _size(folder / "tokenizer.json")
         + (_seeing_bytes(options) if sees else 0),
         max_context=served_context(config, options.max_context),

@@ -13,10 +13,13 @@ import psutil
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.hub import Footprint, predict_footprint
+from mlx_manager.hub.fit import PROCESS_BYTES
 from mlx_manager.hub.safetensors_header import check_whole
 from mlx_manager.ipc import ServingReport
 from mlx_manager.pool.blas import runs_on_linux_cpu
 
+SPARE_BYTES = PROCESS_BYTES
+"""What the spare worker takes, which has its imports done and no model."""
 _LEAST_CONTEXT = 2048
 _LEAST_BLOCKS = 16
 _LEAST_KV_BYTES = 1024**2

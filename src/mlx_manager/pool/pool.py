@@ -17,6 +17,7 @@ from mlx_manager.pool.blas import worker_environment
 from mlx_manager.pool.draft_entry import check_draft, find_draft_entry
 from mlx_manager.pool.keeper import MemoryKeeper
 from mlx_manager.pool.load_errors import Backoff
+from mlx_manager.pool.memory import SPARE_BYTES
 from mlx_manager.pool.names import ModelNames
 from mlx_manager.pool.options import PoolLimits, PoolOptions
 from mlx_manager.pool.room import MemoryRoom
@@ -60,7 +61,9 @@ class ModelPool:
         self._shared = shared
         self._names = ModelNames(shared.models, shared.state_file)
         launch = WorkerLaunch(command, worker_environment(os.environ))
-        self._workers = WorkerSource(launch, use_spare=use_spare, spare_delay_s=spare_delay_s)
+        self._workers = WorkerSource(
+            launch, use_spare=use_spare, spare_delay_s=spare_delay_s, has_room=self._has_room_for_spare
+        )
         self._slots: dict[str, ModelSlot] = {}
         self._changed = Signal()
         self._limits = PoolLimits(
@@ -76,6 +79,7 @@ class ModelPool:
             predict=shared.predict,
             limits=lambda: self._limits,
             measure=shared.measure,
+            fit_spare=self._workers.fit_spare,
         )
         self._keeper = MemoryKeeper(
             self._slots,
@@ -237,6 +241,7 @@ class ModelPool:
         return PoolStats(
             budget_bytes=self._budget_bytes(),
             planned_bytes=sum(slot.planned_bytes for slot in slots),
+            spare_bytes=SPARE_BYTES if self._workers.spare is not None else 0,
             measured_bytes=sum(slot.reservation.measured_bytes for slot in slots),
             system_available_bytes=self._shared.available(),
             memory_floor_bytes=self._keeper.floor_bytes,
@@ -267,6 +272,11 @@ class ModelPool:
         while (num_bytes := self._budget_bytes()) is None:
             self._recommended_bytes = await self._workers.recommended_bytes(name)
         return num_bytes
+
+    def _has_room_for_spare(self) -> bool:
+        budget_bytes = self._budget_bytes()
+        planned_bytes = sum(slot.planned_bytes for slot in self._slots.values())
+        return budget_bytes is None or planned_bytes + SPARE_BYTES <= budget_bytes
 
     async def _relieve(self) -> None:
         try:

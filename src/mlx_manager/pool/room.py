@@ -29,6 +29,7 @@ class MemoryRoom:
 
     `slots` are the pool's, live. `budget_bytes` and `limits` are asked anew at each step, because they may change; the
     budget with the model that it is asked for, which errors name.
+    `fit_spare` ends the spare worker where models leave no room for it, and starts it again.
     Slots are written to only through what they offer: `reserve`, `unload` and `is_draining`.
     """
 
@@ -42,6 +43,7 @@ class MemoryRoom:
         predict: Predictor,
         limits: Callable[[], PoolLimits],
         measure: Callable[[int], int],
+        fit_spare: Callable[[], Awaitable[None]],
     ) -> None:
         self.evictions: deque[Eviction] = deque(maxlen=_MAX_KEPT_EVICTIONS)
         self.num_evictions = 0
@@ -54,6 +56,7 @@ class MemoryRoom:
         self._predict = predict
         self._limits = limits
         self._measure = measure
+        self._fit_spare = fit_spare
         self._turn = asyncio.Lock()
 
     async def admit(self, slot: ModelSlot) -> LoadOptions:
@@ -96,6 +99,7 @@ class MemoryRoom:
                 return
             await self._make_room(slot, needed_bytes)
             slot.reservation.regain()
+        await self._fit_spare()
 
     async def fits(self, slot: ModelSlot) -> bool:
         """Whether `slot` could be loaded now with nobody going. Raises `InvalidRequest` as `admit` does."""
@@ -107,6 +111,7 @@ class MemoryRoom:
 
     async def relieve(self) -> None:
         """Let idle models give way while more is held than the budget allows: workers took more than planned."""
+        await self._fit_spare()
         async with self._turn:
             residents = self._residents()
             if not residents:

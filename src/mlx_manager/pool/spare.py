@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,10 +21,13 @@ logger = logging.getLogger(__name__)
 class WorkerSource:
     """Starts workers and owns their sockets. With `use_spare` one worker is kept with its imports done.
 
+    It counts in the memory budget, of which it has what no model wants: `has_room` says whether there is so much.
     A spare that dies while it waits is not replaced before the next load, so that a broken installation does not loop.
     """
 
-    def __init__(self, launch: WorkerLaunch, *, use_spare: bool, spare_delay_s: float) -> None:
+    def __init__(
+        self, launch: WorkerLaunch, *, use_spare: bool, spare_delay_s: float, has_room: Callable[[], bool]
+    ) -> None:
         self._launch = launch
         self._use_spare = use_spare
         self._spare_delay_s = spare_delay_s
@@ -32,6 +36,9 @@ class WorkerSource:
         self._spare: WorkerClient | None = None
         self._replenishing: asyncio.Task[None] | None = None
         self._recommended_bytes: int | None = None
+        self._has_room = has_room
+        self._is_withheld = False
+        """Whether there is no spare for want of memory."""
         self._is_closed = False
 
     @property
@@ -75,6 +82,17 @@ class WorkerSource:
                 self._replenish(self._spare_delay_s if delay_s is None else delay_s)
             )
 
+    async def fit_spare(self) -> None:
+        """End the spare where there is no room for it any more; start one again where there is."""
+        if self.spare is not None and not self._has_room():
+            spare, self._spare = self._spare, None
+            self._is_withheld = True
+            assert spare is not None
+            logger.info("The spare worker is ended: models need its memory")
+            await spare.stop()
+        elif self._is_withheld and self._has_room():
+            self.replenish_later()
+
     async def close(self) -> None:
         """Stop every worker and remove the folder."""
         self._is_closed = True
@@ -88,6 +106,9 @@ class WorkerSource:
     async def _replenish(self, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         if self.spare is None:
+            self._is_withheld = not self._has_room()
+            if self._is_withheld:
+                return
             try:
                 self._spare = self._start_worker("spare")
             except OSError as error:

@@ -104,6 +104,9 @@ class PoolStats(msgspec.Struct, frozen=True, kw_only=True):
     budget_bytes: int | None
     """None until the first worker has said what its device recommends."""
     planned_bytes: int
+    """Of the models."""
+    spare_bytes: int
+    """What the spare worker is counted with beside them; 0 while there is none."""
     measured_bytes: int
     system_available_bytes: int
     memory_floor_bytes: int
