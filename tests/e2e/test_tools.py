@@ -127,10 +127,39 @@ def test_a_required_call_comes_after_thinking(caller: ServerProcess) -> None:
     assert all(set(arguments) == {"city"} for _, arguments in calls)
 
 
-def test_one_call_only_where_parallel_ones_are_switched_off(caller: ServerProcess) -> None:
-    two_cities = "What is the weather in London and Berlin?"
-    _, _, calls, _ = only(ask(caller, two_cities, tools=STRICT, parallel_tool_calls=False))
-    assert calls == [("get_weather", {"city": "London"})]
+LONDON_OF_TWO = "What is the weather in London and Berlin?"
+LONDON_CALL = ("get_weather", {"city": "London"})
+
+
+@pytest.mark.parametrize("tools", [TOOLS, STRICT])
+def test_one_call_only_where_parallel_ones_are_switched_off(caller: ServerProcess, tools: list[dict[str, Any]]) -> None:
+    _, text, calls, reason = only(ask(caller, LONDON_OF_TWO, tools=tools, parallel_tool_calls=False))
+    assert (text, calls, reason) == ("", [LONDON_CALL], "tool_calls")
+
+
+def test_one_call_only_in_the_other_dialects_and_the_older_form(caller: ServerProcess) -> None:
+    shared = {"model": caller.model, "temperature": 0}
+    asked = {"messages": [{"role": "user", "content": LONDON_OF_TWO}], "max_tokens": 120}
+    by_functions: Any = caller.sdk.chat.completions.create(**shared, **asked, functions=FUNCTIONS, stream=True)
+    deltas = [chunk.choices[0].delta.function_call for chunk in by_functions if chunk.choices]
+    assert [each.name for each in deltas if each and each.name] == ["get_weather"]
+    with caller.http() as client:
+        tools = [{"name": each["name"], "input_schema": each["parameters"]} for each in FUNCTIONS]
+        choice = {"type": "auto", "disable_parallel_tool_use": True}
+        by_messages = client.post("/v1/messages", json=shared | asked | {"tools": tools, "tool_choice": choice}).json()
+        by_responses = client.post(
+            "/v1/responses",
+            json=shared
+            | {
+                "input": LONDON_OF_TWO,
+                "tools": [{"type": "function", **each} for each in FUNCTIONS],
+                "parallel_tool_calls": False,
+            },
+        ).json()
+    calls = [block["input"] for block in by_messages["content"] if block["type"] == "tool_use"]
+    assert (calls, by_messages["stop_reason"]) == ([LONDON_CALL[1]], "tool_use")
+    called = [json.loads(item["arguments"]) for item in by_responses["output"] if item["type"] == "function_call"]
+    assert called == [LONDON_CALL[1]]
 
 
 def test_without_leave_to_call_there_is_no_call(caller: ServerProcess) -> None:

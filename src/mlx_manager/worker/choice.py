@@ -65,6 +65,8 @@ class Reading:
     are_calls_enforced: bool = False
     """Whether a grammar lets what begins as a call be nothing else."""
     is_call_required: bool = False
+    is_over_after_call: bool = False
+    """Whether the answer ends with its first call, because there may be no second."""
 
     def reader(self, choice: int) -> TextReader:
         """A reader of one choice."""
@@ -102,6 +104,8 @@ class ChoiceBuilder:
         self._num_parts = 0
         self._num_calls = 0
         self._budget = reading.thinking_budget
+        self._is_over_after_call = reading.is_over_after_call
+        self._has_called = False
         self._forced: tuple[int, ...] | None = None
         self._is_cutting = False
 
@@ -128,6 +132,8 @@ class ChoiceBuilder:
         if self._wants_logprobs and not event.is_end_token:
             self._unsent_logprobs.append(self._logprob(event.chosen))
         shown = self._with_logprobs(shown)
+        if self._has_called and self._is_over_after_call and not is_cut:
+            return shown + self._end(FinishReason.STOP)
         if not is_last:
             return shown
         return shown + self._end(FinishReason.STOP if event.finish is None or event.is_end_token else event.finish)
@@ -153,7 +159,10 @@ class ChoiceBuilder:
             self._budget = None
 
     def _until_stop(self, events: list[Event]) -> list[Event]:
-        """The events up to a stop string in their text; what may be the beginning of one is held back."""
+        """The events up to a stop string in their text; what may be the beginning of one is held back.
+
+        Also not beyond the end of a call after which the answer is over.
+        """
         shown: list[Event] = []
         for event in events:
             if isinstance(event, PartDelta) and self._open is PartKind.TEXT:
@@ -166,8 +175,12 @@ class ChoiceBuilder:
                 continue
             if isinstance(event, PartEnd) and self._open is PartKind.TEXT and (held := self._stop.flush()):
                 shown.append(PartDelta(self.index, held))
+            if isinstance(event, PartEnd) and self._open is PartKind.TOOL_CALL and not event.is_withdrawn:
+                self._has_called = True
             self._note([event])
             shown.append(_with_call_id(event))
+            if self._has_called and self._is_over_after_call:
+                break
         return shown
 
     def _note(self, events: list[Event]) -> None:

@@ -388,6 +388,7 @@ class Serving:
             self._thinking_budget(prompt),
             are_calls_enforced=grammar is not form,
             is_call_required=prompt.tool_choice.mode is ToolChoiceMode.REQUIRED,
+            is_over_after_call=not prompt.parallel_tool_calls,
         )
         return reading, grammar
 
