@@ -137,6 +137,7 @@ OBJECTS: dict[str, Schema] = {
     ),
     "draft 7": {"$schema": "http://json-schema.org/draft-07/schema#"} | _PERSON,
     "draft 2020-12": {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _POINT,
+    "a dialect of its own": {"$schema": "https://spec.openapis.org/oas/3.1/dialect/base"} | _POINT,
 }
 
 NESTED: dict[str, Schema] = {

@@ -15,6 +15,7 @@ from mlx_manager.engine.grammar import Constraint
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.ir import Grammar, GrammarKind
 from mlx_manager.models.schema_loops import find_loop
+from mlx_manager.parsing.grammar import in_known_dialect
 
 _WHITESPACE = r" |\n[ \t]{0,24}"
 """Between the tokens of a JSON text: what serializers and pretty-printers write. Without a bound, a small model that
@@ -65,7 +66,7 @@ class GrammarCompiler:
         trie = self._ready_trie(grammar.param)
         try:
             source = _source(grammar)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _refusal(grammar, f"it is not JSON: {error}") from None
         schemas = parts or ((("", grammar.text),) if grammar.kind is GrammarKind.JSON_SCHEMA else ())
         for whose, schema in schemas:
@@ -120,6 +121,8 @@ def _source(grammar: Grammar) -> str:
     if grammar.kind is GrammarKind.LARK:
         return LLMatcher.grammar_from_lark(grammar.text)
     schema = _ANY_OBJECT if grammar.kind is GrammarKind.JSON_OBJECT else grammar.text
+    if '"$schema"' in schema:
+        schema = json.dumps(in_known_dialect(json.loads(schema)))
     # A schema's own "x-guidance" overrides what is given here.
     return LLMatcher.grammar_from_json_schema(schema, defaults={"whitespace_pattern": _WHITESPACE})
 

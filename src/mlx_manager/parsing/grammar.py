@@ -11,6 +11,9 @@ from mlx_manager.ir import Tool
 
 _WHITESPACE = r"[ \n]?"
 """Between the tokens of a JSON text. Without a bound, a small model with nothing to say goes on with white space."""
+_DIALECT = re.compile(r"https?://json-schema\.org/(draft-0[3467]|draft/2019-09|draft/2020-12)/schema#?")
+_VALUES = ("const", "enum", "default", "examples")
+"""Keywords whose values are no schemas."""
 
 
 class GrammarWriter:
@@ -117,7 +120,27 @@ def _containing(text: str) -> str:
 
 def json_value(schema: Mapping[str, Any]) -> str:
     """Any JSON value that the schema allows."""
-    return "%json " + json.dumps({"x-guidance": {"whitespace_pattern": _WHITESPACE}, **schema}, ensure_ascii=False)
+    known = in_known_dialect(schema)
+    return "%json " + json.dumps({"x-guidance": {"whitespace_pattern": _WHITESPACE}, **known}, ensure_ascii=False)
+
+
+def in_known_dialect(schema: Any) -> Any:
+    """A schema without the `$schema` of dialects that llguidance does not know: it would refuse the whole schema.
+
+    What such a dialect adds to the latest draft is no constraint, or is refused by its keyword.
+    """
+    if isinstance(schema, list):
+        return [in_known_dialect(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value if key in _VALUES else in_known_dialect(value) for key, value in schema.items()}
+    dialect = kept.get("$schema")
+    if isinstance(dialect, str):
+        del kept["$schema"]
+        if known := _DIALECT.fullmatch(dialect):
+            scheme = "https" if "/" in known[1] else "http"
+            kept["$schema"] = f"{scheme}://json-schema.org/{known[1]}/schema#"
+    return kept
 
 
 def with_definitions(schema: Any, root: Mapping[str, Any]) -> Any:
