@@ -296,6 +296,10 @@ ANSWERED = said(Role.TOOL, "sunny", name="f", tool_call_id="c1")
             [SPOKEN | {"content": [{"type": "refusal", "refusal": "no"}]}, CALL | {"arguments": ""}],
             (said(Role.ASSISTANT, "no", tool_calls=(ToolCall(call_id="c1", name="f", arguments="{}"),)),),
         ),
+        (
+            [CALL | {"arguments": "{"}],
+            (said(Role.ASSISTANT, "", tool_calls=(ToolCall(call_id="c1", name="f", arguments='{"unparsed": "{"}'),)),),
+        ),
     ],
 )
 def test_items_reach_the_backend_as_messages(served: Served, items: Any, messages: tuple[Message, ...]) -> None:
@@ -317,8 +321,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"input": [OUTPUT]}, "input[0].call_id", "there: none"),
     ({"input": [CALL, OUTPUT, OUTPUT]}, "input[2].call_id", "has an output before it"),
     ({"input": [CALL, CALL]}, "input[1].call_id", "no output yet"),
-    ({"input": [CALL | {"arguments": "{"}]}, "input[0].arguments", "not JSON"),
-    ({"input": [CALL | {"arguments": "[1]"}]}, "input[0].arguments", "not an object"),
     ({"input": [CALL | {"call_id": ""}]}, "input[0].call_id", "at least 1"),
     ({"input": [{"type": "item_reference", "id": "msg_x"}]}, "input[0].id", "not stored"),
     ({"input": [{"id": "msg_x"}]}, "input[0].id", "not stored"),

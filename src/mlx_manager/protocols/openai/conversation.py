@@ -51,6 +51,8 @@ _NOT_FOR_TEMPLATES = (
 )
 """Names that the renderer of templates uses itself."""
 _SWITCH = "enable_thinking"
+_UNPARSED = "unparsed"
+"""The member that holds the arguments of a call which are no JSON object."""
 
 
 def parse_conversation(wire: ChatRequest) -> ChatPrompt:
@@ -138,25 +140,24 @@ def _parse_calls(message: ChatMessage, at: str, calls: _Calls) -> tuple[ToolCall
             )
         calls.names[call_id] = function.name
         calls.open_ids.add(call_id)
-        arguments = parse_arguments(function.arguments, f"{function_at}.arguments")
+        arguments = parse_arguments(function.arguments)
         parsed.append(ToolCall(call_id=call_id, name=function.name, arguments=arguments))
     return tuple(parsed)
 
 
-def parse_arguments(sent: str, at: str) -> str:
-    """The arguments of a call as they were sent; some clients send none for a call without arguments.
+def parse_arguments(sent: str) -> str:
+    """The arguments of a call, the text of a JSON object; some clients send nothing for a call without arguments.
 
-    Raises `InvalidRequest` for what is not the text of a JSON object.
+    What a model wrote may have been cut off, or be no object: templates and providers take objects alone, so such a
+    text is kept as the only member of one, and the conversation goes on.
     """
     if not sent.strip():
         return "{}"
     try:
         arguments = json.loads(sent)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{at} is not JSON: {error}. Send the text of a JSON object.", param=at) from None
-    if not isinstance(arguments, dict):
-        raise InvalidRequest(f"{at} is JSON, but not an object: send the text of a JSON object.", param=at)
-    return sent
+    except (ValueError, RecursionError):
+        arguments = None
+    return sent if isinstance(arguments, dict) else json.dumps({_UNPARSED: sent}, ensure_ascii=False)
 
 
 def _parse_answered_call(message: ChatMessage, content: tuple[Content, ...], at: str, calls: _Calls) -> Message:

@@ -112,7 +112,7 @@ class ItemReader:
         name = flat_name(item.name, item.namespace)
         self._calls[item.call_id] = name
         self._answered.discard(item.call_id)
-        arguments = parse_arguments(item.arguments, f"{at}.arguments")
+        arguments = parse_arguments(item.arguments)
         self._turn.calls.append(ToolCall(call_id=item.call_id, name=name, arguments=arguments))
 
     def _read_output(self, item: SentCallOutput, at: str) -> None:
