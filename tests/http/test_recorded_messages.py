@@ -19,9 +19,10 @@ from tests.http.scripted_server import HELLO, TEXT, Recorder, Served, Shelf, run
 
 FOLDER = Path(__file__).parents[1] / "data" / "clients"
 RECORDED = [file for file in sorted(FOLDER.glob("*_messages*.json"))]
-MODELS = ("m", "fake-model", "local", "local-vlm", "claude-opus-5-5")
+MODELS = ("m", "fake-model", "mlx-community/Qwen3-0.6B-4bit", "local", "local-vlm", "claude-opus-5-5")
 TURNS = [
     ("claude-code-2.1.330--bash-tool--01", "claude-code-2.1.330--bash-tool--02"),
+    ("claude-code-2.1.330--custom-model-read--01", "claude-code-2.1.330--custom-model-read--02"),
     ("claude-code-2.1.330--image-toolresult--01", "claude-code-2.1.330--image-toolresult--02"),
     ("opencode-1.18.33--anthropic-bash--02", "opencode-1.18.33--anthropic-bash--03"),
     ("node-sdks--all--11", "node-sdks--all--12"),
