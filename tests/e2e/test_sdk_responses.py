@@ -155,6 +155,22 @@ def test_a_conversation_that_is_too_long_goes_on_without_its_beginning(idle_serv
     assert response.usage.input_tokens < 100
 
 
+def test_the_tokens_of_an_input_are_those_that_it_is_billed_for(idle_server: ServerProcess) -> None:
+    responses = idle_server.sdk.responses
+    asked: dict[str, Any] = {"model": idle_server.model, "input": "What is the capital of France?"}
+    first = responses.create(**asked, max_output_tokens=4)
+    assert first.usage is not None
+    assert responses.input_tokens.count(**asked).input_tokens == first.usage.input_tokens
+    asked |= {"previous_response_id": first.id, "instructions": "Be brief."}
+    second = responses.create(**asked, max_output_tokens=1)
+    assert second.usage is not None
+    assert responses.input_tokens.count(**asked).input_tokens == second.usage.input_tokens
+    shown = [{"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}]}]
+    with pytest.raises(openai.BadRequestError) as refused:
+        responses.input_tokens.count(**asked | {"input": shown})
+    assert refused.value.param == "input"
+
+
 def test_the_second_turn_of_codex_computes_only_what_is_new(starter_folder: Path, tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "models" / "tiny", starter_folder, seed=1, max_context=32768)
     with serving(tmp_path / "models" / "tiny", tmp_path / "home", "--no-use-spare") as server:

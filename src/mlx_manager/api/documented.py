@@ -23,6 +23,7 @@ _BODIES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("/v1/chat/completions", ChatRequest),
     ("/v1/completions", CompletionRequest),
     ("/v1/responses", ResponsesRequest),
+    ("/v1/responses/input_tokens", ResponsesRequest),
     ("/v1/embeddings", EmbeddingsRequest),
     ("/v1/rerank", RerankBody),
     ("/v1/messages", MessagesRequest),

@@ -28,9 +28,9 @@ from mlx_manager.api.state import (
     RequestIdDep,
     ResponsesDep,
 )
-from mlx_manager.errors import InvalidRequest
+from mlx_manager.errors import InvalidRequest, MlxManagerError
 from mlx_manager.gateway import BackgroundWork, Gateway, OwnResponses, truncated
-from mlx_manager.ir import Event
+from mlx_manager.ir import Event, TokenizeRequest
 from mlx_manager.pool import ModelDirectory
 from mlx_manager.protocols.openai import encode_json
 from mlx_manager.protocols.openai.responses import (
@@ -79,6 +79,29 @@ class ResponseExchange:
             await self._keep(call, builder)
             headers = ignored_headers(call.ignored, self.gateway.told) | notes.headers()
             return Response(encode_response(builder.response), media_type="application/json", headers=headers)
+        return Response(status_code=499)  # nobody is there to read it
+
+    async def count(self) -> Response:
+        """Count the tokens of what would be asked. Raises `MlxManagerError`."""
+        answer_id = f"count_{secrets.token_hex(12)}"
+        with self.gateway.refusals(http_request_id=self.request_id, answer_id=answer_id):
+            call = await self._parse(await read_json_body(self.request, self.http.max_body_bytes), answer_id)
+        async with UntilDisconnect(self.request.receive) as client:
+            asked: dict[str, Any] = {
+                "http_request_id": self.request_id,
+                "is_cut_off": lambda: client.is_cut_off_by_us,
+            }
+            request = call.request
+            try:
+                if call.truncates:
+                    request, _ = await truncated(request, lambda prompt: self.gateway.tokenize(prompt, **asked))
+                tokens = await self.gateway.tokenize(
+                    TokenizeRequest(request_id=answer_id, model=request.model, prompt=request.prompt), **asked
+                )
+            except MlxManagerError as error:
+                raise FIELD_NAMES.told(error) from error.__cause__
+            body = {"object": "response.input_tokens", "input_tokens": len(tokens.token_ids)}
+            return Response(encode_json(body), media_type="application/json", headers=ignored_headers(call.ignored))
         return Response(status_code=499)  # nobody is there to read it
 
     async def _parse(self, body: bytes, answer_id: str) -> ResponseCall:
@@ -176,6 +199,12 @@ async def _exchange(
 async def create_response(exchange: Annotated[ResponseExchange, Depends(_exchange)]) -> Response:
     """Answer a text or the items of a conversation."""
     return await exchange.answer()
+
+
+@router.post("/input_tokens")
+async def count_input_tokens(exchange: Annotated[ResponseExchange, Depends(_exchange)]) -> Response:
+    """Count the tokens of a text or of the items of a conversation as the model's own template renders them."""
+    return await exchange.count()
 
 
 @router.get("/{response_id}")
