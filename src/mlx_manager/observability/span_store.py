@@ -22,9 +22,12 @@ from mlx_manager.observability.spans import Span
 
 _logger = logging.getLogger("mlx_manager.observability")
 SPANS_FILE = "spans.db"
-_SCHEMA = """
+_VERSION = 1
+"""Of the tables below; 0 was the same. One that changes them has to bring older files with it."""
+_SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
+PRAGMA user_version = {_VERSION};
 CREATE TABLE IF NOT EXISTS spans (
     trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT, name TEXT NOT NULL,
     start_unix_ns INTEGER NOT NULL, end_unix_ns INTEGER NOT NULL, error TEXT, attributes BLOB NOT NULL
@@ -60,7 +63,7 @@ class TracedRequest(msgspec.Struct, frozen=True, kw_only=True):
 class SpanWriter:
     """The writing side. All of it belongs to one thread, which also has to make it. Raises `sqlite3.Error`.
 
-    A file that is no database is set aside: traces are not worth a server that keeps none.
+    A file that is no database, or a later version's, is set aside: traces are not worth a server that keeps none.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, max_age_s: float) -> None:
@@ -127,6 +130,8 @@ class SpanWriter:
         os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
         connection = sqlite3.connect(self._file, timeout=_BUSY_S)
         try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] > _VERSION:
+                raise sqlite3.DatabaseError("written by a later version")
             connection.executescript(_SCHEMA)
         except sqlite3.Error:
             connection.close()
