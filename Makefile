@@ -3,6 +3,7 @@
 # make docs     write the generated parts of docs/                    make lock     resolve the dependencies anew
 # make clients  the clients and agents that tests/e2e/clients runs
 # make faults   the long tests of faults, ten minutes                 make soak     200 clients for ten minutes
+# make audit    known vulnerabilities of what is locked               make wheel-check   a wheel, installed by itself
 # Arguments go through ARGS:  make serve ARGS="--port 8080"   make test ARGS="-k scheduler"   make bench ARGS=--quick
 
 VENV := .venv
@@ -13,7 +14,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady clients fuzz pictures faults soak lock wheel-check clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady clients fuzz pictures faults soak lock wheel-check audit clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -113,16 +114,27 @@ lock:
 	$(LOCK) pyproject.toml --group pyproject.toml:build -o requirements.lock
 	$(LOCK) pyproject.toml --group pyproject.toml:build --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
 
-# A wheel, installed with the locked dependencies into an environment that has nothing else, and asked to serve.
+# A wheel, installed into environments that have nothing else, and asked there: with the locked dependencies, and as
+# `pip install mlx-manager` would with the newest that it declares (tools/ask_installed.py serves one answer).
 wheel-check: install
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/wheel .
-	$(BIN)/python -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements.lock
-	build/wheel/venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps build/wheel/*.whl
-	cd build/wheel && env -u PYTHONPATH venv/bin/mlx-manager --version
-	cd build/wheel && env -u PYTHONPATH venv/bin/mlx-manager doctor --home build/wheel/home; test $$? -le 1
-	cd build/wheel && env -u PYTHONPATH venv/bin/python -P -m mlx_manager.worker --probe
+	$(BIN)/python -m venv build/wheel/locked
+	build/wheel/locked/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements.lock
+	build/wheel/locked/bin/python -m pip --disable-pip-version-check --quiet install --no-deps build/wheel/*.whl
+	$(BIN)/python -m tools.ask_installed build/wheel/locked
+	$(BIN)/python -m venv build/wheel/fresh
+	build/wheel/fresh/bin/python -m pip --disable-pip-version-check --quiet install build/wheel/*.whl
+	$(BIN)/python -m tools.ask_installed build/wheel/fresh
+
+# Known vulnerabilities of what the lock files name, asked of PyPI's advisories; what cannot be asked about fails, too.
+AUDIT := build/audit
+audit:
+	@[ -x $(AUDIT)/bin/pip-audit ] || "$$(tools/find-python.sh)" -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip --disable-pip-version-check --quiet install "pip-audit>=2.10"
+	@for lock in requirements.lock requirements-dev.lock; do \
+		echo "$$lock:"; $(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --requirement $$lock $(ARGS) || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mlx_manager.engine.disk_cache import DeviceReader, DiskCache
 from tests.e2e.server_process import PATIENCE_S, ServerProcess, serving, wait_until
 from tests.hub.conftest import CONFIG, weights
 from tests.hub.hub_server import HubServer, Repository
@@ -61,8 +62,8 @@ def full(disk: Path) -> Iterator[None]:
         filler.unlink()
 
 
-def ask(server: ServerProcess) -> int:
-    body = {"model": server.model, "messages": [{"role": "user", "content": "Go on."}], "max_tokens": 3}
+def ask(server: ServerProcess, words: str = "Go on.") -> int:
+    body = {"model": server.model, "messages": [{"role": "user", "content": words}], "max_tokens": 3}
     return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE_S).status_code
 
 
@@ -88,6 +89,40 @@ def test_requests_are_answered_while_nothing_can_be_written(tiny_folder: Path, s
     with sqlite3.connect(small_disk / "home" / "mlx-manager.db") as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     database.close()
+
+
+def test_prefixes_that_cannot_be_spilled_are_left_out(tiny_folder: Path, small_disk: Path) -> None:
+    flags = ("--kv-budget", "64MiB", "--disk-cache", "64MiB")
+    with serving(tiny_folder, small_disk / "home", *flags) as server:
+
+        def num_spilled() -> int:
+            return len([*(small_disk / "home" / "state").rglob("*.safetensors")])
+
+        with full(small_disk):
+            assert ask(server, "Tell of the sea. " * 40) == 200
+            time.sleep(3)
+            assert num_spilled() == 0
+            assert ask(server, "Tell of the sea. " * 40) == 200
+        assert ask(server, "Tell of the hills. " * 40) == 200
+        wait_until(num_spilled, 30, server.output.read_text)
+        assert server.is_ready()
+
+
+def test_a_prefix_cache_goes_on_where_its_disk_was_full(small_disk: Path) -> None:
+    block = (b"keys" * 1000, b"values" * 1000)
+    cache = DiskCache(small_disk / "cache", "model", 1 << 30, DeviceReader(lambda blocks: [block for _ in blocks]))
+    cache.put(b"before", block)
+    cache.flush()
+    with full(small_disk):
+        assert cache.put(b"during", block)
+        cache.flush()
+        assert b"during" not in cache
+        assert cache.fetch(b"during") is None
+        assert cache.fetch(b"before") == block
+    cache.put(b"after", block)
+    cache.flush()
+    assert cache.fetch(b"after") == block
+    assert not [*small_disk.rglob("*.partial")]
 
 
 def test_a_disk_that_fills_up_during_a_download(
