@@ -138,9 +138,10 @@ def test_one_call_only_where_parallel_ones_are_switched_off(caller: ServerProces
 
 
 def test_one_call_only_in_the_other_dialects_and_the_older_form(caller: ServerProcess) -> None:
-    shared = {"model": caller.model, "temperature": 0}
-    asked = {"messages": [{"role": "user", "content": LONDON_OF_TWO}], "max_tokens": 120}
-    by_functions: Any = caller.sdk.chat.completions.create(**shared, **asked, functions=FUNCTIONS, stream=True)
+    shared: dict[str, Any] = {"model": caller.model, "temperature": 0}
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": LONDON_OF_TWO}], "max_tokens": 120}
+    older: Any = shared | asked | {"functions": FUNCTIONS, "stream": True}
+    by_functions: Any = caller.sdk.chat.completions.create(**older)
     deltas = [chunk.choices[0].delta.function_call for chunk in by_functions if chunk.choices]
     assert [each.name for each in deltas if each and each.name] == ["get_weather"]
     with caller.http() as client:
