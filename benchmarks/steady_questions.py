@@ -21,6 +21,7 @@ from mlx_manager.engine.runner import PagedRunner
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.windows import longest_window
 from mlx_manager.models.families.adapters import adapt
+from tests.models.serving import fewest_slots
 from tests.models.zoo import VOCABULARY_SIZE, build
 
 _NUM_BASES = 4
@@ -42,8 +43,12 @@ class Small:
     num_blocks: int
 
     def new_engine(self, limits: Limits, lookahead: Lookahead) -> Engine:
-        """A new engine, on a clock that moves evenly so that a run can be repeated."""
-        self.runner.reset()
+        """A new engine, on a clock that moves evenly so that a run can be repeated.
+
+        Where a model has windows beside full attention, an arena of few slots is theirs.
+        """
+        slots = fewest_slots(self.caches.layers, limits.max_step_tokens)
+        self.runner.lay_out(self.caches.layers, self.num_blocks, None if slots is None else slots.num_slots)
         config = EngineConfig(
             num_blocks=limits.num_blocks,
             max_batch_size=limits.max_batch_size,
@@ -51,12 +56,13 @@ class Small:
             lookahead=lookahead,
             num_checkpoints=_NUM_CHECKPOINTS if self.caches.state_bytes else None,
             window=longest_window(self.caches.layout.windows),
+            slots=slots,
         )
         return Engine(self.runner, config, clock=even_clock())
 
     def answers(self, prompt: tuple[int, ...], ways: list[SamplingParams], num_tokens: int) -> list[list[Chosen]]:
         """The answers of one request, one for each of `ways`, alone in an engine of its own that keeps no prefixes."""
-        self.runner.reset()
+        self.runner.lay_out(self.caches.layers, self.num_blocks)
         engine = Engine(self.runner, EngineConfig(num_blocks=self.num_blocks, has_prefix_cache=False))
         engine.add(
             EngineRequest(request_id="", prompt_token_ids=prompt, params=tuple(ways), max_output_tokens=num_tokens)

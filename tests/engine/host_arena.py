@@ -30,20 +30,30 @@ class HostArena:
     """Whether two segments may write into one block: each its own slots of it, layer by layer."""
 
     def __init__(
-        self, num_blocks: int, vocabulary: int, *, has_states: bool = False, window: int | None = None
+        self,
+        num_blocks: int,
+        vocabulary: int,
+        *,
+        has_states: bool = False,
+        window: int | None = None,
+        num_slots: int | None = None,
     ) -> None:
+        """With `num_slots` only the first layer has the window, and so many blocks of its own."""
         self.vocabulary = vocabulary
-        self.window = window
+        self.windows = (window, window if num_slots is None else None)
+        self._num_slots = num_slots
         self.states: HostStates | None = HostStates() if has_states else None
         self._layers = [
-            [[_mixed(layer, block, slot, 99) for slot in range(BLOCK_SIZE)] for block in range(num_blocks)]
-            for layer in range(2)
+            [[_mixed(layer, block, slot, 99) for slot in range(BLOCK_SIZE)] for block in range(num)]
+            for layer, num in enumerate((num_blocks if num_slots is None else num_slots, num_blocks))
         ]
 
     def run(self, batch: Batch, previous: AbstractSequence[int | None]) -> list[int | None]:
         """The token of each sample; None where the logits were not finite. `previous` are the last step's tokens."""
         if not self.is_shared_while_written:
-            _check_shape(batch, self.window)
+            _check_shape(batch, self.windows[1])
+            if self._num_slots is not None:
+                _check_slots(batch, self.windows[0], self._num_slots)
         self._move(batch)
         inputs = [_input_tokens(segment, previous) for segment in batch.segments]
         first = [
@@ -61,21 +71,29 @@ class HostArena:
             for sample in batch.samples
         ]
 
-    def holds(self, block_table: AbstractSequence[int], token_ids: AbstractSequence[int]) -> bool:
-        """Whether `block_table` leads to exactly what the model stores for `token_ids`."""
+    def holds(
+        self,
+        block_table: AbstractSequence[int],
+        token_ids: AbstractSequence[int],
+        slot_table: AbstractSequence[int] | None = None,
+    ) -> bool:
+        """Whether the tables lead to exactly what the model stores for `token_ids`."""
+        tables = (block_table if slot_table is None else slot_table, block_table)
         return all(
-            self._layers[layer][block_table[position // BLOCK_SIZE]][position % BLOCK_SIZE] == content
-            for position, contents in enumerate(stored_contents(token_ids, self.window))
-            if block_table[position // BLOCK_SIZE] != HOLE
+            self._layers[layer][tables[layer][position // BLOCK_SIZE]][position % BLOCK_SIZE] == content
+            for position, contents in enumerate(stored_contents(token_ids, self.windows))
             for layer, content in enumerate(contents)
+            if tables[layer][position // BLOCK_SIZE] != HOLE
         )
 
-    def block_holds(self, block: int, contents: AbstractSequence[tuple[int, int]]) -> bool:
-        """Whether the first slots of `block` hold `contents`."""
+    def block_holds(self, block: int, contents: AbstractSequence[tuple[int, int]], slot: int | None) -> bool:
+        """Whether the first slots of `block` hold `contents`; `slot` is the first layer's, None where it has none."""
+        places = (block if self._num_slots is None else slot, block)
         return all(
-            self._layers[layer][block][slot] == content
-            for slot, both in enumerate(contents)
-            for layer, content in enumerate(both)
+            self._layers[layer][place][index] == content
+            for index, both in enumerate(contents)
+            for layer, (place, content) in enumerate(zip(places, both, strict=True))
+            if place is not None
         )
 
     def clear(self) -> None:
@@ -89,28 +107,32 @@ class HostArena:
 
     def _move(self, batch: Batch) -> None:
         for layer, stored in enumerate(self._layers):
-            for block in batch.scrubs:
+            is_slotted = layer == 0 and self._num_slots is not None
+            for block in batch.slot_scrubs if is_slotted else batch.scrubs:
                 stored[block] = [0] * BLOCK_SIZE
             for block, content in batch.loads:
                 stored[block] = json.loads(content[layer])
-            read = [list(stored[source]) for source, _ in batch.copies]
-            for (_, target), slots in zip(batch.copies, read, strict=True):
+            copies = batch.slot_copies if is_slotted else batch.copies
+            read = [list(stored[source]) for source, _ in copies]
+            for (_, target), slots in zip(copies, read, strict=True):
                 stored[target] = slots
 
     def _write(self, layer: int, segments: AbstractSequence[Segment], rows: AbstractSequence[list[int]]) -> None:
         for segment, contents in zip(segments, rows, strict=True):
             for position, content in enumerate(contents, segment.start):
-                block = segment.block_table[position // BLOCK_SIZE]
+                block = segment.table(self.windows[layer])[position // BLOCK_SIZE]
                 self._layers[layer][block][position % BLOCK_SIZE] = content
 
     def _attended(self, layer: int, segment: Segment) -> list[int]:
         """What the positions of `segment` read. A decode row reads whole blocks, and a masked NaN is still a NaN."""
-        stored = self._layers[layer]
-        if self.window is not None:
-            first = max(0, segment.start + 1 - self.window)
-            places = range(first, segment.end)
-            seen = [stored[segment.block_table[place // BLOCK_SIZE]][place % BLOCK_SIZE] for place in places]
-            return _window_sums(seen, first, self.window)[segment.start - first :]
+        stored, window = self._layers[layer], self.windows[layer]
+        if window is not None:
+            table = segment.table(window)
+            first = max(0, segment.start + 1 - window)
+            seen = [stored[table[place // BLOCK_SIZE]][place % BLOCK_SIZE] for place in range(first, segment.end)]
+            if segment.is_decode and any(_NOT_FINITE in stored[block] for block in table[first // BLOCK_SIZE :]):
+                return [_NOT_FINITE] * segment.num_tokens
+            return _window_sums(seen, first, window)[segment.start - first :]
         slots = [slot for block in segment.block_table for slot in stored[block]]
         if segment.is_decode and _NOT_FINITE in slots:
             return [_NOT_FINITE] * segment.num_tokens
@@ -160,9 +182,9 @@ class HostStates:
 class Oracle:
     """The answers of the same model to one prompt, computed without any blocks."""
 
-    def __init__(self, vocabulary: int, window: int | None = None) -> None:
+    def __init__(self, vocabulary: int, windows: tuple[int | None, int | None] = (None, None)) -> None:
         self._vocabulary = vocabulary
-        self._window = window
+        self._windows = windows
         self._streams: dict[tuple[tuple[int, ...], SamplingParams], list[int]] = {}
 
     def tokens(self, prompt: tuple[int, ...], params: SamplingParams, num_output_tokens: int) -> list[int]:
@@ -170,7 +192,7 @@ class Oracle:
         stream = self._streams.setdefault((prompt, params), list(prompt))
         while len(stream) < len(prompt) + num_output_tokens:
             first = [_mixed(token, position, 7) for position, token in enumerate(stream)]
-            last = _seen(_seen(first, self._window), self._window)[-1]
+            last = _seen(_seen(first, self._windows[0]), self._windows[1])[-1]
             stream.append(_token(last, params, len(stream) - len(prompt), self._vocabulary))
         return stream[: len(prompt) + num_output_tokens]
 
@@ -183,10 +205,12 @@ class Oracle:
         return answer[: ends[0] + 1] if ends else answer
 
 
-def stored_contents(token_ids: AbstractSequence[int], window: int | None = None) -> list[tuple[int, int]]:
+def stored_contents(
+    token_ids: AbstractSequence[int], windows: tuple[int | None, int | None] = (None, None)
+) -> list[tuple[int, int]]:
     """What both layers store for each position of `token_ids`."""
     first = [_mixed(token, position, 7) for position, token in enumerate(token_ids)]
-    return list(zip(first, _seen(first, window), strict=True))
+    return list(zip(first, _seen(first, windows[0]), strict=True))
 
 
 def _check_shape(batch: Batch, window: int | None) -> None:
@@ -206,6 +230,26 @@ def _check_shape(batch: Batch, window: int | None) -> None:
         assert not own & written, "two segments write one block"
         written |= own
     assert len({segment.seq_id for segment in batch.segments}) == len(batch.segments), "a sequence is in a step twice"
+
+
+def _check_slots(batch: Batch, window: int | None, num_slots: int) -> None:
+    assert window is not None
+    assert len(batch.slot_copies) == len(batch.copies)
+    targets = [target for _, target in batch.slot_copies]
+    assert len(set(targets)) == len(targets), "two copies into one slot"
+    assert batch.num_slots <= num_slots
+    written: set[int] = set()
+    for segment in batch.segments:
+        table = segment.table(window)
+        assert len(table) == len(segment.block_table)
+        first = max(0, segment.start + 1 - window) // BLOCK_SIZE
+        held = [slot for slot in table if slot != HOLE]
+        assert HOLE not in table[first:], "a hole where the window is"
+        assert len(set(held)) == len(held), "a table holds a slot twice"
+        assert all(0 <= slot < batch.num_slots for slot in held), "the arena has no such slot"
+        own = set(table[segment.start // BLOCK_SIZE :])
+        assert not own & written, "two segments write one slot"
+        written |= own
 
 
 def _input_tokens(segment: Segment, previous: AbstractSequence[int | None]) -> list[int]:
@@ -240,13 +284,14 @@ def _seen(contents: AbstractSequence[int], window: int | None) -> list[int]:
 def _window_sums(contents: AbstractSequence[int], first: int, window: int) -> list[int]:
     """For each position from `first` on a number that depends on it and those before it, of the last `window` known.
 
-    No value that is not finite is known here.
+    It is not finite where one of these is not.
     """
     parts = [_mixed(content, place) for place, content in enumerate(contents, first)]
-    total, sums = 0, []
+    total, sums, last_not_finite = 0, [], -window
     for index, part in enumerate(parts):
         total += part - (parts[index - window] if index >= window else 0)
-        sums.append(total % _MODULUS)
+        last_not_finite = index if contents[index] == _NOT_FINITE else last_not_finite
+        sums.append(_NOT_FINITE if index - last_not_finite < window else total % _MODULUS)
     return sums
 
 

@@ -15,6 +15,7 @@ from mlx_manager.engine.drafting import Guesser
 from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.requests import EngineRequest, RequestBroke, TokenEvent
 from mlx_manager.engine.sequence import SamplingParams
+from mlx_manager.engine.windows import WindowSlots
 from mlx_manager.ir import FinishReason, Priority
 from tests.engine.host_arena import POISON, HostArena, Oracle
 from tests.engine.host_runner import HostRunner
@@ -63,9 +64,11 @@ class House:
         max_step_tokens: int = 512,
         max_draft_tokens: int = 0,
         draft_model: Guesser | None = None,
+        slots: WindowSlots | None = None,
     ) -> None:
         self.now_s = 0.0
-        self.runner = HostRunner(HostArena(num_blocks, VOCABULARY))
+        num_slots, window = (None, None) if slots is None else (slots.num_slots, slots.window)
+        self.runner = HostRunner(HostArena(num_blocks, VOCABULARY, window=window, num_slots=num_slots))
         self.engine = Engine(
             self.runner,
             EngineConfig(
@@ -74,6 +77,7 @@ class House:
                 max_step_tokens=max_step_tokens,
                 lookahead=lookahead,
                 max_draft_tokens=max_draft_tokens,
+                slots=slots,
             ),
             clock=self._clock,
             draft_model=draft_model,
@@ -178,7 +182,7 @@ def run_mix(house: House, mix: list[Visit]) -> None:
                 house.abort(str(index))
         house.step()
     house.finish()
-    oracle = Oracle(VOCABULARY)
+    oracle = Oracle(VOCABULARY, house.runner.arena.windows)
     for index, visit in enumerate(mix):
         received = house.received[str(index)]
         for choice, alone in enumerate(answers_alone(visit, oracle)):

@@ -17,6 +17,7 @@ from mlx_manager.engine.blocks import BLOCK_SIZE
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, chain_keys
+from mlx_manager.engine.residency import Residency
 from mlx_manager.engine.scheduler import Scheduler
 from mlx_manager.engine.sequence import SamplingParams, Sequence, Status
 from mlx_manager.engine.windows import Window
@@ -50,8 +51,10 @@ class Driver:
         *,
         num_checkpoints: int | None = None,
         window: int | None = None,
+        num_slots: int | None = None,
         store: HostStore | None = None,
     ) -> None:
+        """With `num_slots` only one layer has the window, and an arena of so many slots, or of as many as it needs."""
         self.store = store
         self.is_pipelined, self.has_prefix_cache = modes
         self.scheduler = Scheduler(
@@ -61,13 +64,17 @@ class Driver:
             ageing_s=AGEING_S,
             has_prefix_cache=self.has_prefix_cache,
             checkpoints=None if num_checkpoints is None else CheckpointBook(num_checkpoints),
-            window=None if window is None else Window(window, max_step_tokens),
+            window=None if window is None or num_slots is not None else Window(window, max_step_tokens),
             store=store,
         )
+        if window is not None and num_slots is not None:
+            slots_window = Window(window, max_step_tokens)
+            num_slots = max(num_slots, slots_window.max_held_blocks)
+            self.scheduler.keep_in_slots(Residency(num_slots, slots_window))
         self.num_checkpoints = num_checkpoints
-        self.window = window
-        self.arena = HostArena(num_blocks, VOCABULARY, has_states=num_checkpoints is not None, window=window)
-        self.oracle = Oracle(VOCABULARY, window)
+        self._arena_shape = (window, num_slots)
+        self.arena = self._new_arena()
+        self.oracle = Oracle(VOCABULARY, self.arena.windows)
         self.now_s = 0.0
         self.requests: list[list[Sequence]] = []
         self.ended: dict[int, str] = {}
@@ -75,6 +82,16 @@ class Driver:
         self.flight: Flight | None = None
         self._ids = itertools.count()
         self._by_id: dict[int, Sequence] = {}
+
+    def _new_arena(self) -> HostArena:
+        window, num_slots = self._arena_shape
+        return HostArena(
+            self.scheduler.blocks.num_blocks,
+            VOCABULARY,
+            has_states=self.num_checkpoints is not None,
+            window=window,
+            num_slots=num_slots,
+        )
 
     def add(
         self, prompt: tuple[int, ...], max_output_tokens: int, params: tuple[SamplingParams, ...], **more: object
@@ -140,12 +157,7 @@ class Driver:
         self.scheduler.trim()
         assert self.scheduler.blocks.num_touched == 0
         assert len(self.scheduler.tables.prefix) == 0
-        self.arena = HostArena(
-            self.scheduler.blocks.num_blocks,
-            VOCABULARY,
-            has_states=self.num_checkpoints is not None,
-            window=self.window,
-        )
+        self.arena = self._new_arena()
 
     def spill(self) -> None:
         """Keep all that is cached, as an idle engine does."""
@@ -188,7 +200,8 @@ class Driver:
         for seq in self.scheduler.running:
             assert len(seq.block_table) * BLOCK_SIZE >= seq.num_computed_tokens
             own = self._stream(seq)[: seq.num_computed_tokens]
-            assert self.arena.holds(seq.block_table, own), "foreign contents"
+            slots = self.scheduler.tables.slot_table(seq, len(seq.block_table))
+            assert self.arena.holds(seq.block_table, own, slots), "foreign contents"
             assert self.arena.states is None or self.arena.states.holds(seq.seq_id, own), "a foreign state"
 
     def _check_order(self, waiting_before: list[Sequence]) -> None:
@@ -208,13 +221,18 @@ class Driver:
         for seq in self._by_id.values():
             keys: list[bytes] = []
             chain_keys(seq.token_ids, keys)
-            contents = stored_contents(seq.token_ids, self.window)
+            contents = stored_contents(seq.token_ids, self.arena.windows)
             for index, parent in enumerate([ROOT_KEY, *keys]):
                 own = contents[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
                 block = self.scheduler.tables.prefix.find(keys[index]) if index < len(keys) else None
-                assert block is None or self.arena.block_holds(block, own)
+                assert block is None or self.arena.block_holds(block, own, self._slot_of(block))
                 hit = self.scheduler.tables.prefix.find_partial(parent, seq.prefix_ids_of_block(index))
-                assert hit is None or self.arena.block_holds(hit.block, own[: hit.num_tokens])
+                if hit is not None:
+                    assert self.arena.block_holds(hit.block, own[: hit.num_tokens], self._slot_of(hit.block))
+
+    def _slot_of(self, block: int) -> int | None:
+        residency = self.scheduler.tables.residency
+        return residency.slot(block) if residency is not None and residency.has(block) else None
 
 
 prompts = st.tuples(
@@ -237,6 +255,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         modes=st.tuples(st.booleans(), st.sampled_from((True, True, True, False))),
         num_checkpoints=st.sampled_from((None, None, 0, 1, 3, 20)),
         window=st.sampled_from((None, None, 1, 20, 40, 70)),
+        num_slots=st.sampled_from((None, 0, 8)),
         num_at_once=st.sampled_from((None, 1, 2, 64)),
     )
     def start(
@@ -248,8 +267,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         modes: tuple[bool, bool],
         num_checkpoints: int | None,
         window: int | None,
+        num_slots: int | None,
         num_at_once: int | None,
     ) -> None:
+        if num_slots is not None and window is not None:
+            # Slots go with a prefix cache in memory alone.
+            modes, num_at_once = (modes[0], True), None
         self.driver = Driver(
             num_blocks,
             max_batch_size,
@@ -257,6 +280,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             modes,
             num_checkpoints=num_checkpoints,
             window=window,
+            num_slots=num_slots if window is not None else None,
             store=None if num_at_once is None else HostStore(num_at_once),
         )
 

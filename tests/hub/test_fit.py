@@ -140,14 +140,21 @@ def test_quantized_keys_and_values_are_billed_as_they_are_kept(tmp_path: Path, b
     assert predicted(entry, kv_cache_bits=bits).kv_bytes_per_token == sum(layer.bytes_per_token for layer in layers)
 
 
-def test_sliding_layers_are_told_apart_and_billed_in_full(tmp_path: Path) -> None:
+def test_sliding_layers_are_billed_for_a_window_and_a_chunk(tmp_path: Path) -> None:
     model = build("gpt_oss")
-    told = predicted(written(tmp_path / "gpt_oss", model, config_of("gpt_oss")))
+    entry = written(tmp_path / "gpt_oss", model, config_of("gpt_oss"))
+    told = predicted(entry, max_step_tokens=64)
     layers = kept_by(model).layers
     assert told.sliding_bytes_per_token == sum(layer.bytes_per_token for layer in layers if layer.window)
     assert 0 < told.sliding_bytes_per_token < told.kv_bytes_per_token
     assert told.window_tokens == max(layer.window or 0 for layer in layers)
-    assert told.cache_bytes(3, 1000) == 3 * 1024 * told.kv_bytes_per_token
+    held_tokens = Window(told.window_tokens or 0, 64).max_held_blocks * BLOCK_SIZE
+    assert held_tokens < 1000
+    full_bytes = told.kv_bytes_per_token - told.sliding_bytes_per_token
+    assert told.cache_bytes(3, 1000) == 3 * (1024 * full_bytes + held_tokens * told.sliding_bytes_per_token)
+    in_full = predicted(entry, max_step_tokens=64, disk_cache_bytes=1 << 30)
+    assert in_full.cache_bytes(3, 1000) == 3 * 1024 * told.kv_bytes_per_token
+    assert any("whole length" in note for note in in_full.notes)
 
 
 def test_windows_in_every_layer_are_billed_for_what_they_hold(tmp_path: Path) -> None:

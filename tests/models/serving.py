@@ -16,15 +16,19 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from msgspec.structs import replace
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.engine.arena import LayerShape
 from mlx_manager.engine.config import EngineConfig, Lookahead
 from mlx_manager.engine.drafts import Drafter
 from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.runner import PagedRunner
+from mlx_manager.engine.windows import Window, WindowSlots
 from mlx_manager.models.families.adapters import adapt
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.style import ModelStyle
 from mlx_manager.worker import load
-from mlx_manager.worker.serving_path import choose_path
+from mlx_manager.worker.serving_path import ServingPath, choose_path
+
+_OPTIONS = LoadOptions(dtype="float32")
 
 
 class EngineMaker(Protocol):
@@ -54,9 +58,11 @@ class Served:
     path: str
     reason: str
     new_engine: EngineMaker
+    whole: ServingPath
+    """All of it."""
 
 
-def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Served:
+def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int, options: LoadOptions = _OPTIONS) -> Served:
     """Choose the path for `model` with the worker's own code: probe its caches, compare, else fall back."""
     adapt(model, str(config["model_type"]))
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
@@ -84,7 +90,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             quantization="float32",
             max_context=loaded.max_context,
         )
-        path = choose_path(loaded, LoadOptions(dtype="float32"), entry, PagedRunner)
+        path = choose_path(loaded, options, entry, PagedRunner)
 
     def new_engine(
         *,
@@ -95,8 +101,11 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
         new_drafter: Callable[[list[int], int], Drafter] | None = None,
         disk: Path | None = None,
     ) -> Engine:
+        slots = None
         if isinstance(path.runner, PagedRunner):
-            path.runner.trim()
+            layers = path.runner.attention.arena.layers
+            slots = None if disk is not None else fewest_slots(layers, max_step_tokens)
+            path.runner.lay_out(layers, max(num_blocks, 64), None if slots is None else slots.num_slots)
             path.runner.attention.min_shared_blocks = min_shared_blocks
         engine_config = EngineConfig(
             num_blocks=num_blocks,
@@ -105,6 +114,7 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             has_prefix_cache=path.name == "paged",
             num_checkpoints=path.num_checkpoints,
             window=path.window,
+            slots=slots,
             max_draft_tokens=0 if new_drafter is None or path.name != "paged" else 4,
         )
         disk_cache = None
@@ -114,4 +124,13 @@ def serve(model: nn.Module, config: dict[str, Any], vocabulary_size: int) -> Ser
             disk_cache = load.open_disk_cache(path, options, replace(entry, path=str(disk)), loaded.dtype)
         return Engine(path.runner, engine_config, new_drafter=new_drafter or Drafter, disk_cache=disk_cache)
 
-    return Served(path.name, path.reason, new_engine)
+    return Served(path.name, path.reason, new_engine, path)
+
+
+def fewest_slots(layers: list[LayerShape], max_step_tokens: int) -> WindowSlots | None:
+    """As few slots as the engine takes, so that they are soon given to others; None unless only some have windows."""
+    kept = [layer.window for layer in layers if layer.bytes_per_token]
+    windows = [window for window in kept if window is not None]
+    if not windows or len(windows) == len(kept):
+        return None
+    return WindowSlots(Window(max(windows), max_step_tokens).max_held_blocks, max(windows))

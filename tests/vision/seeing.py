@@ -109,6 +109,7 @@ class SeeingModel:
             has_prefix_cache=self.path.name == "paged",
             num_checkpoints=self.path.num_checkpoints,
             window=self.path.window,
+            slots=self.path.slots,
         )
         return Engine(self.path.runner, replace(config, **changes))
 

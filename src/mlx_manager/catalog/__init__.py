@@ -2,6 +2,7 @@
 
 from mlx_manager.catalog.context import find_context, served_context
 from mlx_manager.catalog.isolation import PrefixIsolation
+from mlx_manager.catalog.kv_split import KvSplit, split_kv_budget
 from mlx_manager.catalog.memory import MemoryAmount
 from mlx_manager.catalog.model import LoadOptions, ModelEntry, ModelKind
 from mlx_manager.catalog.overrides import (
@@ -44,6 +45,7 @@ __all__ = [
     "ApiKey",
     "Effect",
     "KeyLimits",
+    "KvSplit",
     "LoadOptions",
     "MemoryAmount",
     "ModelEntry",
@@ -84,6 +86,7 @@ __all__ = [
     "render_override",
     "render_size",
     "served_context",
+    "split_kv_budget",
     "unknown_variables",
     "usable_changes",
     "with_changes",

@@ -67,24 +67,25 @@ class LayerShape:
         return Quantization.of(dim, self.bits).nbytes(dim, self.dtype)
 
 
-class Arena:
-    """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, until it is emptied."""
+class _Extent:
+    """The layers whose planes have the same number of blocks, which grow together."""
 
     def __init__(self, layers: list[LayerShape], max_blocks: int) -> None:
-        self.layers = layers
         self._max_blocks = max_blocks
         self.num_blocks = min(_INITIAL_BLOCKS, max_blocks)
-        self.keys = [layer.plane(layer.key_dim, self.num_blocks) for layer in layers]
-        self.values = [layer.plane(layer.value_dim, self.num_blocks) for layer in layers]
+        self.planes = [
+            (layer.plane(layer.key_dim, self.num_blocks), layer.plane(layer.value_dim, self.num_blocks))
+            for layer in layers
+        ]
+        self._bytes_per_token = sum(layer.bytes_per_token for layer in layers)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held on the device."""
-        return self.num_blocks * BLOCK_SIZE * sum(layer.bytes_per_token for layer in self.layers)
+        return self.num_blocks * BLOCK_SIZE * self._bytes_per_token
 
     def arrays(self) -> list[mx.array]:
-        """Every array that holds anything, to be evaluated with the step that wrote them."""
-        return [array for plane in (*self.keys, *self.values) for array in plane.arrays if array.size]
+        planes = (*(keys for keys, _ in self.planes), *(values for _, values in self.planes))
+        return [array for plane in planes for array in plane.arrays if array.size]
 
     def reserve(self, num_blocks: int) -> None:
         """Make room for blocks 0 to `num_blocks - 1`. One layer at a time, so that only one is there twice."""
@@ -95,7 +96,7 @@ class Arena:
             grown *= 2
         grown = min(grown, self._max_blocks)
         num_new = grown - self.num_blocks
-        for planes in zip(self.keys, self.values, strict=True):
+        for planes in self.planes:
             for plane in planes:
                 plane.arrays = [
                     mx.concatenate([kept, new]) if kept.shape[-1] else kept
@@ -105,10 +106,53 @@ class Arena:
         self.num_blocks = grown
 
     def empty(self) -> None:
-        """Give everything back to the device, until blocks are reserved again."""
         self.num_blocks = 0
-        for plane in (*self.keys, *self.values):
-            plane.arrays = plane.zeros(0)
+        for planes in self.planes:
+            for plane in planes:
+                plane.arrays = plane.zeros(0)
+
+
+class Arena:
+    """Keys and values of every block, layer by layer. Grows by doubling up to `max_blocks`, until it is emptied.
+
+    With `max_slots`, layers with a window keep so many blocks of their own numbering instead (see `residency`).
+    """
+
+    def __init__(self, layers: list[LayerShape], max_blocks: int, max_slots: int | None = None) -> None:
+        self.layers = layers
+        has_slots = [max_slots is not None and layer.window is not None for layer in layers]
+        of_blocks = [layer for layer, is_slotted in zip(layers, has_slots, strict=True) if not is_slotted]
+        of_slots = [layer for layer, is_slotted in zip(layers, has_slots, strict=True) if is_slotted]
+        self._blocks = _Extent(of_blocks, max_blocks)
+        self._slots = None if max_slots is None else _Extent(of_slots, max_slots)
+        in_blocks, in_slots = iter(self._blocks.planes), iter([] if self._slots is None else self._slots.planes)
+        planes = [next(in_slots) if is_slotted else next(in_blocks) for is_slotted in has_slots]
+        self.keys = [keys for keys, _ in planes]
+        self.values = [values for _, values in planes]
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that there is room for now."""
+        return self._blocks.num_blocks
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held on the device."""
+        return sum(extent.nbytes for extent in self._extents())
+
+    def arrays(self) -> list[mx.array]:
+        """Every array that holds anything, to be evaluated with the step that wrote them."""
+        return [array for extent in self._extents() for array in extent.arrays()]
+
+    def reserve(self, num_blocks: int, num_slots: int = 0) -> None:
+        """Make room for blocks 0 to `num_blocks - 1`, and for as many slots."""
+        for extent, num in zip(self._extents(), (num_blocks, num_slots), strict=False):
+            extent.reserve(num)
+
+    def empty(self) -> None:
+        """Give everything back to the device, until blocks are reserved again."""
+        for extent in self._extents():
+            extent.empty()
 
     def write(self, layer: int, places: Places, keys: mx.array, values: mx.array) -> None:
         """Put row i of `keys` and `values`, [rows, num_kv_heads, head_dim], into its place."""
@@ -116,16 +160,17 @@ class Arena:
         if values.shape[-1]:
             self.values[layer].put(places, values)
 
-    def copy(self, pairs: tuple[tuple[int, int], ...]) -> None:
-        """Copy whole blocks, (from, to) each; all are read before any is written."""
-        sources = mx.array([source for source, _ in pairs])
-        targets = mx.array([target for _, target in pairs])
-        arrays = self.arrays()
-        picked = [array[sources] for array in arrays]
+    def copy(self, pairs: tuple[tuple[int, int], ...], slot_pairs: tuple[tuple[int, int], ...] = ()) -> None:
+        """Copy whole blocks, (from, to) each, and slots; all are read before any is written."""
+        writes = []
+        for extent, moves in zip(self._extents(), (pairs, slot_pairs), strict=False):
+            if moves:
+                sources, targets = (mx.array(list(column)) for column in zip(*moves, strict=True))
+                writes += [(array, targets, array[sources]) for array in extent.arrays()]
         # A read that is still to come holds the array, and the write would copy all of it instead of these blocks.
-        mx.eval(*picked)
-        for array, blocks in zip(arrays, picked, strict=True):
-            array[targets] = blocks
+        mx.eval(*(picked for _, _, picked in writes))
+        for array, targets, picked in writes:
+            array[targets] = picked
 
     def read(self, blocks: Sequence[int]) -> list[StoredBlock]:
         """What is in whole blocks, on the host. Waits for what was written to them."""
@@ -145,8 +190,11 @@ class Arena:
             content = content.reshape(len(blocks), heads, slots, dim * array.dtype.size)
             array[targets] = mx.array(content).view(array.dtype)
 
-    def scrub(self, blocks: tuple[int, ...]) -> None:
-        """Zero whole blocks."""
-        targets = mx.array(blocks)
-        for array in self.arrays():
-            array[targets] = mx.array(0, dtype=array.dtype)
+    def scrub(self, blocks: tuple[int, ...], slots: tuple[int, ...] = ()) -> None:
+        """Zero whole blocks, and slots."""
+        for extent, zeroed in zip(self._extents(), (blocks, slots), strict=False):
+            for array in extent.arrays() if zeroed else ():
+                array[mx.array(zeroed)] = mx.array(0, dtype=array.dtype)
+
+    def _extents(self) -> list[_Extent]:
+        return [self._blocks] if self._slots is None else [self._blocks, self._slots]

@@ -27,6 +27,13 @@ class Segment:
     """As the sequence's."""
     num_drafted: int = 0
     """The last so many tokens are guesses (see `drafts`): a decode row, and further ones that may be in vain."""
+    slot_table: tuple[int, ...] | None = None
+    """Where the windowed layers have the same blocks, in an arena of their own, with holes where their windows have
+    passed; None where all layers share one arena (see `residency`)."""
+
+    def table(self, window: int | None) -> tuple[int, ...]:
+        """The table for layers with this window, or without one."""
+        return self.block_table if window is None or self.slot_table is None else self.slot_table
 
     @property
     def num_tokens(self) -> int:
@@ -108,11 +115,18 @@ class Batch:
     """(checkpoint, key): to be read before anything is dropped, and kept on disk; one that is not made yet is not."""
     state_loads: tuple[tuple[int, StoredState], ...] = ()
     """(checkpoint, a state from disk): to be kept under that id before `restores`."""
+    num_slots: int = 0
+    """Where windowed layers have an arena of their own (see `residency`), it has to hold slots 0 to this - 1."""
+    slot_copies: tuple[tuple[int, int], ...] = ()
+    """As `copies`, in that arena."""
+    slot_scrubs: tuple[int, ...] = ()
+    """As `scrubs`, in that arena."""
 
     @property
     def is_empty(self) -> bool:
         """Whether a runner has nothing to do, not even to move or to forget something."""
-        return not (self.segments or self.scrubs or self.ended or self.loads or self.state_loads or self.dropped)
+        is_told = self.scrubs or self.slot_scrubs or self.ended or self.loads or self.state_loads or self.dropped
+        return not (self.segments or is_told)
 
     @property
     def num_tokens(self) -> int:

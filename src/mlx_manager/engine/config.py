@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from mlx_manager.engine.windows import WindowSlots
+
 
 class Lookahead(Enum):
     """What an engine does for the next step before it has read the tokens of the last one."""
@@ -34,5 +36,7 @@ class EngineConfig:
     be taken back, nor where every layer has a window."""
     window: int | None = None
     """The longest window where every attention layer has one; None where one has none."""
+    slots: WindowSlots | None = None
+    """An arena of their own for the layers with windows, beside others without; None: all layers share one."""
     drafting_fault: str = ""
     """Why nothing is guessed although it was asked for, in words; "" where it is, or was not."""

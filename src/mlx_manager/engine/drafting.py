@@ -308,5 +308,6 @@ def _undrafted(segment: Segment) -> Segment:
         segment,
         token_ids=segment.token_ids[: -segment.num_drafted],
         block_table=segment.block_table[: num_blocks_for(end)],
+        slot_table=None if segment.slot_table is None else segment.slot_table[: num_blocks_for(end)],
         num_drafted=0,
     )

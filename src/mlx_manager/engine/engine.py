@@ -32,6 +32,7 @@ from mlx_manager.engine.requests import (
     RunningRequest,
     TokenEvent,
 )
+from mlx_manager.engine.residency import Residency
 from mlx_manager.engine.runner import Launched, Runner
 from mlx_manager.engine.scheduler import Scheduler
 from mlx_manager.engine.sequence import Sequence
@@ -114,6 +115,9 @@ class Engine:
             window=None if config.window is None else Window(config.window, config.max_step_tokens),
             store=disk_cache,
         )
+        if config.slots is not None:
+            window = Window(config.slots.window, config.max_step_tokens)
+            self.scheduler.keep_in_slots(Residency(config.slots.num_slots, window))
         if self.drafting.sources:
             self.scheduler.guess_by(self.drafting)
         self.scheduler.on_admit = self._tell_admitted

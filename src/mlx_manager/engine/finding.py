@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE
+from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, OutOfBlocks
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix import ROOT_KEY, chain_keys
@@ -35,7 +35,7 @@ class PrefixFinder:
         seq.num_found_blocks = len(hits)
         if self._tables.checkpoints is None:
             return hits
-        if self._tables.window is not None:
+        if self._tables.window is not None or self._tables.residency is not None:
             return self._find_blocks(keys, self._tables.checkpoints)
         del hits[self._tables.checkpoints.deepest(keys[: len(hits)]) :]
         return hits
@@ -97,16 +97,26 @@ class PrefixFinder:
         num_hits = len(seq.block_table)
         parent = seq.block_keys[num_hits - 1] if num_hits else ROOT_KEY
         wanted = seq.prefix_ids[num_hits * BLOCK_SIZE : seq.num_tokens - 1][:BLOCK_SIZE]
-        hit = self._tables.prefix.find_partial(parent, wanted, exclude=step.written | self._tables.unproven)
+        residency = self._tables.residency
+        excluded = step.written | self._tables.unproven
+        if residency is not None:
+            excluded |= {block for block in self._tables.prefix.children(parent) if not residency.is_copyable(block)}
+        hit = self._tables.prefix.find_partial(parent, wanted, exclude=excluded)
         if hit is None:
             return
         # Held while the copy's own block is allocated, so that it is not the one evicted for it.
         self._tables.blocks.acquire(hit.block)
-        block = self._tables.allocate() if self._tables.blocks.num_available > 0 else None
-        self._tables.blocks.release(hit.block, keep=True)
-        if block is None:
+        if residency is not None:
+            residency.pin(hit.block)
+        try:
+            block = self._tables.allocate()
+            self._tables.copy(hit.block, block, step)
+        except OutOfBlocks:
             return
-        step.copies.append((hit.block, block))
+        finally:
+            if residency is not None:
+                residency.unpin(hit.block)
+            self._tables.blocks.release(hit.block, keep=True)
         seq.block_table.append(block)
         seq.num_computed_tokens += hit.num_tokens
 
@@ -131,10 +141,8 @@ class PrefixFinder:
 
     def _find_blocks(self, keys: list[bytes], checkpoints: CheckpointBook | None = None) -> list[int]:
         """The blocks of the longest prefix of `keys` that can be read on behind; `checkpoints` asks for a state too."""
+        may_resume = (lambda depth: True) if checkpoints is None else (lambda depth: checkpoints.has(keys[depth - 1]))
         if self._tables.window is not None:
-            may_resume = (
-                (lambda depth: True) if checkpoints is None else (lambda depth: checkpoints.has(keys[depth - 1]))
-            )
             return self._tables.window.resume([self._tables.prefix.find(key) for key in keys], may_resume)
         blocks = []
         for key in keys:
@@ -142,4 +150,6 @@ class PrefixFinder:
             if block is None:
                 break
             blocks.append(block)
+        if self._tables.residency is not None:
+            del blocks[self._tables.residency.resumable(blocks, may_resume) :]
         return blocks

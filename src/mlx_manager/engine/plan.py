@@ -50,22 +50,25 @@ class PassPlan:
         self.is_sequence = is_sequence
         """The model is given one segment as a sequence, [1, length], and not as rows, [rows, 1]."""
         positions: list[int] = []
-        blocks: list[int] = []
         self.last_rows: list[int] = []
         """The row of each segment's last token."""
         for segment in segments:
             positions.extend(range(segment.start, segment.end))
-            blocks.extend(segment.block_table[p // BLOCK_SIZE] for p in range(segment.start, segment.end))
             self.last_rows.append(len(positions) - 1)
         self.num_rows = len(positions)
         self.first_position = positions[0]
         self.end = positions[-1] + 1
         """One past the last position; of a sequence."""
         self.positions = mx.array(np.array(positions, dtype=np.int32))
-        self.places = Places(
-            mx.array(np.array(blocks, dtype=np.int32)), mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
-        )
+        slots = mx.array(np.array(positions, dtype=np.int32) % BLOCK_SIZE)
+        self._places = Places(_blocks_written([segment.block_table for segment in segments], segments), slots)
+        slot_tables = [segment.slot_table for segment in segments if segment.slot_table is not None]
+        self._window_places = Places(_blocks_written(slot_tables, segments), slots) if slot_tables else self._places
         self._reads: dict[int | None, ReadPlan] = {}
+
+    def places(self, window: int | None) -> Places:
+        """Where layers with this window, or without one, write the rows."""
+        return self._places if window is None else self._window_places
 
     @cached_property
     def sequence_table(self) -> mx.array:
@@ -85,7 +88,7 @@ class PassPlan:
             if segment.is_decode:
                 first_row = last_row + 1 - segment.num_tokens
                 decodes += [
-                    (first_row + index, Reach.of(segment.block_table, segment.start + index + 1, window))
+                    (first_row + index, Reach.of(segment.table(window), segment.start + index + 1, window))
                     for index in range(segment.num_tokens)
                 ]
             else:
@@ -337,7 +340,7 @@ def _prefill_segment(first: int, segment: Segment, window: int | None) -> Prefil
     is_windowed = window is not None and segment.end > window
     # The first row of the segment sees the furthest back.
     num_skipped = max(0, segment.start + 1 - window) // BLOCK_SIZE if is_windowed and window is not None else 0
-    table = segment.block_table[num_skipped : num_blocks_for(segment.end)]
+    table = segment.table(window)[num_skipped : num_blocks_for(segment.end)]
     context_start = num_skipped * BLOCK_SIZE
     return PrefillSegment(
         first=first,
@@ -347,6 +350,13 @@ def _prefill_segment(first: int, segment: Segment, window: int | None) -> Prefil
         num_context_tokens=segment.end - context_start,
         mask=_window_mask(segment, context_start, window) if is_windowed else None,
     )
+
+
+def _blocks_written(tables: AbstractSequence[tuple[int, ...]], segments: AbstractSequence[Segment]) -> mx.array:
+    """[rows] the block of `tables`, one for each segment, that each row is written to."""
+    pairs = zip(tables, segments, strict=True)
+    blocks = [table[p // BLOCK_SIZE] for table, segment in pairs for p in range(segment.start, segment.end)]
+    return mx.array(np.array(blocks, dtype=np.int32))
 
 
 def _window_mask(segment: Segment, context_start: int, window: int | None) -> mx.array:

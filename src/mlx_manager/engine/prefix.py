@@ -115,6 +115,10 @@ class PrefixIndex:
         """The full block with this key, if there is one."""
         return self._block_by_key.get(key)
 
+    def children(self, parent: bytes) -> AbstractSet[int]:
+        """The blocks that can be found behind the block (or root) with key `parent`."""
+        return self._children.get(parent, frozenset())
+
     def find_partial(
         self, parent: bytes, token_ids: AbstractSequence[int], exclude: AbstractSet[int] = frozenset()
     ) -> PartialHit | None:
@@ -123,7 +127,7 @@ class PrefixIndex:
         Blocks in `exclude` are passed over.
         """
         best: PartialHit | None = None
-        for block in self._children.get(parent, set()) - exclude:
+        for block in self.children(parent) - exclude:
             num_tokens = _common_length(self._entry_by_block[block].token_ids, token_ids)
             if num_tokens >= _MIN_PARTIAL_TOKENS and (best is None or num_tokens > best.num_tokens):
                 best = PartialHit(block, num_tokens)

@@ -124,10 +124,13 @@ class PagedRunner:
             samples = choose(logits, batch.samples, batch.segments, previous_tokens, allowed)
         return Launched(batch, samples, self.arrays())
 
-    def lay_out(self, layers: list[LayerShape], max_blocks: int) -> None:
-        """Begin anew with an arena of these layers, which store the same vectors in another way. No sequence lives."""
+    def lay_out(self, layers: list[LayerShape], max_blocks: int, max_slots: int | None = None) -> None:
+        """Begin anew with an arena of these layers, which store the same vectors in another way. No sequence lives.
+
+        With `max_slots`, layers with a window have an arena of their own (see `residency`).
+        """
         self.max_blocks = max_blocks
-        self._arena = self.arena_class(layers, max_blocks)
+        self._arena = self.arena_class(layers, max_blocks, max_slots)
         self.attention.arena = self._arena
         self.reset()
 
@@ -176,13 +179,13 @@ class PagedRunner:
 
         Each is (a segment, how many tokens before its last one).
         """
-        self._arena.reserve(batch.num_blocks)
-        if batch.scrubs:
-            self._arena.scrub(batch.scrubs)
+        self._arena.reserve(batch.num_blocks, batch.num_slots)
+        if batch.scrubs or batch.slot_scrubs:
+            self._arena.scrub(batch.scrubs, batch.slot_scrubs)
         if batch.loads:
             self._arena.load(dict(batch.loads))
         if batch.copies:
-            self._arena.copy(batch.copies)
+            self._arena.copy(batch.copies, batch.slot_copies)
         for seq_id in batch.ended:
             self._states.forget(seq_id)
         for checkpoint, state in batch.state_loads:

@@ -11,6 +11,7 @@ only; its sequence has `num_sampling` above 0 and its `source_row` says where.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mlx_manager.engine.batch import Batch, Sample, Segment
 from mlx_manager.engine.block_store import BlockStore
@@ -22,6 +23,7 @@ from mlx_manager.engine.finding import PrefixFinder
 from mlx_manager.engine.pacing import StepPacer
 from mlx_manager.engine.prefix_miss import Lookup, explain
 from mlx_manager.engine.queue import WaitingQueue
+from mlx_manager.engine.residency import Residency
 from mlx_manager.engine.sequence import Sequence, Status
 from mlx_manager.engine.step import Step
 from mlx_manager.engine.tables import BlockTables
@@ -67,6 +69,16 @@ class Scheduler:
         self._drafting = drafting
         self.tables.draft_ledger = drafting.ledger
 
+    def keep_in_slots(self, residency: Residency) -> None:
+        """Let layers with windows have an arena of their own, from the first sequence on.
+
+        Raises `ValueError` where every layer has a window, or more is kept than here: blocks in a store are whole.
+        """
+        tables = self.tables
+        if tables.window is not None or tables.store is not None or not tables.has_prefix_cache:
+            raise ValueError("slots are for layers with windows beside others, and for a prefix cache in memory alone")
+        tables.residency = residency
+
     # -- what the engine asks for ------------------------------------------------------------------------------
 
     @property
@@ -104,7 +116,7 @@ class Scheduler:
         self.tables.give_back_passed_blocks(self.running)
         self._schedule_decodes(step)
         self._schedule_prefills(step)
-        checkpoints = self.tables.checkpoints
+        checkpoints, residency = self.tables.checkpoints, self.tables.residency
         return Batch(
             segments=tuple(step.segments),
             samples=tuple(step.samples),
@@ -120,6 +132,9 @@ class Scheduler:
             draft_rows=tuple(step.draft_rows),
             state_spills=self.tables.take_state_spills(),
             state_loads=tuple(step.state_loads),
+            num_slots=0 if residency is None else residency.num_touched,
+            slot_copies=tuple(step.slot_copies.values()),
+            slot_scrubs=() if residency is None else residency.take_scrubs(),
         )
 
     def commit_token(self, seq: Sequence, token_id: int) -> None:
@@ -189,7 +204,7 @@ class Scheduler:
         if draft is None:
             return
         end = seq.num_computed_tokens + len(draft.token_ids)
-        if num_blocks_for(end) - len(seq.block_table) > self.blocks.num_free:
+        if num_blocks_for(end) - len(seq.block_table) > self.tables.num_free:
             return
         while len(seq.block_table) < num_blocks_for(end):
             seq.block_table.append(self.tables.allocate())
@@ -199,6 +214,8 @@ class Scheduler:
             if not row.num_guesses:
                 return
         segment, samples = with_draft(step.segments.pop(), step.samples.pop(), draft, seq.block_table)
+        if self.tables.residency is not None:
+            segment = replace(segment, slot_table=self.tables.slot_table(seq, num_blocks_for(end)))
         step.segments.append(segment)
         step.samples += samples
         step.written.update(seq.block_table[segment.start // BLOCK_SIZE : num_blocks_for(end)])
@@ -230,7 +247,7 @@ class Scheduler:
             # The copy will not be made, so what it would have brought does not count as computed.
             first = min(seq.block_table.index(block) for block in copied)
             seq.num_computed_tokens = min(seq.num_computed_tokens, first * BLOCK_SIZE)
-            step.copies = [copy for copy in step.copies if copy[1] not in copied]
+            step.drop_copies(copied)
         step.restores = [restore for restore in step.restores if restore[0] != seq.seq_id]
         self.running.remove(seq)
         self.tables.let_go(seq, is_tainted=False)
@@ -281,9 +298,17 @@ class Scheduler:
             return False
         if num_needed > self.blocks.num_available - num_unreferenced_hits:
             return False
+        residency = self.tables.residency
+        num_passed = 0 if residency is None else residency.first_pinned(len(hits) * BLOCK_SIZE)
+        if residency is not None and not self._has_slots(residency, seq, hits, num_passed):
+            return False
         self.waiting.remove(seq)
         for block in held:
             self.blocks.acquire(block)
+        if residency is not None:
+            for block in hits[num_passed:]:
+                residency.pin(block)
+            seq.num_passed_blocks = num_passed
         if hits and self.tables.checkpoints is not None:
             step.restores.append((seq.seq_id, self.tables.checkpoints.use(seq.block_keys[len(hits) - 1])))
         seq.block_table, seq.num_holes = hits, num_holes
@@ -301,6 +326,16 @@ class Scheduler:
         for key in seq.block_keys[seq.num_entered_blocks : (seq.num_tokens - 1) // BLOCK_SIZE]:
             self.tables.computing.setdefault(key, seq.seq_id)
         return True
+
+    def _has_slots(self, residency: Residency, seq: Sequence, hits: list[int], num_passed: int) -> bool:
+        """The same for the windowed layers' slots."""
+        num_needed = residency.num_missing(seq.num_tokens, len(hits), num_passed)
+        num_needed += sum(1 for block in hits[num_passed:] if not residency.is_pinned(block))
+        num_reserved = sum(
+            1 + residency.num_missing(other.num_tokens, len(other.block_table), other.num_passed_blocks)
+            for other in self.running
+        )
+        return num_needed + num_reserved <= residency.num_available
 
     def _tell_admitted(self, seq: Sequence) -> None:
         prompt = seq.prefix_ids[: seq.num_prompt_tokens]
@@ -339,6 +374,7 @@ class Scheduler:
                 source_row=seq.source_row if is_on_device else None,
                 block_table=tuple(seq.block_table[: num_blocks_for(end)]),
                 inputs=seq.inputs,
+                slot_table=self.tables.slot_table(seq, num_blocks_for(end)),
             )
         )
         step.scheduled.add(seq.seq_id)
@@ -380,7 +416,11 @@ class Scheduler:
                 continue
             for block in leader.block_table[leader.num_holes :]:
                 self.blocks.acquire(block)
+            if self.tables.residency is not None:
+                for block in leader.block_table[leader.num_passed_blocks :]:
+                    self.tables.residency.pin(block)
             fork.block_table, fork.num_holes = list(leader.block_table), leader.num_holes
+            fork.num_passed_blocks = leader.num_passed_blocks
             fork.block_keys = list(leader.block_keys)
             fork.num_entered_blocks = leader.num_entered_blocks
             fork.num_computed_tokens = leader.num_computed_tokens

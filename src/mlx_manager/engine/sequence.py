@@ -79,6 +79,8 @@ class Sequence:
     """Physical block of each logical block, logical order; the first `num_holes` are `HOLE`."""
     num_holes: int = 0
     """Leading blocks that were given back, because every layer's window has passed them."""
+    num_passed_blocks: int = 0
+    """Leading blocks that windows have passed where other layers still read them (see `residency`)."""
     block_keys: list[bytes] = field(default_factory=list)
     """Prefix keys of the full blocks of `token_ids`, as far as they were needed."""
     num_entered_blocks: int = 0

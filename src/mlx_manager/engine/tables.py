@@ -10,11 +10,12 @@ import itertools
 from collections.abc import Iterable
 
 from mlx_manager.engine.block_store import BlockStore
-from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, num_blocks_for
+from mlx_manager.engine.blocks import BLOCK_SIZE, HOLE, BlockPool, OutOfBlocks, num_blocks_for
 from mlx_manager.engine.checkpoints import CheckpointBook
 from mlx_manager.engine.draft_ledger import DraftLedger
 from mlx_manager.engine.prefix import ROOT_KEY, PrefixIndex, chain_keys
 from mlx_manager.engine.prefix_miss import PrefixMemory
+from mlx_manager.engine.residency import Residency
 from mlx_manager.engine.sequence import Sequence
 from mlx_manager.engine.step import Step
 from mlx_manager.engine.windows import Window
@@ -32,6 +33,8 @@ class BlockTables:
         window: Window | None,
         store: BlockStore | None,
     ) -> None:
+        self.residency: Residency | None = None
+        """Where some attention layers have windows and an arena of their own; None: all share one. Set by the owner."""
         self.prefix = PrefixIndex()
         self.blocks = BlockPool(num_blocks, on_evict=self.forget_block)
         self.has_prefix_cache = has_prefix_cache
@@ -63,11 +66,21 @@ class BlockTables:
     @property
     def has_news(self) -> bool:
         """Whether the runner still has to be told of something."""
-        return bool(self.ended or self.scrubs)
+        return bool(self.ended or self.scrubs or (self.residency is not None and self.residency.scrubs))
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that can be allocated without taking anything cached from the full layers."""
+        num_free = self.blocks.num_free
+        return num_free if self.residency is None else min(num_free, self.residency.num_available)
 
     def allocate(self) -> int:
         """A block to write. Raises `OutOfBlocks`."""
+        if self.residency is not None and self.residency.num_available == 0:
+            raise OutOfBlocks
         block = self.blocks.allocate()
+        if self.residency is not None:
+            self.residency.admit(block)
         if block in self.unproven:
             self.unproven.discard(block)
             self.scrubs.append(block)
@@ -81,11 +94,21 @@ class BlockTables:
         if first < len(seq.block_table) and self.blocks.num_references(seq.block_table[first]) > 1:
             shared = seq.block_table[first]
             own = self.allocate()
-            step.copies.append((shared, own))
+            self.copy(shared, own, step)
             seq.block_table[first] = own
-            self.blocks.release(shared, keep=shared in self.prefix)
+            self._release(shared, is_pinned=True)
         while len(seq.block_table) < num_blocks_for(end):
             seq.block_table.append(self.allocate())
+
+    def copy(self, source: int, target: int, step: Step) -> None:
+        """Copy a whole block with the step. Both have their slots now, whoever gets them later."""
+        step.copies.append((source, target))
+        if self.residency is not None:
+            step.slot_copies[target] = (self.residency.slot(source), self.residency.slot(target))
+
+    def slot_table(self, seq: Sequence, num_blocks: int) -> tuple[int, ...] | None:
+        """Where windowed layers have the first `num_blocks` blocks of `seq`, if they have an arena of their own."""
+        return None if self.residency is None else self.residency.table(seq, num_blocks)
 
     def num_missing_blocks(self, num_tokens: int, block_table: list[int], num_holes: int) -> int:
         """Blocks that a sequence with this table still has to be given, at once, until `num_tokens` were computed."""
@@ -125,6 +148,8 @@ class BlockTables:
 
         Only between steps: until the next one is scheduled, the last one reads them.
         """
+        if self.residency is not None:
+            self.residency.pass_blocks(running)
         if self.window is None:
             return
         for seq in running:
@@ -151,8 +176,8 @@ class BlockTables:
                 parent = seq.block_keys[index - 1] if index else ROOT_KEY
                 self.prefix.enter(seq.block_table[index], parent, seq.prefix_ids_of_block(index)[:num_in_last])
         # Last blocks first, so that the beginning of a prefix outlives its end.
-        for block in reversed(seq.block_table[seq.num_holes :]):
-            self.blocks.release(block, keep=block in self.prefix)
+        for index in reversed(range(seq.num_holes, len(seq.block_table))):
+            self._release(seq.block_table[index], is_pinned=index >= seq.num_passed_blocks)
         for key in seq.block_keys:
             self.retract(key, seq)
         if seq.block_table:
@@ -163,6 +188,7 @@ class BlockTables:
         seq.pending_checkpoints = []
         seq.block_table = []
         seq.num_holes = 0
+        seq.num_passed_blocks = 0
         seq.num_computed_tokens = 0
         seq.num_entered_blocks = 0
         seq.restoring_to = 0
@@ -174,10 +200,14 @@ class BlockTables:
         self._spills.clear()
         self._state_spills.clear()
         self.scrubs.extend(self.blocks.recycled())
+        if self.residency is not None:
+            self.residency.distrust()
 
     def trim(self) -> None:
         """Forget everything that is cached, as if nothing had ever run. Raises `ValueError` while a block is in use."""
         self.blocks.reset()
+        if self.residency is not None:
+            self.residency.reset()
         if self.draft_ledger is not None:
             self.draft_ledger.forget()
         self._spills.clear()
@@ -236,6 +266,8 @@ class BlockTables:
         for block in range(self.blocks.num_blocks):
             if self.blocks.num_references(block) != counts.get(block, 0):
                 raise AssertionError(f"block {block} is referenced by nobody's table, or by more than its count says")
+        if self.residency is not None:
+            self.residency.check_integrity([*running, *waiting])
         if not set(self.computing.values()) <= {seq.seq_id for seq in running}:
             raise AssertionError("a block is announced by a sequence that does not run")
 
@@ -250,6 +282,17 @@ class BlockTables:
         if self.store is not None and key is not None and key not in self.store and block not in self.loading:
             self._spills.append((block, key))
         self.prefix.forget(block)
+        if self.residency is not None:
+            self.residency.drop(block)
+
+    def _release(self, block: int, *, is_pinned: bool) -> None:
+        """A sequence has `block` no longer, which stays cached where it can be found."""
+        is_kept = block in self.prefix
+        if self.residency is not None and is_pinned:
+            self.residency.unpin(block)
+        self.blocks.release(block, keep=is_kept)
+        if self.residency is not None and not is_kept and self.blocks.num_references(block) == 0:
+            self.residency.drop(block)
 
     def _spill_state(self, key: bytes, checkpoint: int) -> None:
         if self.store is not None and not self.store.has_state(key):
@@ -266,6 +309,8 @@ class BlockTables:
             if self.blocks.num_references(block) == 1:
                 self.prefix.forget(block)
                 self.scrubs.append(block)
-        if seq.num_holes:
-            # Nobody knows any more which blocks it gave back.
+                if self.residency is not None:
+                    self.residency.scrub(block)
+        if seq.num_holes or seq.num_passed_blocks:
+            # Nobody knows any more which blocks it gave back, or whose slots it had.
             self.distrust()

@@ -53,7 +53,7 @@ class PagedLayerView:
         if shape.latent_dim is not None:
             new_keys, new_values = mx.concatenate([new_keys, new_values], axis=-1), new_values[..., :0]
             values = mx.eye(values.shape[-1], dtype=values.dtype)[None, None]
-        self._attention.arena.write(self._layer, plan.places, new_keys[:, :, 0], new_values[:, :, 0])
+        self._attention.arena.write(self._layer, plan.places(shape.window), new_keys[:, :, 0], new_values[:, :, 0])
         if shape.latent_dim is not None and plan.is_sequence:
             # The layer unfolds the latents itself when it has more than one query: it gets the whole past.
             past = self._attention.arena.keys[self._layer].gathered(plan.sequence_table)[:, :, : plan.end]

@@ -3,7 +3,8 @@
     block table  [hole, hole, hole, 17, 4, 23]   a hole is a block that was given back; holes come first
     positions     0 …             96 …     191   the next token reads the last `num_tokens`, itself included
 
-One layer without a window keeps every block in use, because a block id stands for all layers (decision 0007).
+One layer without a window keeps every block in use, because a block id stands for all layers; then the layers with
+windows may have an arena of their own (see `residency`, and decision 0007).
 """
 
 from __future__ import annotations
@@ -44,6 +45,15 @@ class Window:
             if num_before[depth] >= depth - first and may_resume(depth):
                 return [HOLE if block is None or index < first else block for index, block in enumerate(found[:depth])]
         return []
+
+
+@dataclass(frozen=True)
+class WindowSlots:
+    """An arena of their own for the layers with windows, beside others that see everything (see `residency`)."""
+
+    num_slots: int
+    window: int
+    """The longest of the windows, in tokens."""
 
 
 def longest_window(windows: AbstractSequence[int | None]) -> int | None:

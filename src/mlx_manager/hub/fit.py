@@ -98,13 +98,15 @@ def _predict(
     layers = layer_memories(tensors, text)
     kept = _Kept.of(layers, weights, _QuantizedKv.of(text, weights, options))
     step = _Step.of(text, weights, options, is_cpu_backend=is_cpu_backend, layer_kv_bytes=kept.largest_layer_bytes)
-    notes = _notes(text, quantization, kept)
+    notes = _notes(text, quantization, kept, options)
+    held = _held_tokens(kept, options)
     return Footprint(
         weights_bytes=weights.nbytes,
         kv_bytes_per_token=kept.kv_bytes,
         sliding_bytes_per_token=kept.sliding_bytes,
         window_tokens=kept.window,
-        held_tokens=_held_tokens(kept, options),
+        held_tokens=held if kept.sliding_bytes == kept.kv_bytes else None,
+        windowed_tokens=held if kept.sliding_bytes < kept.kv_bytes and not options.disk_cache_bytes else None,
         state_bytes_per_sequence=kept.state_bytes,
         checkpoint_share=_CHECKPOINT_SHARE if kept.state_bytes else 0.0,
         activation_bytes=step.fixed_bytes,
@@ -207,8 +209,8 @@ def _mlp_width(config: Mapping[str, Any]) -> int:
 
 
 def _held_tokens(kept: _Kept, options: LoadOptions) -> int | None:
-    """As the engine's `Window.max_held_blocks` has it, where every layer that keeps something has a window."""
-    if kept.window is None or kept.sliding_bytes < kept.kv_bytes:
+    """As the engine's `Window.max_held_blocks` has it; None where no layer has a window."""
+    if kept.window is None:
         return None
     return BLOCK_TOKENS * (num_blocks_for(kept.window) + num_blocks_for(options.max_step_tokens) + 2)
 
@@ -217,17 +219,19 @@ def _is_known(config: Mapping[str, Any], kept: _Kept) -> bool:
     return config.get("model_type") not in UNKNOWN_CACHES and bool(kept.kv_bytes or kept.state_bytes)
 
 
-def _notes(config: Mapping[str, Any], quantization: Mapping[str, Any], kept: _Kept) -> tuple[str, ...]:
+def _notes(
+    config: Mapping[str, Any], quantization: Mapping[str, Any], kept: _Kept, options: LoadOptions
+) -> tuple[str, ...]:
     notes = []
     model_type = config.get("model_type")
     if not _is_known(config, kept):
         notes.append(f"What {model_type} keeps per token and per sequence is not known here: those rows are a guess.")
     if 0 < kept.sliding_bytes < kept.kv_bytes:
         part = f"{render_size(kept.sliding_bytes)} of the {render_size(kept.kv_bytes)} per token"
-        notes.append(
-            f"Sliding-window layers ({part}, window {kept.window:,}) are billed for the whole length: this version "
-            "keeps their keys and values as long as those of the other layers."
-        )
+        billed = "a window and a chunk of each request"
+        if options.disk_cache_bytes:
+            billed = "the whole length: with a disk cache their keys and values are kept as long as the other layers'"
+        notes.append(f"Sliding-window layers ({part}, window {kept.window:,}) are billed for {billed}.")
     if kept.state_bytes:
         notes.append(
             f"Copies of recurrent states for prefix hits take up to {_CHECKPOINT_SHARE:.0%} of the KV budget beside it."

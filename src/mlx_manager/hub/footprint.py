@@ -24,6 +24,9 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     held_tokens: int | None = None
     """Where every attention layer has a window: the most tokens of one sequence that are kept at once, however long it
     is. None: the arena keeps them for a sequence's whole length, in sliding layers too as long as one is not."""
+    windowed_tokens: int | None = None
+    """Where only some attention layers have a window: the most tokens of one sequence that those keep at once, in an
+    arena of their own. None: they keep as many as the other layers."""
     state_bytes_per_sequence: int
     """Recurrent layers: convolution and state, the same for every length."""
     checkpoint_share: float
@@ -74,6 +77,9 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     def cache_bytes(self, num_requests: int, context_tokens: int) -> int:
         """Keys, values and states of `num_requests` requests, each `context_tokens` long, with nothing shared."""
         arena_bytes = num_requests * num_blocks_for(self._kept_tokens(context_tokens)) * self.block_bytes
+        if self.windowed_tokens is not None:
+            num_passed = max(0, num_blocks_for(context_tokens) - num_blocks_for(self.windowed_tokens))
+            arena_bytes -= num_requests * num_passed * BLOCK_TOKENS * self.sliding_bytes_per_token
         return int(arena_bytes * (1 + self.checkpoint_share)) + num_requests * self.state_bytes_per_sequence
 
     def total_bytes(self, num_requests: int, context_tokens: int) -> int:

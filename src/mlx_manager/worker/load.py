@@ -61,6 +61,7 @@ def load(
             lookahead=Lookahead.OVERLAP if is_cpu_backend() else Lookahead.LAUNCH,
             num_checkpoints=path.num_checkpoints,
             window=path.window,
+            slots=path.slots,
             max_draft_tokens=options.max_draft_tokens if path.name == "paged" else 0,
             drafting_fault=fault,
         ),
@@ -98,7 +99,7 @@ def _open_draft(
     its_options = msgspec.structs.replace(
         options, kv_budget_bytes=budget_bytes, kv_cache_bits=0, shared_prefix_decode="off"
     )
-    its_path = choose_path(draft.loaded, its_options, draft.entry, paged_runner)
+    its_path = choose_path(draft.loaded, its_options, draft.entry, paged_runner, may_split=False)
     return draft.over(its_path.runner, its_path.reason)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_manager.catalog import LoadOptions, ModelEntry
+from mlx_manager.catalog import LoadOptions, ModelEntry, split_kv_budget
 from mlx_manager.engine.attach import wrap_attention
 from mlx_manager.engine.attention import DecodeAttention
-from mlx_manager.engine.blocks import BLOCK_SIZE
+from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
 from mlx_manager.engine.caches import UnknownCache
 from mlx_manager.engine.plan import MIN_SHARED_BLOCKS
 from mlx_manager.engine.probe import ModelCaches, probe_caches
@@ -20,7 +20,7 @@ from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, is_sharing_faster, time_candidates
 from mlx_manager.engine.verdict import is_out_of_memory
 from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged, check_quantized
-from mlx_manager.engine.windows import longest_window
+from mlx_manager.engine.windows import Window, WindowSlots, longest_window
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.loading import LoadedModel
 from mlx_manager.models.sight_check import check_sight
@@ -47,6 +47,8 @@ class ServingPath:
     """Copies of recurrent states to keep; None where the model has no recurrent layers."""
     window: int | None = None
     """The longest window where every attention layer has one; None where one has none."""
+    slots: WindowSlots | None = None
+    """An arena of their own for the layers with windows, beside others without; None: all layers share one."""
     kv_cache_bits: int = 0
     """Of an entry of the arena; 0: it is kept as it is computed."""
     warning: str = ""
@@ -61,10 +63,13 @@ def choose_path(
     entry: ModelEntry,
     paged_runner: type[PagedRunner],
     draft_bytes_per_token: int = 0,
+    *,
+    may_split: bool = True,
 ) -> ServingPath:
     """The kept verdict's path; without one, the path that the check finds, and keep that.
 
-    The KV budget is for the blocks of a draft model too, which keeps `draft_bytes_per_token`.
+    The KV budget is for the blocks of a draft model too, which keeps `draft_bytes_per_token`. Unless `may_split`, all
+    layers share one arena.
     """
     if options.hostfile is not None:
         return _sequential(loaded, options, entry.name, "it is split over several ranks, which replay each call")
@@ -104,6 +109,8 @@ def choose_path(
     )
     if options.kv_cache_bits and caches.bytes_per_token:
         path, verdict = _quantized(path, runner, caches, verdicts, verdict)
+    if may_split and not options.disk_cache_bytes:
+        path = _split(path, runner, loaded.max_context, options)
     is_sharing = {"on": runner.attention.can_share, "off": False}.get(
         options.shared_prefix_decode, verdict.shares_prefixes
     )
@@ -174,6 +181,27 @@ def _quantized(
         kv_cache_bits=bits,
     )
     return quantized, found
+
+
+def _split(path: ServingPath, runner: PagedRunner, max_context: int, options: LoadOptions) -> ServingPath:
+    """`path` with an arena of their own for the layers with windows, where that holds more."""
+    layers = runner.attention.arena.layers
+    windows = [layer.window for layer in layers if layer.window is not None and layer.bytes_per_token]
+    if not windows or any(layer.window is not None and layer.latent_dim is not None for layer in layers):
+        return path
+    slot_bytes = BLOCK_SIZE * sum(layer.bytes_per_token for layer in layers if layer.window is not None)
+    found = split_kv_budget(
+        options.kv_budget_bytes,
+        block_bytes=BLOCK_SIZE * path.bytes_per_token - slot_bytes,
+        slot_bytes=slot_bytes,
+        num_held=Window(max(windows), options.max_step_tokens).max_held_blocks,
+        max_batch_size=options.max_batch_size,
+        num_wanted=num_blocks_for(max_context),
+    )
+    if path.window is not None or found is None:
+        return path
+    runner.lay_out(layers, found.num_blocks, found.num_slots)
+    return replace(path, num_blocks=found.num_blocks, slots=WindowSlots(found.num_slots, max(windows)))
 
 
 def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> tuple[StoredVerdict, bool]:
