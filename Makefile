@@ -14,7 +14,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady clients fuzz pictures faults soak lock wheel-check audit clean
+.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady equality clients fuzz pictures faults soak lock wheel-check audit clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -63,6 +63,11 @@ bench: install
 
 bench-own: install
 	$(BIN)/python -m benchmarks.own $(ARGS)
+
+# Greedy answers over HTTP beside mlx-lm's, in batches, from the prefix cache, forked and preempted: some minutes.
+equality: export OPENBLAS_NUM_THREADS = 1
+equality: install
+	LD_PRELOAD="$$($(BIN)/python -m tools.blas)" $(BIN)/python -m benchmarks.equality $(ARGS)
 
 # Beside LiteLLM's proxy, which gets an environment of its own: its dependencies do not go with ours.
 GATEWAY_BENCH := build/gateway-bench
