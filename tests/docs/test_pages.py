@@ -1,5 +1,6 @@
 """What the hand-written pages mention is there: commands, targets, routes, parameters, links."""
 
+import configparser
 import re
 from pathlib import Path
 
@@ -84,3 +85,12 @@ def test_tests_that_are_named_exist(page: Path) -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text(encoding="utf-8"))
     missing = [f"{file}::{name}" for file, name in named if f"def {name}(" not in (REPOSITORY / file).read_text()]
     assert missing == []
+
+
+def test_the_drawn_layers_are_those_that_are_checked() -> None:
+    contract = configparser.ConfigParser()
+    contract.read(REPOSITORY / ".importlinter", encoding="utf-8")
+    checked = contract["importlinter:contract:layers"]["layers"].split("\n")[1:]
+    page = (REPOSITORY / "docs" / "structure.md").read_text(encoding="utf-8")
+    drawing = page[page.index("## Which way imports point") :].split("```")[1]
+    assert [line.split("  ")[0] for line in drawing.strip().splitlines()] == checked
