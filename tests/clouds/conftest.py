@@ -13,10 +13,35 @@ import pytest
 
 from mlx_manager.backends.scripted import Step, script_of
 from mlx_manager.catalog.settings import load_settings
+from mlx_manager.ir import (
+    ChoiceEnd,
+    Finished,
+    FinishReason,
+    PartDelta,
+    PartEnd,
+    PartKind,
+    PartStart,
+    PromptReady,
+    Usage,
+)
 from tests.clouds.upstream_server import KEY, Upstream, upstream_server
 from tests.http.scripted_server import HELLO, Recorder, Served, Shelf, running, shelved
 
 FAST = {"connect_s": 2.0, "first_token_s": 1.0, "between_tokens_s": 0.5, "total_s": 20.0}
+
+
+def _part(text: str, *start: Any) -> tuple[Step, ...]:
+    return PartStart(0, *start), PartDelta(0, text), PartEnd(0)
+
+
+THINKS_AND_CALLS: tuple[Step, ...] = (
+    PromptReady(11),
+    *_part("I think", PartKind.REASONING),
+    *_part('{"city": "Paris"}', PartKind.TOOL_CALL, "call_1", "get_weather"),
+    *_part('{"city": "Oslo"}', PartKind.TOOL_CALL, "call_2", "get_weather"),
+    ChoiceEnd(0, FinishReason.TOOL_CALLS),
+    Finished(Usage(num_prompt_tokens=11, num_cached_tokens=4, num_completion_tokens=5)),
+)
 
 
 @dataclass(frozen=True)
@@ -69,13 +94,17 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture(scope="session")
 def shared_cloud(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """One server for the tests that need nothing of their own."""
-    with cloud_of(upstream, tmp_path_factory.mktemp("cloud"), {"m": script_of(HELLO)}) as made:
+    scripts: dict[str, Sequence[Step]] = {"m": script_of(HELLO), "caller": THINKS_AND_CALLS}
+    with cloud_of(upstream, tmp_path_factory.mktemp("cloud"), scripts) as made:
         yield made
 
 
 @pytest.fixture
 def cloud(shared_cloud: Cloud) -> Cloud:
-    """A server with the provider `up`, a local model `m` that says hello, and nothing left of earlier tests."""
+    """A server with the provider `up` and nothing left of earlier tests.
+
+    Of its local models `m` says hello, and `caller` does what the provider does for who wants thoughts and calls.
+    """
     client = shared_cloud.client
     for what in ("routes", "providers"):
         for row in client.get(f"/admin/{what}").json()[what]:

@@ -11,6 +11,7 @@ import anthropic
 import openai
 import pytest
 
+from mlx_manager.ir import ChatPrompt
 from tests.clouds.conftest import Cloud
 from tests.clouds.upstream_server import KEY, TEXT
 from tests.documents.pdf import pdf
@@ -90,8 +91,11 @@ def by_responses(cloud: Cloud, *, stream: bool, **more: Any) -> tuple[str, str, 
     calls = [
         (item.call_id, item.name, json.loads(item.arguments)) for item in answer.output if item.type == "function_call"
     ]
+    thoughts = "".join(
+        part.text for item in answer.output if item.type == "reasoning" for part in (item.summary or item.content or ())
+    )
     assert answer.usage is not None
-    return answer.output_text, "", calls, answer.usage.input_tokens
+    return answer.output_text, thoughts, calls, answer.usage.input_tokens
 
 
 OPENAI_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS}}
@@ -130,6 +134,53 @@ def test_thinking(cloud: Cloud, kind: str) -> None:
             thinking = {"type": "enabled", "budget_tokens": 2000}
             text, thoughts, _, _ = by_messages(cloud, stream=stream, thinking=thinking)
             assert (text, thoughts) == (SAID, "I think")
+
+
+WHAT = "What is this?"
+PICTURES: dict[str, dict[str, Any]] = {
+    "chat": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+    "messages": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+    "responses": {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}", "detail": "auto"},
+}
+THINKING: dict[str, dict[str, Any]] = {
+    "chat": {"reasoning_effort": "low"},
+    "messages": {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+    "responses": {"reasoning": {"effort": "low", "summary": "auto"}},
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("target", [*KINDS, "local"])
+def test_pictures_tools_and_thinking_reach_everybody_from_every_dialect(
+    cloud: Cloud, target: str, dialect: str
+) -> None:
+    if target == "local":
+        cloud.route("other", [{"model": "caller"}])
+    else:
+        assert cloud.provider(name="other", kind=target, timeouts={}).status_code == 201
+        cloud.route("other", [{"provider": "other", "model": "ok"}])
+    ask, tools = DIALECTS[dialect]
+    words = {"type": "input_text" if dialect == "responses" else "text", "text": WHAT}
+    said = [{"role": "user", "content": [words, PICTURES[dialect]]}]
+    body = {"input" if dialect == "responses" else "messages": said} | tools | THINKING[dialect]
+    for stream in (False, True):
+        assert ask(cloud, stream=stream, **body) == ("", "I think", CALLS, 11)
+        if target == "local":
+            prompt = cloud.served.last_request().prompt
+            assert isinstance(prompt, ChatPrompt)
+            assert [(said.text, len(said.images)) for said in prompt.messages] == [(WHAT, 1)]
+            assert ([tool.name for tool in prompt.tools], prompt.thinking.is_enabled) == (["get_weather"], True)
+            continue
+        sent = cloud.upstream.bodies[-1]
+        text, picture = sent["messages"][0]["content"]
+        assert text == {"type": "text", "text": WHAT}
+        if target == "anthropic":
+            assert picture == PICTURES["messages"]
+            assert sent["thinking"]["type"] == "enabled"
+        else:
+            assert picture["image_url"]["url"] == PICTURES["chat"]["image_url"]["url"]
+            assert sent["reasoning_effort"] == "low"
+        assert len(sent["tools"]) == 1
 
 
 def test_a_conversation_with_everything(cloud: Cloud, kind: str) -> None:

@@ -42,7 +42,7 @@ class HttpsServer:
 @contextmanager
 def https_server(folder: Path, pages: Mapping[str, Page]) -> Iterator[HttpsServer]:
     """Serve `pages` as `localhost` until the context ends."""
-    certificate, key = _write_certificate(folder)
+    certificate, key = write_certificate(folder)
     asked: list[tuple[str, str | None]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +79,8 @@ def https_server(folder: Path, pages: Mapping[str, Page]) -> Iterator[HttpsServe
         server.server_close()
 
 
-def _write_certificate(folder: Path) -> tuple[Path, Path]:
+def write_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of `localhost` and its key, as files."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
