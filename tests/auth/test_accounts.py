@@ -121,6 +121,25 @@ def test_logging_out_ends_the_session_for_good(opened: Open) -> None:
         assert again.status_code == 401
 
 
+def test_sessions_are_listed_and_ended_one_by_one(peopled: Open, ada: Headers, bob: Headers) -> None:
+    served = peopled()
+    with served.http() as here, served.http() as fox:
+        fox.headers["user-agent"] = "Firefox/156"
+        log_in(fox)
+        sessions = here.get("/auth/sessions", headers=ada).json()["sessions"]
+        assert [one["is_this"] for one in sessions] == [False, True]
+        assert (sessions[0]["client"], sessions[0]["address"]) == ("Firefox/156", "127.0.0.1")
+        path = f"/auth/sessions/{sessions[0]['id']}"
+        assert here.delete(path, headers=bob).status_code == 404
+        assert fox.get("/auth/me").status_code == 200
+        assert here.delete(path, headers=ada).status_code == 204
+        assert fox.get("/auth/me").status_code == 401
+        assert here.delete(path, headers=ada).json()["error"]["code"] == "not_found"
+        assert len(here.get("/auth/sessions", headers=ada).json()["sessions"]) == 1
+        ended = here.get("/admin/changes", headers=ada).json()["changes"][0]
+        assert (ended["action"], ended["actor"]) == ("user.end_session", "user:ada")
+
+
 def test_a_new_password_ends_every_other_session(opened: Open) -> None:
     served = opened()
     with served.http() as here, served.http() as elsewhere:

@@ -143,6 +143,19 @@ async def test_three_failures_in_a_row_are_enough_until_somebody_loads_it(tmp_pa
         assert (status_of(pool).num_failures_in_row, watch.firing) == (0, {})
 
 
+def test_a_failure_is_put_away_by_unloading(tmp_path: Path) -> None:
+    question = {"model": "counter", "messages": [{"role": "user", "content": "a"}]}
+    with pool_server(tmp_path) as client:
+        set_mode(tmp_path, "broken")
+        assert client.post("/v1/chat/completions", json=question).status_code == 503
+        assert client.get("/admin/models/counter").json()["state"] == "failed"
+        put_away = client.post("/admin/models/counter/unload").json()
+        assert (put_away["state"], put_away["error"], put_away["num_failures_in_row"]) == ("cold", None, 0)
+        set_mode(tmp_path, "good")
+        assert client.post("/v1/chat/completions", json=question).status_code == 200
+        assert client.get("/admin/models/counter").json()["loaded_for_s"] < 60
+
+
 def test_the_admin_sees_why_a_model_is_given_up_until_the_pause_ends(tmp_path: Path) -> None:
     question = {"model": "counter", "messages": [{"role": "user", "content": "a"}]}
     with pool_server(tmp_path, cooldown_s=1.5) as client:

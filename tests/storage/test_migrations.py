@@ -55,6 +55,10 @@ _RESPONSE = (
     "SELECT 'resp_1', id, 1, 4, '{}', '[]' FROM users",
     "INSERT INTO response_items (item_id, response_id) VALUES ('msg_1', 'resp_1')",
 )
+_SESSION = (
+    "INSERT INTO sessions (id, user_id, created_unix_s, expires_unix_s, address, client) "
+    "SELECT 'fox', id, 1, 2, '127.0.0.1', 'Firefox' FROM users"
+)
 # what a server of that revision may have left behind
 ROWS: dict[str, tuple[str, ...]] = {
     "0001": _FIRST,
@@ -69,6 +73,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "0004": (*_BEFORE_CONVERSATIONS, *_CONVERSATION),
     "0005": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER),
     "0006": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER, *_RESPONSE),
+    "0007": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER, *_RESPONSE, _SESSION),
 }
 
 

@@ -34,7 +34,13 @@ def hub_of_console() -> Iterator[HubServer]:
                 "tokenizer.json": b"{}" * 2000,
                 "model.safetensors": weights(),
             },
-            facts={"tags": ["mlx", "safetensors"], "downloads": 5, "likes": 1, "pipeline_tag": "text-generation"},
+            facts={
+                "tags": ["mlx", "safetensors", "llama", "4-bit"],
+                "downloads": 5,
+                "likes": 1,
+                "pipeline_tag": "text-generation",
+                "config": {"model_type": "llama", "tokenizer_config": {"chat_template": "{{ tools }}"}},
+            },
         )
         yield hub
 

@@ -88,7 +88,7 @@ def test_who_asks_for_an_account_waits_until_an_admin_approves(open_page: OpenPa
     row.get_by_role("button", name="Delete eve").click()
     admin.get_by_role("dialog").get_by_role("button", name="Delete it").click()
     expect(row).to_have_count(0)
-    page.wait_for_url("**/login", timeout=20_000)
+    page.wait_for_url("**/login?next=%2F", timeout=20_000)
 
 
 def test_an_api_key_is_shown_once_and_works(open_page: OpenPage, console_server: ServerProcess) -> None:
@@ -119,6 +119,25 @@ def test_an_api_key_is_shown_once_and_works(open_page: OpenPage, console_server:
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(row).to_have_count(0)
+
+
+def test_a_session_is_ended_from_another(open_page: OpenPage, console_server: ServerProcess) -> None:
+    theirs = open_page(is_logged_in=False)
+    page = theirs.page
+    page.goto(theirs.url + "/login?next=/models")
+    page.get_by_label("Name").fill(ADMIN)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_selector("[data-page] h1")
+    watched = open_page(width=390)
+    mine = watched.visit("/profile")
+    rows = mine.get_by_role("article").filter(has_text="from 127.0.0.1")
+    expect(rows.filter(has_text="this one")).to_have_count(1)
+    rows.filter(has_text="Chrome").first.get_by_role("button", name="End it").click()
+    assert watched.judge_dialog("end-session") == []
+    mine.get_by_role("dialog").get_by_role("button", name="End it").click()
+    # and comes back to where it was
+    page.wait_for_url("**/login?next=%2Fmodels", timeout=20_000)
 
 
 def test_a_wrong_password_is_not_changed(open_page: OpenPage) -> None:

@@ -17,7 +17,8 @@ def test_a_model_is_found_downloaded_and_deleted(open_page: OpenPage) -> None:
     page.get_by_label("Search Hugging Face").fill("tiny")
     page.get_by_label("Search Hugging Face").press("Enter")
     found = page.get_by_role("article", name="org/tiny")
-    expect(found).to_be_visible()
+    for fact in ("llama", "4-bit", "tools"):
+        expect(found.get_by_text(fact, exact=True)).to_be_visible()
     assert watched.violations() == []
     found.get_by_role("button", name="Details").click()
     dialog = page.get_by_role("dialog", name="org/tiny")
@@ -28,8 +29,12 @@ def test_a_model_is_found_downloaded_and_deleted(open_page: OpenPage) -> None:
     expect(dialog.get_by_text("Context each")).to_be_visible()
     watched.shoot("models-details-1440-light")
     assert watched.judge_dialog("model") == []
-    dialog.get_by_role("button", name="Download").click()
+    dialog.get_by_role("button", name="Close").click()
+    # judged first: it fits
+    found.get_by_role("button", name="Download").click()
     expect(page.get_by_text("ready to be loaded")).to_be_visible(timeout=30_000)
+    expect(found.get_by_text("on this machine")).to_be_visible()
+    expect(found.get_by_role("button", name="Download")).to_be_hidden()
     page.get_by_role("button", name="Take off the list").click()
     page.get_by_role("tab", name="On this machine").click()
     row = page.get_by_role("article", name="org/tiny")
@@ -44,6 +49,12 @@ def test_models_are_searched_and_filtered(open_page: OpenPage) -> None:
     rows = page.locator("[data-page] article")
     expect(rows).to_have_count(2)
     page.get_by_label("Search the models on this machine").fill("smol")
+    expect(rows).to_have_count(1)
+    page.get_by_label("Context").click()
+    page.get_by_role("option", name="from 8k").click()
+    expect(rows).to_have_count(1)
+    page.get_by_label("Size", exact=True).click()
+    page.get_by_role("option", name="up to 1 GiB").click()
     expect(rows).to_have_count(1)
     page.get_by_role("checkbox", name="Thinking").click()
     expect(page.get_by_text("No model matches.")).to_be_visible()
@@ -68,7 +79,11 @@ def test_an_imported_gguf_is_offered_and_recorded(
     page.get_by_label("Path of the file on the server").fill(str(starter_gguf))
     page.get_by_label("Name of the new model").fill("mine")
     page.get_by_role("button", name="Import", exact=True).click()
-    expect(page.get_by_text("mine is imported.")).to_be_visible(timeout=120_000)
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    tile = page.get_by_role("article", name="Import of mine")
+    expect(tile.get_by_text("importing")).to_be_visible()
+    expect(tile).to_have_count(0, timeout=120_000)
+    expect(page.locator("article[aria-label=mine]")).to_be_visible()
     deleted = admin_client.delete("/admin/hub/models/mine")
     assert deleted.status_code == 200
     done = [change for change in admin_client.get("/admin/changes").json()["changes"] if change["subject"] == "mine"]

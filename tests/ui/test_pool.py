@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import httpx
 from playwright.sync_api import expect
 
 from tests.e2e.server_process import ServerProcess
 from tests.ui.conftest import OpenPage
 
+TINY = Path(__file__).parents[1] / "data" / "tiny_tool_caller"
 EMBEDDING = "all-MiniLM-L6-v2"
 
 
 def test_a_model_is_loaded_and_unloaded(open_page: OpenPage, admin_client: httpx.Client) -> None:
-    page = open_page().visit("/pool")
+    watched = open_page()
+    page = watched.visit("/pool")
     chooser = page.get_by_role("combobox", name="Model to load")
     chooser.fill("minilm")
     page.get_by_role("option", name=EMBEDDING).click()
@@ -31,6 +37,9 @@ def test_a_model_is_loaded_and_unloaded(open_page: OpenPage, admin_client: httpx
     dialog.get_by_role("button", name="Unload").click()
     expect(tile).to_have_count(0)
     expect(page.get_by_role("cell", name="unloaded by hand")).to_have_count(2)
+    # where the table is wider than the window, it is scrolled by keyboard too
+    watched.look("phone", "light")
+    assert watched.violations() == []
     states = {model["id"]: model["state"] for model in admin_client.get("/admin/models").json()["models"]}
     assert states[EMBEDDING] == "cold"
     done = [change for change in admin_client.get("/admin/changes").json()["changes"] if change["subject"] == EMBEDDING]
@@ -61,6 +70,24 @@ def test_a_profile_is_kept_and_refused_with_the_reason(
     said = {"temperature": 0.25, "max_draft_tokens": 6, "disk_cache": "off", "shared_prefix_decode": "on"}
     assert shown["settings"] == said | {"aliases": ["small", "tiny"]}
     admin_client.patch(f"/admin/models/{console_server.model}", json=dict.fromkeys(shown["settings"]))
+
+
+def test_a_model_that_cannot_be_loaded_says_why_and_is_dismissed(
+    open_page: OpenPage, console_server: ServerProcess, admin_client: httpx.Client
+) -> None:
+    folder = shutil.copytree(TINY, console_server.output.parent / "models" / "broken")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": config["hidden_size"] + 8}))
+    try:
+        page = open_page(width=390).visit("/pool")
+        admin_client.post("/admin/models/broken/load")
+        tile = page.get_by_role("article", name="broken")
+        expect(tile.get_by_role("alert")).to_contain_text("Download it again", timeout=30_000)
+        expect(tile.get_by_text("0 B of 0 B")).to_be_hidden()
+        tile.get_by_role("button", name="Dismiss").click()
+        expect(tile).to_have_count(0)
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_model_is_pinned(open_page: OpenPage, console_server: ServerProcess) -> None:

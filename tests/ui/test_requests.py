@@ -6,6 +6,8 @@ import csv
 
 from playwright.sync_api import expect
 
+from mlx_manager.ir import PrefixReason, RequestRecord
+from mlx_manager.ui.request_detail import why_no_more
 from tests.e2e.server_process import ServerProcess
 from tests.ui.conftest import ADMIN, EVIL, OpenPage
 
@@ -66,10 +68,23 @@ def test_the_trace_of_an_answer_is_drawn(open_page: OpenPage, console_server: Se
     page.get_by_label("Until").fill("")
     row = page.get_by_role("row").filter(has_text=model).first
     expect(row).to_be_visible()
-    row.get_by_role("button").click()
+    row.get_by_role("cell", name=model).first.click()
     dialog = page.get_by_role("dialog", name="One request")
     for name in ("queue", "prefix lookup", "prefill", "decode", "parse"):
         expect(dialog.get_by_role("listitem").filter(has_text=name).first).to_be_visible()
     expect(dialog.get_by_text("All of it was there but the last token")).to_be_visible()
     assert watched.judge_dialog("request") == []
     assert watched.overflow_px() <= 0
+
+
+def test_a_beginning_that_only_the_template_shares_is_told_from_none() -> None:
+    def why(num_agreed: int) -> str:
+        reason = PrefixReason.UNSEEN
+        return why_no_more(
+            RequestRecord(
+                request_id="r", status=200, prefix_reason=reason, num_agreed_tokens=num_agreed, num_cached_tokens=0
+            )
+        )
+
+    assert why(0).startswith("No earlier prompt")
+    assert why(24).startswith("Only what the chat template writes first is shared")

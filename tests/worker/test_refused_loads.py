@@ -44,3 +44,12 @@ def test_a_model_class_that_ends_the_interpreter_fails_the_load_with_what_it_sai
     config_path.write_text(json.dumps(json.loads(config_path.read_text()) | {"model_type": "olmo"}))
     with pytest.raises(ModelLoadFailed, match=r"mlx-lm cannot load tiny: .*ai2-olmo"):
         load(tiny, LoadOptions(), lambda stage, fraction: None)
+
+
+def test_a_config_that_leaves_out_what_its_class_needs_is_refused_with_what_to_do(tiny: ModelEntry) -> None:
+    config_path = Path(tiny.path) / "config.json"
+    config = json.loads(config_path.read_text())
+    del config["num_attention_heads"]
+    config_path.write_text(json.dumps(config))
+    with pytest.raises(ModelLoadFailed, match=r"does not say what its architecture needs .*Download it again"):
+        load(tiny, LoadOptions(), lambda stage, fraction: None)

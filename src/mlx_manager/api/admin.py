@@ -43,6 +43,8 @@ class AdminModel(msgspec.Struct, frozen=True, kw_only=True):
     num_waiting: int
     num_uses: int
     idle_s: float | None
+    loaded_for_s: float | None
+    """How long it has been in memory; null out of it."""
     planned_bytes: int
     """What the memory budget counts for it."""
     measured_bytes: int
@@ -194,6 +196,7 @@ def _render(status: ModelStatus, default_model: str | None) -> AdminModel:
         num_waiting=status.num_waiting,
         num_uses=status.num_uses,
         idle_s=status.idle_s,
+        loaded_for_s=status.loaded_for_s,
         planned_bytes=status.planned_bytes,
         measured_bytes=status.measured_bytes,
         is_trimmed=status.is_trimmed,

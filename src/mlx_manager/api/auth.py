@@ -20,6 +20,7 @@ from mlx_manager.auth.people import SESSION_S
 from mlx_manager.catalog import User
 from mlx_manager.errors import NotPermitted
 from mlx_manager.ir import Caller, CallerKind
+from mlx_manager.storage.users import StoredSession
 
 router = APIRouter(prefix="/auth", tags=["auth"])
 
@@ -44,6 +45,25 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["active", "pending"]
     message: str
     user: UserObject | None = None
+
+
+class SessionObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One login of one's own. Its id opens nothing: that takes the signed cookie."""
+
+    id: str
+    created_unix_s: int
+    expires_unix_s: int
+    address: str | None
+    client: str | None
+    """The user agent."""
+    is_this: bool
+    """Whether it is the one that asks."""
+
+
+class SessionList(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of GET /auth/sessions."""
+
+    sessions: list[SessionObject]
 
 
 class AuthState(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +131,20 @@ async def change_password(request: Request, access: AccessDep, http: HttpOptions
     return _logged_in(request, login, unkept_answer(render_user(login.user)))
 
 
+@router.get("/sessions")
+async def list_own_sessions(access: AccessDep, person: PersonDep) -> Response:
+    """Where one is logged in."""
+    sessions = await access.people.sessions(_user_of(access, person))
+    return unkept_answer(SessionList(sessions=[_render_session(each, person) for each in sessions]))
+
+
+@router.delete("/sessions/{session_id}")
+async def end_own_session(session_id: str, access: AccessDep, person: PersonDep) -> Response:
+    """End one of one's own sessions: whoever uses it has to log in again."""
+    await access.people.end_session(_user_of(access, person), session_id, actor=person.label)
+    return Response(status_code=204)
+
+
 @router.get("/keys")
 async def list_own_keys(access: AccessDep, person: PersonDep) -> Response:
     """One's own API keys, without their text."""
@@ -173,6 +207,17 @@ def _is_https(request: Request) -> bool:
 def _user_of(access: Access, person: Caller) -> User:
     assert person.user_id is not None
     return access.store.current.users_by_id[person.user_id]
+
+
+def _render_session(session: StoredSession, person: Caller) -> SessionObject:
+    return SessionObject(
+        id=session.id,
+        created_unix_s=session.created_unix_s,
+        expires_unix_s=session.expires_unix_s,
+        address=session.address,
+        client=session.client,
+        is_this=session.id == person.session_id,
+    )
 
 
 def _logged_in(request: Request, login: Login, response: Response) -> Response:

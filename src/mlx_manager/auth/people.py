@@ -15,6 +15,7 @@ from mlx_manager.auth.attempts import Attempts
 from mlx_manager.auth.passwords import Passwords
 from mlx_manager.catalog import User, UserRole, UserState
 from mlx_manager.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, NotPermitted
+from mlx_manager.ir import current_origin
 from mlx_manager.storage import users
 from mlx_manager.storage.store import Change, Store
 from mlx_manager.storage.users import StoredSession
@@ -92,7 +93,12 @@ class People:
         now_unix_s = int(time.time())
         session_id = secrets.token_urlsafe(24)
         opened = StoredSession(
-            id=session_id, user_id=user.id, created_unix_s=now_unix_s, expires_unix_s=now_unix_s + SESSION_S
+            id=session_id,
+            user_id=user.id,
+            created_unix_s=now_unix_s,
+            expires_unix_s=now_unix_s + SESSION_S,
+            address=address,
+            client=current_origin().user_agent,
         )
         change = Change(actor=f"user:{user.name}", action="user.login", subject=user.name, detail={"address": address})
         async with self._store.changing(change) as session:
@@ -108,6 +114,19 @@ class People:
     async def log_out(self, session_id: str) -> None:
         """End one session."""
         async with self._store.database.writing() as session:
+            await users.end_session(session, session_id)
+
+    async def sessions(self, user: User) -> Sequence[StoredSession]:
+        """Where an account is logged in, the last login first."""
+        async with self._store.database.reading() as session:
+            return await users.sessions_of(session, user.id, time.time())
+
+    async def end_session(self, user: User, session_id: str, *, actor: str) -> None:
+        """Log an account out where that session is used. Raises `NotFound`, also for those of others."""
+        change = Change(actor=actor, action="user.end_session", subject=user.name)
+        async with self._store.changing(change) as session:
+            if not await users.has_session(session, session_id, user.id):
+                raise NotFound("There is no such session of this account.")
             await users.end_session(session, session_id)
 
     async def change_password(self, user: User, old: str, new: str, *, address: str) -> Login:

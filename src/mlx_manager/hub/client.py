@@ -6,7 +6,7 @@ Importing this takes most of a second, for the hub's client: whoever must start 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -25,6 +25,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from mlx_manager.catalog import ModelKind
 from mlx_manager.errors import InvalidRequest
 from mlx_manager.hub.access import HubAccess
+from mlx_manager.hub.characteristics import has_thinking, has_tools
 from mlx_manager.hub.model_folder import read_entry
 from mlx_manager.hub.refusals import CLIENT_ERRORS, translate
 from mlx_manager.hub.repository import RepositoryFile, choose_files, repository_files
@@ -72,7 +73,7 @@ class HubClient:
             found = self._api.list_models(
                 search=query.text or None,
                 author=query.author,
-                filter=None if query.is_any_format else _MLX,
+                filter=[*query.tags, *([] if query.is_any_format else [_MLX])] or None,
                 pipeline_tag=_TASKS[query.kind] if query.kind else None,
                 num_parameters=query.num_parameters,
                 sort=_SORTS[query.sort],
@@ -86,6 +87,7 @@ class HubClient:
                     "gated",
                     "private",
                     "safetensors",
+                    "config",
                 ],
             )
             models = list(islice(found, query.offset, wanted))
@@ -197,6 +199,9 @@ class HubClient:
 def _describe_hit(info: ModelInfo) -> SearchHit:
     counts: dict[str, int] = dict(info.safetensors.parameters) if info.safetensors else {}
     tags = tuple(info.tags or ())
+    config: Mapping[str, object] = info.config or {}
+    bits = _bits_of(tags)
+    template = _template_of(config)
     return SearchHit(
         id=info.id,
         task=info.pipeline_tag,
@@ -208,6 +213,10 @@ def _describe_hit(info: ModelInfo) -> SearchHit:
         is_gated=bool(info.gated),
         is_private=bool(info.private),
         tags=tags,
+        architecture=_as_text(config.get("model_type")),
+        quantization=f"{bits}-bit" if bits else None,
+        has_tools=has_tools(template),
+        has_thinking=has_thinking(template),
     )
 
 
@@ -216,9 +225,20 @@ def _num_parameters(counts: dict[str, int], tags: Sequence[str]) -> int | None:
     packed = counts.get("U32", 0)
     if not packed:
         return sum(counts.values()) or None
-    bits = next((int(found[1]) for tag in tags if (found := _BITS_TAG.fullmatch(tag))), None)
+    bits = _bits_of(tags)
     # what is not packed is mostly scales, which are no parameters
     return packed * DTYPE_BITS["U32"] // bits if bits else None
+
+
+def _bits_of(tags: Sequence[str]) -> int | None:
+    return next((int(found[1]) for tag in tags if (found := _BITS_TAG.fullmatch(tag))), None)
+
+
+def _template_of(config: Mapping[str, object]) -> str:
+    """The chat template's text, where the hub has read it; of several all."""
+    tokenizer = config.get("tokenizer_config")
+    said = tokenizer.get("chat_template") if isinstance(tokenizer, dict) else None
+    return str(config.get("chat_template_jinja") or said or "")
 
 
 def _as_text(value: object) -> str | None:

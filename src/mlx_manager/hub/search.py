@@ -26,6 +26,8 @@ class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
     sort: Sort = "downloads"
     limit: int = 20
     offset: int = 0
+    tags: tuple[str, ...] = ()
+    """All of which the hub has to have put on it: a model type such as "llama", or "4-bit"."""
 
 
 class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,11 @@ class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
     is_gated: bool
     is_private: bool
     tags: tuple[str, ...]
+    architecture: str | None = None
+    """The model type of its config. This and the next are None, or false, where the hub does not say."""
+    quantization: str | None = None
+    has_tools: bool = False
+    has_thinking: bool = False
     is_on_disk: bool = False
 
 

@@ -187,6 +187,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_aborted_requests: int = 0
     active_memory_bytes: int = 0
     peak_memory_bytes: int = 0
+    cpu_s: float = 0.0
+    """Processor time that the worker has taken, of all its threads."""
 
 
 class BatchRow(msgspec.Struct, frozen=True, array_like=True):

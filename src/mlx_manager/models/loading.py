@@ -66,6 +66,9 @@ def is_cpu_backend() -> bool:
     return bool(mx.default_device() == mx.Device(mx.DeviceType.cpu))
 
 
+_ADVICE = "Download it again if its files may be incomplete, or choose one that was converted for MLX."
+
+
 def load_text_model(
     entry: ModelEntry, options: LoadOptions, report: Report, *, split: Callable[[nn.Module], None] = lambda model: None
 ) -> LoadedModel:
@@ -84,8 +87,13 @@ def load_text_model(
             split(model)
             evaluate(model, report)
             tokenizer = reading.result()
-        except (ValueError, OSError, KeyError, RuntimeError, ImportError) as error:
-            raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {error}") from error
+        except (KeyError, TypeError) as error:
+            # from the constructors of mlx-lm's model classes, which take their arguments from the config
+            reason = f"its config.json does not say what its architecture needs ({error})"
+            raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {reason}. {_ADVICE}") from error
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            said = str(error).rstrip(".")
+            raise ModelLoadFailed(f"mlx-lm cannot load {entry.name}: {said}. {_ADVICE}") from error
     weights: list[tuple[str, mx.array]] = tree_flatten(model.parameters())  # type: ignore[assignment]
     model_type = str(config.get("model_type", ""))
     adapt(model, model_type)

@@ -183,10 +183,12 @@ class ModelPool:
     async def unload(self, name: str) -> ModelStatus:
         """Unload the model: at once when nobody uses it, else in the background once its requests are answered.
 
-        After the drain timeout those that are left end with `ShuttingDown`. Raises `ModelNotFound`.
+        After the drain timeout those that are left end with `ShuttingDown`. The failure of one that failed is put away,
+        and the next request tries again at once. Raises `ModelNotFound`.
         """
         slot = self._slot(name)
         slot.stay_cold()
+        slot.put_failure_away()
         if slot.is_idle:
             await self._room.evict(slot, EvictionReason.ADMIN)
         elif not slot.is_cold and not slot.is_draining:

@@ -167,6 +167,12 @@ class ModelSlot:
         """Forget earlier failures: somebody wants to see whether it works now."""
         self._troubles.forgive()
 
+    def put_failure_away(self) -> None:
+        """Where it is out of memory: be as if it had never failed. The faults stay counted."""
+        if self.is_cold and self._unloading is None:
+            self._troubles.forgive()
+            self._troubles.begin_load()
+
     def stay_cold(self) -> None:
         """Do not load it by itself after a failure."""
         if self._restarting is not None and self._restarting is not asyncio.current_task():
@@ -244,6 +250,7 @@ class ModelSlot:
             num_waiting=self._num_waiting,
             num_uses=self.num_uses,
             idle_s=self.idle_s if self.is_idle and not self._num_waiting else None,
+            loaded_for_s=time.monotonic() - self._loaded_s if worker else None,
             planned_bytes=self.planned_bytes,
             measured_bytes=self.reservation.measured_bytes,
             is_trimmed=self.reservation.is_trimmed,

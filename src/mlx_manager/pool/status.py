@@ -65,6 +65,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_uses: int = 0
     idle_s: float | None = None
     """Since its last request; None while there is one, and out of memory."""
+    loaded_for_s: float | None = None
+    """How long it has been in memory; None out of it."""
     planned_bytes: int = 0
     """What the budget counts for it."""
     measured_bytes: int = 0

@@ -57,6 +57,8 @@ class SessionRow(SQLModel, table=True):
     user_id: int = _of_user()
     created_unix_s: int = _time()
     expires_unix_s: int = _time()
+    address: str | None = Field(default=None, sa_column=Column(Text))
+    client: str | None = Field(default=None, sa_column=Column(Text))
 
 
 class ApiKeyRow(SQLModel, table=True):

@@ -22,6 +22,10 @@ class StoredSession(msgspec.Struct, frozen=True, kw_only=True):
     user_id: int
     created_unix_s: int
     expires_unix_s: int
+    address: str | None = None
+    """Where it was begun; None for one that is older than the column."""
+    client: str | None = None
+    """With which browser or program: its user agent."""
 
 
 def as_value(row: UserRow) -> User:
@@ -99,6 +103,16 @@ async def has_session(session: AsyncSession, session_id: str, user_id: int) -> b
     """Whether that login of that account still holds."""
     row = await session.get(SessionRow, session_id)
     return row is not None and row.user_id == user_id
+
+
+async def sessions_of(session: AsyncSession, user_id: int, now_unix_s: float) -> list[StoredSession]:
+    """The logins of an account that still hold, the last first."""
+    wanted = (
+        select(SessionRow)
+        .where(col(SessionRow.user_id) == user_id, col(SessionRow.expires_unix_s) > now_unix_s)
+        .order_by(col(SessionRow.created_unix_s).desc(), col(SessionRow.id))
+    )
+    return [StoredSession(**row.model_dump()) for row in await session.exec(wanted)]
 
 
 async def end_session(session: AsyncSession, session_id: str) -> None:

@@ -12,12 +12,18 @@ from mlx_manager.ui.elements import box, set_words, text
 _WIDTH, _HEIGHT = 600, 84
 
 
-def bar_chart(title: str, hint: str) -> Callable[[Sequence[float], Sequence[float], str], None]:
-    """A bar per minute of the last hour. Returns what draws it: heights, how much of each is bad, a summary."""
+def bar_chart(
+    title: str, hint: str, render_top: Callable[[float], str]
+) -> Callable[[Sequence[float], Sequence[float], str], None]:
+    """A bar per minute of the last hour, under its scale: `render_top` says how high the highest bar is.
+
+    Returns what draws it: heights, how much of each is bad, a summary.
+    """
     with box("stack"):
         with box("row-line"):
             text(title, tag="h3")
             summary = text("", "soft small end num")
+        top = text("", "chart-top num")
         drawing = ui.html("", sanitize=False)
         with box("chart-foot"):
             text("an hour ago")
@@ -26,6 +32,7 @@ def bar_chart(title: str, hint: str) -> Callable[[Sequence[float], Sequence[floa
 
     def draw(heights: Sequence[float], bad: Sequence[float], words: str) -> None:
         set_words(summary, words)
+        set_words(top, render_top(max(heights, default=0.0)))
         drawing.set_content(_svg(heights, bad, f"{title}: {words}"))
 
     return draw

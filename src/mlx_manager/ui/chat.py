@@ -54,15 +54,21 @@ class _ChatView:
         text("Chat", "visually-hidden", "h1")
         with box("chat-body"):
             with box("chat-list", "nav").props('aria-label="Conversations"') as self._side:
+                with box("row-line only-overlay"):
+                    text("Conversations", "grow", "h2")
+                    button("", self._toggle_list, icon="close", look="bare", name="Close")
                 self._list = ChatList(self._chats, self._viewer, begin=self._begin, open_=self._open)
-            with box("chat-main"):
+            with box("chat-main") as main:
                 with box("chat-head"):
                     self._head()
                 self._unsaved = text("", "note warn").props('role="alert"')
                 decide = self._chats.approvals.decide
                 self._turns = ChatTurns(TurnActions(self._edit, self._again, self._choose, decide))
-                self._composer = Composer(send=self._send, stop=self._stop, sees=self._sees)
+                self._composer = Composer(send=self._send, stop=self._stop, sees=self._sees, zone=main)
             with box("panel tight chat-options") as self._panel:
+                with box("row-line"):
+                    text("Parameters", "grow", "h2")
+                    button("", self._toggle_options, icon="close", look="bare", name="Close")
                 self._options = ChatOptions(console.toolbox, self._take_parameters, self._ask_again_for_tools)
                 self._options.show(conversation.parameters)
         self._panel.set_visibility(False)
@@ -121,7 +127,9 @@ class _ChatView:
             tell("A reply is being written: stop it first.")
             return False
         if not self.models.name:
-            tell("There is no model to ask. Download one first, on the page Models.", "negative")
+            is_admin = self._viewer.is_admin
+            fix = "Download one first, on the page Models." if is_admin else "An admin can download one."
+            tell(f"There is no model to ask. {fix}", "negative")
             return False
         return True
 

@@ -23,7 +23,6 @@ class ChatOptions:
         self._toolbox = toolbox
         self._on_change = on_change
         self._is_filling = False
-        text("Parameters", tag="h2")
         text("Empty fields follow the model's profile.", "soft small", "p")
         self._system_prompt = ui.textarea("System prompt").props("outlined dense autogrow debounce=300")
         with box("form-grid"):

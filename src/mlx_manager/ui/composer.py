@@ -15,7 +15,10 @@ _ON_ENTER = "(event) => { if (!event.shiftKey && !event.isComposing) { event.pre
 
 
 class Composer:
-    """`send` gets words and files; `sees` says whether the chosen model takes pictures and videos."""
+    """`send` gets words and files; `sees` says whether the chosen model takes pictures and videos.
+
+    Files may be dropped on all of `zone`. What was written and not sent is kept by the browser's tab.
+    """
 
     def __init__(
         self,
@@ -23,11 +26,12 @@ class Composer:
         send: Callable[[str, tuple[Attachment, ...]], bool],
         stop: Callable[[], None],
         sees: Callable[[], bool],
+        zone: ui.element,
     ) -> None:
         self._send = send
         self._sees = sees
         self._files: list[Attachment] = []
-        with box("composer") as zone:
+        with box("composer"):
             self._attached = box("row-line")
             self._words = ui.textarea(placeholder="Enter sends, Shift+Enter begins a line")
             self._words.props('outlined autogrow dense aria-label="Message" input-style="max-height: 34vh"')
@@ -49,12 +53,11 @@ class Composer:
                 self._busy = text("", "soft small")
                 self._stop = button("Stop", stop, icon="stop").classes("end")
                 self._button = button("Send", self._submit, icon="send", look="main").classes("end")
-        zone.on("vue:mounted", js_handler=f"() => mlxManager.takeFiles('{zone.html_id}', {uploader.id})")
-        ui.timer(
-            0.5,
-            lambda: ui.run_javascript(f"mlxManager.takeFiles('{zone.html_id}', {uploader.id})"),
-            once=True,
+        script = (
+            f"mlxManager.takeFiles('{zone.html_id}', {uploader.id}); mlxManager.restoreDraft('{self._words.html_id}')"
         )
+        zone.on("vue:mounted", js_handler=f"() => {{ {script} }}")
+        ui.timer(0.5, lambda: ui.run_javascript(script), once=True)
         self._uploader = uploader
         self.show_running(False)
 
@@ -72,6 +75,7 @@ class Composer:
             return
         if self._send(words, tuple(self._files)):
             self._words.set_value("")
+            ui.run_javascript("mlxManager.dropDraft()")
             self._files.clear()
             self._draw_attached()
 

@@ -26,6 +26,7 @@ from mlx_manager.storage.store import Change, RecordedChange
 from mlx_manager.tools import Toolbox
 from mlx_manager.ui.chats import Chats
 from mlx_manager.ui.found_requests import FoundRequests
+from mlx_manager.ui.imports import Imports
 from mlx_manager.ui.mount import ConsoleSite
 from mlx_manager.ui.pulse import Pulse
 from mlx_manager.ui.recent import RecentRequests
@@ -73,6 +74,7 @@ class Console:
     started_s: float = field(default_factory=time.monotonic)
     """On the monotonic clock."""
     site: ConsoleSite = field(default_factory=ConsoleSite)
+    imports: Imports = field(default_factory=Imports)
     pulse: Pulse = field(init=False)
     requests: FoundRequests = field(init=False)
     chats: Chats = field(init=False)

@@ -9,6 +9,7 @@ from nicegui import ui
 from mlx_manager.hub.download import DownloadState, DownloadStatus
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import Tone, ask, badge, box, button, complaining, note, set_words, text
+from mlx_manager.ui.imports import Import, Imports
 from mlx_manager.ui.words import render_duration, render_size
 
 _TONES: dict[DownloadState, Tone] = {
@@ -23,12 +24,13 @@ _RUNNING = (DownloadState.QUEUED, DownloadState.DOWNLOADING)
 
 
 class DownloadTiles:
-    """All downloads that are remembered, the latest first."""
+    """All downloads that are remembered, the latest first; before them the imports that run or have failed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._place = box("grid-tiles")
         self._tiles: dict[str, _Tile] = {}
+        self._imports: dict[Import, _ImportTile] = {}
 
     def update(self) -> None:
         """Show how they stand."""
@@ -42,7 +44,56 @@ class DownloadTiles:
                     self._tiles[status.id] = _Tile(self._console, status, self.update)
                 self._tiles[status.id].place.move(target_index=0)
             self._tiles[status.id].update(status)
-        self._place.set_visibility(bool(statuses))
+        self._update_imports()
+        self._place.set_visibility(bool(self._tiles or self._imports))
+
+    def _update_imports(self) -> None:
+        imports = self._console.imports
+        for made in [made for made in self._imports if made not in imports.all]:
+            self._imports.pop(made).place.delete()
+        for made in imports.all:
+            if made not in self._imports:
+                with self._place:
+                    self._imports[made] = _ImportTile(imports, made, self.update)
+                self._imports[made].place.move(target_index=0)
+            self._imports[made].update()
+
+
+class _ImportTile:
+    def __init__(self, imports: Imports, made: Import, on_change: Callable[[], None]) -> None:
+        self._made = made
+        self._is_failed = False
+        self.place = box("panel tight", "article")
+        self.place.props["aria-label"] = f"Import of {made.name}"
+        with self.place:
+            with box("row-line"):
+                text(made.name, "grow", "h3")
+                self._state = badge("importing", "accent")
+            self._bar = ui.linear_progress(0, show_value=False, size="8px").props("rounded")
+            self._bar.props["aria-label"] = f"Progress of the import of {made.name}"
+            self._said = text("", "soft small", "p")
+
+        def dismiss() -> None:
+            imports.dismiss(made)
+            on_change()
+
+        self._dismiss = dismiss
+
+    def update(self) -> None:
+        """Show how it stands."""
+        made = self._made
+        self._bar.set_value(round(made.fraction, 3))
+        set_words(self._said, made.stage)
+        if made.error is not None and not self._is_failed:
+            self._is_failed = True
+            self._bar.set_visibility(False)
+            self._said.set_visibility(False)
+            set_words(self._state, "failed")
+            self._state.classes(replace="badge bad")
+            with self.place:
+                note(made.error.message, "bad")
+                with box("row-line"):
+                    button("Dismiss", self._dismiss, icon="done", look="tiny")
 
 
 class _Tile:
@@ -123,4 +174,5 @@ def _describe(status: DownloadStatus) -> str:
         parts.append(f"{render_size(status.bytes_per_s)}/s")
     if status.remaining_s is not None:
         parts.append(f"{render_duration(status.remaining_s)} left")
-    return " · ".join(part for part in parts if part) or "waits for its turn"
+    nothing = "waits for its turn" if status.state is DownloadState.QUEUED else "nothing has arrived yet"
+    return " · ".join(part for part in parts if part) or nothing

@@ -28,7 +28,7 @@ class FoundPage:
 
     rows: Sequence[AuditedRequest]
     table: str
-    """HTML: what clients named is escaped in it. Its buttons carry `data-row`, the id of their row."""
+    """HTML: what clients named is escaped in it. Its rows carry `data-row`, their id, and a button for the keyboard."""
 
     @property
     def next_before(self) -> int | None:
@@ -139,7 +139,7 @@ def _row(row: AuditedRequest, today: str) -> str:
     cells += f'<td><span class="badge {tone}">{words}</span></td>'
     cells += "".join(f'<td class="num">{cell}</td>' for cell in numbers)
     name = html.escape(f"Details of {record.request_id}")
-    return f'<tr>{cells}<td><button class="row-open" data-row="{row.id}" aria-label="{name}">›</button></td></tr>'
+    return f'<tr data-row="{row.id}">{cells}<td><button class="row-open" aria-label="{name}">›</button></td></tr>'
 
 
 def _count(number: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from nicegui import ui
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from mlx_manager.catalog import UserState
 from mlx_manager.ir import Caller
 from mlx_manager.ui.console import Console, viewer_of
 from mlx_manager.ui.elements import box, button, set_words, text
-from mlx_manager.ui.paths import LOGIN, PLACES, USERS, PagePlace
+from mlx_manager.ui.paths import HOME, LOGIN, PLACES, USERS, PagePlace
 from mlx_manager.ui.words import render_rate
 
 THEME_COOKIE = "mlx_manager_theme"
@@ -145,6 +146,8 @@ def _leave_when_over(console: Console, request: Request, place: PagePlace) -> No
     async def check() -> None:
         viewer = await console.find_viewer(request)
         if viewer is None or (place.is_for_admins and not viewer.is_admin):
-            ui.navigate.to(LOGIN)
+            # where somebody was is where the login leads back to, unless they may see it no longer
+            is_over = viewer is None
+            ui.navigate.to(f"{LOGIN}?next={quote(place.path, safe='')}" if is_over else HOME.path)
 
     ui.timer(4.0, check, immediate=False)

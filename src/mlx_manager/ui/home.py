@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from mlx_manager.pool import ModelState
 from mlx_manager.ui.charts import bar_chart
-from mlx_manager.ui.console import Console, console_of
+from mlx_manager.ui.console import Console, console_of, viewer_of
 from mlx_manager.ui.elements import badge, box, empty_state, figure, set_words, snippet, text
 from mlx_manager.ui.frame import frame
 from mlx_manager.ui.memory_bar import MemoryBar
@@ -32,7 +32,7 @@ def home_page(request: Request) -> None:
                 updates.append(MemoryBar().update)
             with box("panel"):
                 text("In memory now", tag="h2")
-                updates.append(_running(console))
+                updates.append(_running(viewer_of(request).is_admin))
         with box("panel"):
             text("The last hour", tag="h2")
             update_charts = _charts(console)
@@ -68,7 +68,7 @@ def _figures(console: Console) -> Callable[[Beat], None]:
     return update
 
 
-def _running(console: Console) -> Callable[[Beat], None]:
+def _running(is_admin: bool) -> Callable[[Beat], None]:
     """The models in memory, one line each."""
     place = box("list")
     shown: dict[str, tuple[ui.element, ui.html, ui.html]] = {}
@@ -82,7 +82,8 @@ def _running(console: Console) -> Callable[[Beat], None]:
             with place:
                 empty = empty_state("bedtime", "No model is in memory", "The first request to a model loads it.")
                 with empty:
-                    ui.link("Load one in the pool", POOL.path)
+                    if is_admin:
+                        ui.link("Load one in the pool", POOL.path)
                 nothing.append(empty)
         while names and nothing:
             nothing.pop().delete()
@@ -122,8 +123,8 @@ def _idle(idle_s: float | None) -> str:
 
 def _charts(console: Console) -> Callable[[], None]:
     with box("grid-2"):
-        requests = bar_chart("Requests per minute", "Failed ones in red.")
-        waits = bar_chart("Time to the first token", "The median of each minute, in seconds.")
+        requests = bar_chart("Requests per minute", "Failed ones in red.", lambda top: f"{top:.0f}")
+        waits = bar_chart("Time to the first token", "The median of each minute.", lambda top: f"{top:.2f} s")
 
     def update() -> None:
         minutes = console.recent.minutes()
@@ -152,8 +153,11 @@ def _call_it(console: Console, request: Request) -> None:
     with box("panel"):
         text("Call it", tag="h2")
         if name is None:
-            with empty_state("inventory_2", "There is no model on this machine yet", "Download one to begin."):
-                ui.link("Find a model", MODELS.path)
+            is_admin = viewer_of(request).is_admin
+            words = "Download one to begin." if is_admin else "An admin can download one."
+            with empty_state("inventory_2", "There is no model on this machine yet", words):
+                if is_admin:
+                    ui.link("Find a model", MODELS.path)
             return
         needs_key = not console.door.is_open
         if needs_key:

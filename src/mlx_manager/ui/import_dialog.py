@@ -11,14 +11,15 @@ from mlx_manager.hub.desk import HubDesk
 from mlx_manager.hub.foreign import ForeignModel
 from mlx_manager.ui.console import Console
 from mlx_manager.ui.elements import box, button, dialog, note, set_words, tell, text
+from mlx_manager.ui.imports import Import
 from mlx_manager.ui.recording import actor_here, record
 from mlx_manager.ui.words import render_size
 
 
 async def import_dialog(console: Console) -> None:
-    """Opens the dialog; the import goes on when it is closed."""
+    """Opens the dialog; the import goes on when it is closed, as a tile among the downloads."""
     hub = console.need_hub()
-    progress = ["", 0.0]
+    running: list[Import] = []
     with dialog("Import a GGUF") as opened:
         text(
             "A GGUF file of the Llama family becomes an ordinary MLX model folder, its quantization kept. The file "
@@ -39,26 +40,24 @@ async def import_dialog(console: Console) -> None:
             button("Close", opened.close)
             start = button("Import", look="main")
 
-    def report(words: str, fraction: float) -> None:
-        # called from the thread that converts; the timer shows it
-        progress[:] = [words, fraction]
-
     def show_progress() -> None:
-        words, fraction = progress
-        bar.set_value(round(float(str(fraction)), 3))
-        set_words(stage, str(words))
+        if running:
+            bar.set_value(round(running[0].fraction, 3))
+            set_words(stage, running[0].stage)
 
     async def run() -> None:
         actor = actor_here()
         problem.clear()
         start.disable()
         bar.set_visibility(True)
+        made = Import(name.value or "")
+        running[:] = [made]
         try:
-            entry = await hub.import_gguf(
-                Path(source.value or ""), name=name.value or "", force=bool(force.value), report=report
-            )
+            entry = await console.imports.run(hub, made, Path(source.value or ""), force=bool(force.value))
         except MlxManagerError as error:
             if not problem.is_deleted:
+                # told here, so no tile is needed
+                console.imports.dismiss(made)
                 with problem:
                     note(error.message, "bad")
             return

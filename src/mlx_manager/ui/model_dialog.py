@@ -53,7 +53,10 @@ class ModelDialog:
     def _fill(self, shown: Shown) -> None:
         if shown.fit is not None:
             _show_fit(shown.fit)
-        if shown.problem is not None:
+        if shown.problem is not None and shown.fit is not None and shown.is_on_disk:
+            # it can be served as it is: only its card is missing
+            text(shown.problem, "soft small wrap-anywhere", "p")
+        elif shown.problem is not None:
             note(shown.problem, "warn")
         if shown.entry is not None:
             entry = shown.entry
@@ -100,14 +103,14 @@ def _show_fit(fit: Fit) -> None:
         with box("row-line"):
             badge(fit.verdict, _TONES[fit.verdict])
             text(f"On this machine, {fit.backend}: {fit.reason}", "small grow")
-        with box("scroll-x").props('tabindex="0"'), box("plain", "table"):
+        with box("plain", "table"):
             with box(tag="thead"), box(tag="tr"):
-                text("Requests at once", tag="th")
-                for num in fit.largest_context:
-                    text(str(num), "num", "th")
-            with box(tag="tbody"), box(tag="tr"):
-                text("Context each", tag="td")
-                for tokens in fit.largest_context.values():
-                    text(f"{tokens:,}" if tokens else "none", "num", "td")
+                text("Requests at once", "num", "th")
+                text("Context each, tokens", "num", "th")
+            with box(tag="tbody"):
+                for num, tokens in fit.largest_context.items():
+                    with box(tag="tr"):
+                        text(str(num), "num", "td")
+                        text(f"{tokens:,}" if tokens else "none", "num", "td")
         for words in fit.footprint.notes:
             text(words, "soft small", "p")

@@ -34,8 +34,13 @@ def models_page(request: Request) -> None:
             with ui.tab_panel(here):
                 local = LocalView(console)
             with ui.tab_panel(hub):
-                HubView(console, on_download=downloads.update)
+                found = HubView(console, on_download=downloads.update)
+
+    def update_downloads() -> None:
+        downloads.update()
+        found.update()
+
     downloads.update()
     local.update()
-    ui.timer(1.0, downloads.update)
+    ui.timer(1.0, update_downloads)
     ui.timer(2.0, local.update)

@@ -20,6 +20,8 @@ from mlx_manager.ui.words import render_count, render_size
 
 _PAGE_SIZE = 25
 _ANY = ""
+_SIZES: dict[object, str] = {_ANY: "any", **{gib: f"up to {gib} GiB" for gib in (1, 4, 8, 16, 32, 64)}}
+_CONTEXTS: dict[object, str] = {_ANY: "any", **{num * 1024: f"from {num}k" for num in (4, 8, 32, 128, 256)}}
 
 
 @dataclass
@@ -30,6 +32,8 @@ class _Filter:
     kind: str = _ANY
     architecture: str = _ANY
     quantization: str = _ANY
+    most_gib: float | str = _ANY
+    least_context: int | str = _ANY
     has_tools: bool = False
     has_thinking: bool = False
     page: int = 0
@@ -41,6 +45,8 @@ class _Filter:
             and self.kind in (_ANY, entry.kind.value)
             and self.architecture in (_ANY, entry.architecture)
             and self.quantization in (_ANY, entry.quantization)
+            and (not self.most_gib or entry.size_bytes <= float(self.most_gib) * 1024**3)
+            and (not self.least_context or (entry.max_context or 0) >= int(self.least_context))
             and (entry.has_tools or not self.has_tools)
             and (entry.has_thinking or not self.has_thinking)
         )
@@ -68,6 +74,8 @@ class LocalView:
                     ("quantization", "Quantization"),
                 ):
                     self._selects[field] = self._select(field, title)
+                for field, title, bounds in (("most_gib", "Size", _SIZES), ("least_context", "Context", _CONTEXTS)):
+                    self._select(field, title).set_options(dict(bounds), value=_ANY)
                 ui.checkbox("Tools", on_change=lambda e: self._set("has_tools", e.value)).props("dense")
                 ui.checkbox("Thinking", on_change=lambda e: self._set("has_thinking", e.value)).props("dense")
                 self._count = text("", "soft small end num")

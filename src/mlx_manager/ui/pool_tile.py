@@ -25,14 +25,17 @@ STATE_TONES = {
 _FACTS = (
     "Memory",
     "Weights",
+    "Held by MLX",
+    "Processor",
     "Tokens/s",
-    "Prompts/s",
+    "Prompt tokens/s",
     "In the batch",
     "Queue",
-    "Last use",
     "Requests",
-    "Guesses",
-    "Served",
+    "Last use",
+    "In memory for",
+    "Guessed ahead",
+    "Computed as",
 )
 _PRIORITIES = {"high": "High priority", "normal": "Normal priority", "low": "Low priority"}
 
@@ -49,7 +52,8 @@ class PoolTile:
         with self._place:
             self._head(status)
             self._progress()
-            self._facts = facts([(label, "") for label in _FACTS])
+            with box() as self._facts_place:
+                self._facts = facts([(label, "") for label in _FACTS])
             with box("stack") as self._kv:
                 self._kv_bar = ui.html("", sanitize=False)
                 self._kv_words = text("", "soft small num", "p")
@@ -76,7 +80,9 @@ class PoolTile:
             self._show_blocks(status.stats, status.report)
         self._batch.update(status.rows)
         is_failed = status.state is ModelState.FAILED
+        self._facts_place.set_visibility(not is_failed)
         self._again.set_visibility(is_failed)
+        self._dismiss.set_visibility(is_failed)
         self._unload.set_visibility(not is_failed)
         self._restart.set_visibility(status.state is ModelState.READY)
         self._show_pin(status.overrides.pinned)
@@ -109,6 +115,7 @@ class PoolTile:
     def _actions(self) -> None:
         with box("row-line"):
             self._again = button("Try again", self._load, icon="refresh", look="main")
+            self._dismiss = button("Dismiss", self._put_away, icon="close")
             self._unload = button("Unload", self._ask_unload, icon="eject")
             self._restart = button("Restart", self._ask_restart, icon="restart_alt")
             self._pin = button("Pin", self._toggle_pin, icon="push_pin")
@@ -152,6 +159,12 @@ class PoolTile:
             self._console.need_pool().begin_load(self._name)
             record(self._console, "model.load", self._name)
             self._refresh()
+
+    async def _put_away(self) -> None:
+        with complaining():
+            await self._console.need_pool().unload(self._name)
+            record(self._console, "model.unload", self._name)
+            self._console.pulse.look(is_fresh=True)
 
     def _ask_unload(self) -> None:
         async def unload() -> None:
@@ -214,19 +227,24 @@ def _values(status: ModelStatus, rate: Rate) -> list[str]:
     return [
         f"{render_size(status.measured_bytes)} of {render_size(status.planned_bytes)}",
         render_size(report.weights_bytes if report else status.entry.size_bytes),
+        render_size(stats.active_memory_bytes) if stats else "not yet",
+        f"{rate.cores:.1f} cores",
         render_rate(rate.generated),
         render_rate(rate.prompt),
         str(stats.num_running if stats else 0),
         str((stats.num_waiting if stats else 0) + status.num_waiting),
-        "now"
-        if status.num_in_flight
-        else "not yet"
-        if status.idle_s is None or not status.num_uses
-        else f"{render_duration(status.idle_s)} ago",
         str(status.num_uses),
+        _last_use(status),
+        "not yet" if status.loaded_for_s is None else render_duration(status.loaded_for_s),
         _guesses(stats),
         _render_path(report) if report else "not yet",
     ]
+
+
+def _last_use(status: ModelStatus) -> str:
+    if status.num_in_flight:
+        return "now"
+    return "not yet" if status.idle_s is None or not status.num_uses else f"{render_duration(status.idle_s)} ago"
 
 
 def _guesses(stats: EngineStats | None) -> str:

@@ -1,4 +1,4 @@
-"""Profile: one's own password and API keys."""
+"""Profile: one's own password, sessions and API keys."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from mlx_manager.ui.elements import (
 )
 from mlx_manager.ui.frame import frame
 from mlx_manager.ui.paths import PROFILE
+from mlx_manager.ui.sessions_view import SessionsView
 from mlx_manager.ui.words import render_age
 
 
-def profile_page(request: Request) -> None:
+async def profile_page(request: Request) -> None:
     """Builds the page."""
     console, viewer = console_of(request), viewer_of(request)
     with frame(console, request, PROFILE):
@@ -41,6 +42,10 @@ def profile_page(request: Request) -> None:
                 _keys(console, viewer)
             with box("panel"):
                 _password()
+        with box("panel"):
+            sessions = SessionsView(console, viewer)
+    await sessions.update()
+    ui.timer(5.0, sessions.update, immediate=False)
 
 
 def _password() -> None:

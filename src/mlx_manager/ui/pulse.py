@@ -20,6 +20,8 @@ class Rate:
 
     generated: float = 0.0
     prompt: float = 0.0
+    cores: float = 0.0
+    """Processors kept busy."""
 
 
 @dataclass(frozen=True)
@@ -84,4 +86,5 @@ def _rate(before: EngineStats | None, now: EngineStats, elapsed_s: float) -> Rat
     return Rate(
         generated=(now.num_generated_tokens - before.num_generated_tokens) / elapsed_s,
         prompt=(now.num_prompt_tokens - before.num_prompt_tokens) / elapsed_s,
+        cores=max(now.cpu_s - before.cpu_s, 0.0) / elapsed_s,
     )

@@ -31,6 +31,10 @@ _WHY = {
     PrefixReason.UNCACHED: "The model is served without a prefix cache; Pool says why.",
 }
 
+_ONLY_TEMPLATE = (
+    "Only what the chat template writes first is shared: no earlier prompt that is remembered goes on alike."
+)
+
 
 async def show_request(console: Console, record: RequestRecord) -> None:
     """Opens the dialog."""
@@ -56,12 +60,19 @@ async def show_request(console: Console, record: RequestRecord) -> None:
             agreed = record.num_agreed_tokens
             closest = "" if agreed is None else f" The closest earlier conversation shares the first {agreed:,}."
             text(found + closest, "", "p")
-            note(_WHY[record.prefix_reason], "info")
+            note(why_no_more(record), "info")
         with box("row-line"):
             text(record.request_id, "mono wrap-anywhere")
             copy_button(record.request_id, "Copy the id")
         with box("dialog-foot"):
             button("Close", opened.close)
+
+
+def why_no_more(record: RequestRecord) -> str:
+    """Why no more of a prompt was found, of a request whose prompt was looked up."""
+    assert record.prefix_reason is not None
+    is_begun = record.num_agreed_tokens or record.num_cached_tokens
+    return _ONLY_TEMPLATE if record.prefix_reason is PrefixReason.UNSEEN and is_begun else _WHY[record.prefix_reason]
 
 
 def spans_of(record: RequestRecord, spans: list[Span]) -> list[Span]:

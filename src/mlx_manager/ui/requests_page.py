@@ -16,7 +16,11 @@ from mlx_manager.ui.paths import REQUESTS
 from mlx_manager.ui.request_detail import show_request
 from mlx_manager.ui.requests_filter import RequestsFilter
 
-_OPEN_ROW = "(event) => { const row = event.target.closest('[data-row]'); if (row) emit(row.dataset.row); }"
+# not where somebody has marked what is to be copied
+_OPEN_ROW = """(event) => {
+    const row = event.target.closest('[data-row]');
+    if (row && !String(window.getSelection())) emit(row.dataset.row);
+}"""
 
 
 async def requests_page(request: Request) -> None:

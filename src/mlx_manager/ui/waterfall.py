@@ -11,7 +11,7 @@ from mlx_manager.ir import RequestRecord
 from mlx_manager.observability.spans import Span
 
 _MOST_SHOWN = 60
-_COLOURS = {"queue": "s3", "prefill": "s1", "decode": "s2", "parse": "s5", "prefix lookup": "s4"}
+_COLOURS = {"queue": "s3", "prefill": "s1", "decode": "s2", "parse": "s6", "prefix lookup": "s4"}
 _ASIDES = (
     ("mlx_manager.num_tokens", "{:,} tokens"),
     ("mlx_manager.num_cached_tokens", "{:,} tokens found"),

@@ -147,6 +147,7 @@ class EmbeddingServing(Generic[_Request]):
             num_finished_requests=self._num_finished,
             num_aborted_requests=self._num_aborted,
             active_memory_bytes=mx.get_active_memory(),
+            cpu_s=time.process_time(),
             peak_memory_bytes=mx.get_peak_memory(),
         )
 

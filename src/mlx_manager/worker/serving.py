@@ -249,6 +249,7 @@ class Serving:
             num_finished_requests=counters.num_finished_requests,
             num_aborted_requests=counters.num_aborted_requests,
             active_memory_bytes=mx.get_active_memory(),
+            cpu_s=time.process_time(),
             peak_memory_bytes=mx.get_peak_memory(),
         )
 

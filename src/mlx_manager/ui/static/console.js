@@ -26,6 +26,7 @@ window.mlxManager = {
   async logOut() {
     // the server sends a page away whose session is over: before the answer is here, that would cut it off
     window.socket.off("disconnect").disconnect();
+    mlxManager.dropDraft();
     await (await fetch("/auth/logout", { method: "POST" })).text();
     location.assign("/login");
   },
@@ -50,12 +51,25 @@ window.mlxManager = {
       if (event.clipboardData && event.clipboardData.files.length) { event.preventDefault(); add(event.clipboardData.files); }
     });
     zone.addEventListener("dragover", (event) => { event.preventDefault(); zone.classList.add("dropping"); });
-    zone.addEventListener("dragleave", () => zone.classList.remove("dropping"));
+    zone.addEventListener("dragleave", (event) => {
+      if (!zone.contains(event.relatedTarget)) zone.classList.remove("dropping");
+    });
     zone.addEventListener("drop", (event) => {
       event.preventDefault();
       zone.classList.remove("dropping");
       if (event.dataTransfer.files.length) add(event.dataTransfer.files);
     });
+  },
+  // what is written and not sent outlives a reload, in this tab and until somebody logs out
+  restoreDraft(id) {
+    const area = document.getElementById(id);
+    const kept = sessionStorage.getItem("mlxManagerDraft");
+    if (!area || !kept || area.value) return;
+    area.value = kept;
+    area.dispatchEvent(new Event("input"));
+  },
+  dropDraft() {
+    sessionStorage.removeItem("mlxManagerDraft");
   },
   goToEnd(id) {
     const list = document.getElementById(id);
@@ -76,6 +90,9 @@ window.mlxManager = {
     stay();
   },
 };
+document.addEventListener("input", (event) => {
+  if (event.target.matches(".composer textarea")) sessionStorage.setItem("mlxManagerDraft", event.target.value);
+});
 document.addEventListener("click", (event) => {
   const button = event.target.closest && event.target.closest("[data-copy-code]");
   if (button) window.mlxManager.copy(button.closest(".code").querySelector("pre").textContent, button);
