@@ -1,7 +1,11 @@
-// The Node SDK of Anthropic: whole answers, streams, thinking that comes back, the tool runner, counting, models, errors.
+// The Node SDK of Anthropic: whole answers, streams, thinking that comes back, the tool runner, answers and
+// calls parsed with zod, counting, models, errors.
 import assert from "node:assert/strict";
 import Anthropic from "@anthropic-ai/sdk";
 import { betaTool } from "@anthropic-ai/sdk/helpers/beta/json-schema";
+import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
+import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
+import { z } from "zod";
 
 const { URL: url, MODEL: model, CALLER_URL: callerUrl, CALLER: caller } = process.env;
 const starter = new Anthropic({ baseURL: url, apiKey: "none", maxRetries: 0 });
@@ -48,6 +52,29 @@ const runner = tools.beta.messages.toolRunner({
 });
 assert.equal((await runner.runUntilDone()).content.at(-1).text, "The weather in Paris is sunny.");
 assert.deepEqual(cities, ["Paris"]);
+
+const Capital = z.object({ city: z.enum(["Paris", "London"]), is_capital: z.boolean() });
+const parsed = await starter.messages.parse({
+  ...question, temperature: 0, output_config: { format: zodOutputFormat(Capital) },
+});
+assert.deepEqual(Capital.parse(parsed.parsed_output), parsed.parsed_output);
+const typed = [];
+const typedRunner = tools.beta.messages.toolRunner({
+  model: caller,
+  max_tokens: 120,
+  temperature: 0,
+  messages: asked.slice(0, 1),
+  tools: [
+    betaZodTool({
+      name: weather.name,
+      description: weather.description,
+      inputSchema: z.object({ city: z.string() }),
+      run: (given) => { typed.push(given.city); return "sunny"; },
+    }),
+  ],
+});
+assert.equal((await typedRunner.runUntilDone()).content.at(-1).text, "The weather in Paris is sunny.");
+assert.deepEqual(typed, ["Paris"]);
 
 const listed = [];
 for await (const each of starter.models.list({ limit: 1 })) listed.push(each.id);
