@@ -96,11 +96,14 @@ class ResponseExchange:
                 if call.truncates:
                     request, _ = await truncated(request, lambda prompt: self.gateway.tokenize(prompt, **asked))
                 tokens = await self.gateway.tokenize(
-                    TokenizeRequest(request_id=answer_id, model=request.model, prompt=request.prompt), **asked
+                    TokenizeRequest(
+                        request_id=answer_id, model=request.model, prompt=request.prompt, wants_count_only=True
+                    ),
+                    **asked,
                 )
             except MlxManagerError as error:
                 raise FIELD_NAMES.told(error) from error.__cause__
-            body = {"object": "response.input_tokens", "input_tokens": len(tokens.token_ids)}
+            body = {"object": "response.input_tokens", "input_tokens": tokens.num_tokens}
             return Response(encode_json(body), media_type="application/json", headers=ignored_headers(call.ignored))
         return Response(status_code=499)  # nobody is there to read it
 
