@@ -1,6 +1,6 @@
 """What a grammar's masks cost per token, beside a step without any. Run by hand:
 
-    python -m benchmarks.grammar_cost MODEL_FOLDER [--rows 8] [--steps 60]
+    python -m benchmarks.grammar_cost MODEL_FOLDER [--rows 8] [--steps 60] [--rounds 3]
 
 Every row follows a JSON Schema that never ends (an array of records); times are of the decode steps alone.
 """
@@ -11,8 +11,10 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.machine import describe_run
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.engine.attention import DecodeAttention
 from mlx_manager.engine.config import EngineConfig
@@ -54,8 +56,18 @@ def load_model(folder: Path) -> LoadedModel:
     return load_text_model(entry, LoadOptions(), lambda stage, fraction: None)
 
 
-def _decode_s(engine: Engine, loaded: LoadedModel, rows: int, steps: int, constraint: Constraint | None) -> list[float]:
-    """Seconds of each decode step of `rows` requests."""
+@dataclass(frozen=True)
+class _Steps:
+    """Decode steps of some rows, and what their masks took."""
+
+    times_s: list[float]
+    num_masks: int
+    compute_s: float
+    wait_s: float
+
+
+def _decode(engine: Engine, loaded: LoadedModel, rows: int, steps: int, constraint: Constraint | None) -> _Steps:
+    """Decode steps of `rows` requests."""
     for row in range(rows):
         engine.add(
             EngineRequest(
@@ -68,48 +80,55 @@ def _decode_s(engine: Engine, loaded: LoadedModel, rows: int, steps: int, constr
         )
     while any(seq.num_output_tokens < 2 for seq in engine.scheduler.running) or len(engine.scheduler.running) < rows:
         engine.step()
-    before = (engine.grammars.counters.num_masks, engine.grammars.counters.compute_s, engine.grammars.counters.wait_s)
+    counters = engine.grammars.counters
+    before = (counters.num_masks, counters.compute_s, counters.wait_s)
     times_s = []
     for _ in range(steps):
         started_s = time.perf_counter()
         engine.step()
         times_s.append(time.perf_counter() - started_s)
-    counters = engine.grammars.counters
-    num_masks, compute_s, wait_s = (
-        counters.num_masks - before[0],
-        counters.compute_s - before[1],
-        counters.wait_s - before[2],
-    )
-    if num_masks:
-        print(
-            f"  masks: {compute_s / num_masks * 1e6:.0f} µs per token in the mask thread, "
-            f"{wait_s / num_masks * 1e6:.0f} µs per token waited for after the forward pass "
-            f"({wait_s / sum(times_s):.1%} of the steps)"
-        )
     for row in range(rows):
         engine.forget(f"row {row}", is_aborted=True)
-    return times_s
+    return _Steps(times_s, counters.num_masks - before[0], counters.compute_s - before[1], counters.wait_s - before[2])
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print, with and without a grammar in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     loaded = load_model(arguments.folder)
     runner = PagedRunner(loaded.model, probe_caches(loaded.model), 256, DecodeAttention.GATHER_MM)
     engine = Engine(runner, EngineConfig(num_blocks=256))
     compiler = GrammarCompiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_token_ids)
     grammar = Grammar(kind=GrammarKind.JSON_SCHEMA, param="schema", text=json.dumps(_SCHEMA))
-    for what in ("first grammar, with the vocabulary's trie", "another grammar"):
+    compile_s = []
+    for _ in range(2):
         started_s = time.perf_counter()
         constraint = compiler.start(grammar).result()
-        print(f"{what}: {(time.perf_counter() - started_s) * 1e3:.1f} ms to compile")
-    for name, chosen in (("without", None), ("with", constraint), ("without", None), ("with", constraint)):
-        times_s = _decode_s(engine, loaded, arguments.rows, arguments.steps, chosen)
-        print(f"{arguments.rows} rows {name} a grammar: {statistics.median(times_s) * 1e3:.2f} ms per step (median)")
+        compile_s.append(time.perf_counter() - started_s)
+    free, held = [], []
+    for _ in range(arguments.rounds):
+        free.append(_decode(engine, loaded, arguments.rows, arguments.steps, None))
+        held.append(_decode(engine, loaded, arguments.rows, arguments.steps, constraint))
+    num_masks = sum(each.num_masks for each in held)
+    figures = {
+        "rows": arguments.rows,
+        "steps": arguments.rounds * arguments.steps,
+        "step_s": {
+            name: statistics.median(seconds for each in found for seconds in each.times_s)
+            for name, found in (("without a grammar", free), ("with one", held))
+        },
+        "mask_compute_s_per_token": sum(each.compute_s for each in held) / num_masks,
+        "mask_wait_s_per_token": sum(each.wait_s for each in held) / num_masks,
+        "first_compile_s": compile_s[0],
+        "second_compile_s": compile_s[1],
+        **describe_run(),
+    }
+    print(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

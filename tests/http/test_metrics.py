@@ -103,6 +103,9 @@ def test_models_and_engines_stand_in_it(serve: Serve) -> None:
         num_prompt_tokens=200,
         num_cached_tokens=50,
         num_preemptions=7,
+        num_grammar_masks=9,
+        grammar_compute_s=0.5,
+        grammar_wait_s=0.25,
     )
     warm = shelved("warm", num_worker_deaths=2, measured_bytes=1000, stats=stats)
     samples = scrape(serve({}, Shelf([warm, shelved("cold", ModelState.COLD)])))
@@ -114,6 +117,9 @@ def test_models_and_engines_stand_in_it(serve: Serve) -> None:
     assert total(samples, "mlx_manager_batch_size", model="warm") == 3
     assert total(samples, "mlx_manager_prefix_hit_ratio", model="warm") == 0.25
     assert total(samples, "mlx_manager_engine_preemptions_total", model="warm") == 7
+    assert total(samples, "mlx_manager_engine_grammar_masks_total", model="warm") == 9
+    assert total(samples, "mlx_manager_engine_grammar_compute_seconds_total", model="warm") == 0.5
+    assert total(samples, "mlx_manager_engine_grammar_wait_seconds_total", model="warm") == 0.25
     assert total(samples, "mlx_manager_worker_restarts_total", model="warm") == 2
     assert total(samples, "mlx_manager_model_memory_measured_bytes", model="warm") == 1000
     assert total(samples, "mlx_manager_build_info") == 1

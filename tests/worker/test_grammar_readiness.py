@@ -9,7 +9,7 @@ from mlx_lm.utils import load_tokenizer
 
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.hub import Inventory
-from mlx_manager.ir import Grammar, GrammarKind
+from mlx_manager.ir import GenerationRequest, Grammar, GrammarKind, Sampling, TokenPrompt
 from mlx_manager.models.grammars import GrammarCompiler
 from mlx_manager.worker.load import load
 from mlx_manager.worker.serving import Serving
@@ -27,6 +27,15 @@ def test_a_worker_gets_ready_once_it_is_quiet(starter_folder: Path, tmp_path: Pa
         time.sleep(0.05)
     assert time.monotonic() - started_s > 1.5
     assert serving.is_ready_for_grammars
+    grammar = Grammar(kind=GrammarKind.REGEX, param="guided_regex", text="[a-z]{4} [0-9]{12}")
+    prompt, sampling = TokenPrompt(token_ids=(1, 2, 3)), Sampling(grammar=grammar, max_tokens=6, temperature=0.0)
+    assert serving.submit(GenerationRequest(request_id="r", model="m", prompt=prompt, sampling=sampling)) is None
+    while serving.has_work:
+        serving.step()
+    stats = serving.stats()
+    assert (stats.num_grammar_masks, stats.num_generated_tokens) == (6, 6)
+    assert stats.grammar_compute_s > 0
+    assert stats.grammar_wait_s > 0
 
 
 def test_the_first_grammar_waits_for_nothing_then(starter_folder: Path) -> None:

@@ -182,6 +182,12 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     num_accepted_model_drafts: int = 0
     drafting_off: str = ""
     """Why guesses are not run now, in words; "" while they may be, and where none are asked for."""
+    num_grammar_masks: int = 0
+    """Tokens that a grammar was asked about, one for each row and step."""
+    grammar_compute_s: float = 0.0
+    """What their masks took to compute, most of it beside the forward pass."""
+    grammar_wait_s: float = 0.0
+    """What steps waited for masks after their forward pass: what grammars cost."""
     num_preemptions: int = 0
     num_finished_requests: int = 0
     num_aborted_requests: int = 0

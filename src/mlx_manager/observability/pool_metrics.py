@@ -28,6 +28,9 @@ _ENGINE_COUNTERS = (
     ("engine_generated_tokens", "Tokens that were generated.", "num_generated_tokens"),
     ("engine_drafted_tokens", "Guesses at next tokens that were run.", "num_drafted_tokens"),
     ("engine_accepted_drafts", "Those of them that came true.", "num_accepted_drafts"),
+    ("engine_grammar_masks", "Tokens that a grammar was asked about.", "num_grammar_masks"),
+    ("engine_grammar_compute_seconds", "What their masks took beside the forward pass.", "grammar_compute_s"),
+    ("engine_grammar_wait_seconds", "What steps waited for masks after it.", "grammar_wait_s"),
     ("engine_preemptions", "Sequences that gave up their blocks to others.", "num_preemptions"),
     ("engine_aborted_requests", "Requests that were aborted.", "num_aborted_requests"),
 )

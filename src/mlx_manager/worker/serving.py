@@ -225,6 +225,7 @@ class Serving:
         """The engine's books now."""
         scheduler, blocks, counters = self._engine.scheduler, self._engine.scheduler.blocks, self._engine.counters
         by_model = self._engine.drafting.counters[DraftSource.MODEL]
+        masks = self._engine.grammars.counters
         return EngineStats(
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting) + self._num_preparing,
@@ -245,6 +246,9 @@ class Serving:
             num_model_drafted_tokens=by_model.num_drafted,
             num_accepted_model_drafts=by_model.num_accepted,
             drafting_off=self._engine.drafting_off,
+            num_grammar_masks=masks.num_masks,
+            grammar_compute_s=masks.compute_s,
+            grammar_wait_s=masks.wait_s,
             num_preemptions=scheduler.num_preemptions,
             num_finished_requests=counters.num_finished_requests,
             num_aborted_requests=counters.num_aborted_requests,
