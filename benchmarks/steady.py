@@ -32,6 +32,9 @@ MODELS = {
     "gemma3_text": "sliding and full attention",
     "recurrent_gemma": "recurrent and sliding",
     "lfm2": "recurrent (convolutions) and full attention",
+    "deepseek_v3": "latent attention (MLA), experts",
+    "gpt_oss": "sliding and full attention with sinks, experts",
+    "qwen3_next": "recurrent (gated delta) and full attention, experts",
 }
 LIMITS = Limits()
 WINDOWED = "recurrent_gemma"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
@@ -27,14 +28,19 @@ def prompt_ready(reason: PrefixReason, num_agreed_tokens: int) -> PromptReady:
 
 
 REPORTED: tuple[Step, ...] = (prompt_ready(PrefixReason.TEXT, 5), *script_of(HELLO)[1:])
+BODIES: dict[str, dict[str, Any]] = {
+    **{path: complete_body(path) for path in (CHAT, COMPLETIONS)},
+    "/v1/responses": {"model": "m", "input": "hi"},
+    "/v1/messages": {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]},
+}
 TEXT_HEADER = "text;prompt=7;matched=4;agreed=5"
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_header_is_there_for_who_asks(serve: Serve, stream: bool, path: str) -> None:
     with serve({"m": REPORTED}).http() as client:
-        body = complete_body(path) | {"stream": stream}
+        body = BODIES[path] | {"stream": stream}
         assert client.post(path, json=body, headers=ASKED).headers["x-prefix-cache"] == TEXT_HEADER
         for headers in ({}, {"x-debug": "prefixes"}):
             assert "x-prefix-cache" not in client.post(path, json=body, headers=headers).headers
