@@ -14,6 +14,8 @@ _PAGED = [
     # full attention
     "llama",
     "mixtral",
+    # learned positions
+    "gpt_bigcode",
     # windows, sinks, capped scores, shared keys
     "gemma2",
     "gemma3_text",

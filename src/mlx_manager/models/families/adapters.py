@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlx_manager.models.families import gemma2
+from mlx_manager.models.families import gemma2, gpt_bigcode
 
-_ADAPTERS: dict[str, Callable[[Any], None]] = {"gemma2": gemma2.adapt}
+_ADAPTERS: dict[str, Callable[[Any], None]] = {"gemma2": gemma2.adapt, "gpt_bigcode": gpt_bigcode.adapt}
 """By `model_type` of the config."""
 
 
