@@ -44,13 +44,8 @@ class GrammarCompiler:
         self._preparing: Future[LLTokenizer] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar-compiler")
 
-    @property
-    def is_prepared(self) -> bool:
-        """Whether nothing is left for `prepare`; what it began may still be on its way."""
-        return self._trie is not None or self._preparing is not None
-
     def prepare(self) -> Future[LLTokenizer]:
-        """Begin with what the first grammar would have to wait for."""
+        """Begin with what the first grammar would have to wait for, once; done where that was built or cannot be."""
         if self._preparing is None:
             self._preparing = self._thread.submit(self._ready_trie, None)
         return self._preparing

@@ -49,6 +49,7 @@ from mlx_manager.models.tokenizing import Tokenizing
 from mlx_manager.models.tokens import Vocabulary
 from mlx_manager.worker.answer import AnswerBuilder
 from mlx_manager.worker.choice import Reading, ThinkingBudget
+from mlx_manager.worker.device import give_memory_back
 from mlx_manager.worker.gaze import Gaze, SeenRequest, visuals_of
 from mlx_manager.worker.preparing import Preparing, is_long, unprepared
 from mlx_manager.worker.rows import RowReports
@@ -104,16 +105,13 @@ class Serving:
         self._rows = RowReports(engine.scheduler)
         self._finish_times_s: deque[float] = deque(maxlen=64)
         self._last_active_s = time.monotonic()
+        self.is_ready_for_grammars = False
+        """Whether a grammar can be compiled at once. Set by `tidy`."""
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything to do."""
         return self._engine.has_work or bool(self._encoding) or bool(self._compiling) or bool(self._gaze)
-
-    @property
-    def is_ready_for_grammars(self) -> bool:
-        """Whether the first grammar has nothing left to wait for but what was begun."""
-        return self._grammars.is_prepared
 
     def submit(self, request: GenerationRequest) -> RequestFailed | None:
         """Take a request; its first events are published once it is admitted. Returns its failure when refused."""
@@ -203,10 +201,18 @@ class Serving:
             return False
         if self._engine.spill(_NUM_TIDIED_BLOCKS):
             return True
-        is_quiet = time.monotonic() - self._last_active_s >= _QUIET_S
-        if is_quiet and not self._grammars.is_prepared:
-            self._grammars.prepare()
-        return not self._grammars.is_prepared
+        return self._get_ready_for_grammars()
+
+    def _get_ready_for_grammars(self) -> bool:
+        """Whether there is still something to do, or to wait for."""
+        if self.is_ready_for_grammars:
+            return False
+        if time.monotonic() - self._last_active_s < _QUIET_S or not self._grammars.prepare().done():
+            return True
+        # what was needed on the way is as much again as what stays
+        give_memory_back()
+        self.is_ready_for_grammars = True
+        return False
 
     def close(self) -> None:
         """Keep what is cached on disk, as far as a few seconds reach."""
