@@ -20,6 +20,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.references: dict[int, int] = {}
         self.cached: list[int] = []
         self.free = set(range(num_blocks))
+        self.settled: set[int] = set()
 
     @rule()
     def allocate(self) -> None:
@@ -58,8 +59,16 @@ class PoolMachine(RuleBasedStateMachine):
             del self.references[block]
             if keep:
                 self.cached.append(block)
+                self.settled.discard(block)
             else:
                 self.free.add(block)
+
+    @precondition(lambda self: self.cached)
+    @rule(choose=st.integers(0, 1 << 16))
+    def settle(self, choose: int) -> None:
+        block = self.cached[choose % len(self.cached)]
+        self.pool.settle(block)
+        self.settled.add(block)
 
     @rule()
     def forget_cached(self) -> None:
@@ -103,6 +112,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.num_cached == len(self.cached)
         assert self.pool.num_free == len(self.free)
         assert self.pool.num_available == len(self.free) + len(self.cached)
+        assert list(self.pool.unsettled) == [block for block in self.cached if block not in self.settled]
         assert all(self.pool.num_references(block) == count for block, count in self.references.items())
         assert all(block < self.pool.num_touched for block in [*self.references, *self.cached])
 

@@ -43,6 +43,7 @@ class BlockPool:
         # Blocks from here on were never handed out: they need no arena yet.
         self._first_fresh = 0
         self._cached: OrderedDict[int, None] = OrderedDict()
+        self._unsettled: OrderedDict[int, None] = OrderedDict()
         self._num_used = 0
 
     @property
@@ -59,6 +60,15 @@ class BlockPool:
     def cached(self) -> Iterable[int]:
         """The blocks kept for their contents alone, oldest first."""
         return self._cached
+
+    @property
+    def unsettled(self) -> Iterable[int]:
+        """Of the cached blocks those that nobody has settled since they became so, oldest first."""
+        return self._unsettled
+
+    def settle(self, block: int) -> None:
+        """A cached block need not be looked at again while it is cached."""
+        self._unsettled.pop(block, None)
 
     @property
     def num_used(self) -> int:
@@ -91,6 +101,7 @@ class BlockPool:
             self._first_fresh += 1
         elif self._cached:
             block, _ = self._cached.popitem(last=False)
+            self.settle(block)
             self._on_evict(block)
         else:
             raise OutOfBlocks
@@ -103,6 +114,7 @@ class BlockPool:
         if self._num_references[block] == 0:
             # KeyError here means that a free block was acquired: its contents are not to be trusted.
             del self._cached[block]
+            self.settle(block)
             self._num_used += 1
         self._num_references[block] += 1
 
@@ -116,6 +128,7 @@ class BlockPool:
         self._num_used -= 1
         if keep:
             self._cached[block] = None
+            self._unsettled[block] = None
         else:
             self._recycled.append(block)
 
@@ -125,6 +138,7 @@ class BlockPool:
             self._on_evict(block)
             self._recycled.append(block)
         self._cached.clear()
+        self._unsettled.clear()
 
     def reset(self) -> None:
         """Forget that any block was ever handed out. Raises `ValueError` while one is in use."""
@@ -149,5 +163,7 @@ class BlockPool:
             raise AssertionError("the block pool lost or doubled a block")
         if set().union(*states) != set(range(self.num_blocks)):
             raise AssertionError("the block pool holds a block in two states")
+        if not set(self._unsettled) <= cached:
+            raise AssertionError("the block pool would have a block looked at that is not cached")
         if len(used) != self._num_used:
             raise AssertionError("the block pool miscounts its used blocks")

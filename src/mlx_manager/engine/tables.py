@@ -221,9 +221,20 @@ class BlockTables:
         """Up to `num_most` (block, key) of cached blocks that the store has never had, oldest first."""
         if self.store is None:
             return []
-        keyed = ((block, self.prefix.full_key(block)) for block in self.blocks.cached)
-        missing = ((block, key) for block, key in keyed if key is not None and self.store.wants(key))
-        return list(itertools.islice(missing, num_most))
+        missing: list[tuple[int, bytes]] = []
+        settled = []
+        for block in self.blocks.unsettled:
+            key = self.prefix.full_key(block)
+            if key is None or not self.store.wants(key):
+                settled.append(block)
+                continue
+            missing.append((block, key))
+            if len(missing) == num_most:
+                break
+        for block in settled:
+            # So that what was kept before is not looked at anew each time. The others the store may yet refuse.
+            self.blocks.settle(block)
+        return missing
 
     def unspilled_states(self, num_most: int) -> list[tuple[int, bytes]]:
         """Up to `num_most` (checkpoint, key) of copies of states that the store has never had, used last first."""
