@@ -47,8 +47,16 @@ async def test_a_server_that_is_not_there_is_said_in_one_line() -> None:
     status, out, err = await run_bench("--url", target.url)
     assert status == 1
     assert out == ""
-    assert f"{target.url} cannot be measured" in err
+    assert f"No server answers at {target.url}" in err
     assert "Traceback" not in err
+
+
+async def test_the_address_is_that_of_the_settings() -> None:
+    async with listening(SlowServer()) as target:
+        port = target.url.rpartition(":")[2]
+    status, _, err = await run_bench("--port", port)
+    assert status == 1
+    assert f"No server answers at http://127.0.0.1:{port}" in err
 
 
 async def test_an_unknown_workload_is_refused_by_name() -> None:

@@ -102,6 +102,15 @@ def test_health_and_ready_follow_a_load(serve: Serve) -> None:
         assert (model["stats"]["num_blocks_used"], model["worker_pid"]) == (3, 5)
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/metrics"])
+def test_a_check_may_ask_for_the_head_alone(served: Served, path: str) -> None:
+    with served.http() as http:
+        head, whole = http.head(path), http.get(path)
+    assert head.status_code == whole.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
 def test_failed_default_model_says_why(serve: Serve) -> None:
     error = ErrorInfo(code="model_load_failed", message="config.json is missing")
     failed = msgspec.structs.replace(shelved("m", ModelState.FAILED), error=error)

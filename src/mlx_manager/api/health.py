@@ -52,6 +52,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health(models: ModelsDep, http: HttpOptionsDep, uptime_s: UptimeDep, _: PublicDep) -> Response:
     """How the gateway and its models are."""
     body = Health(
@@ -64,6 +65,7 @@ async def health(models: ModelsDep, http: HttpOptionsDep, uptime_s: UptimeDep, _
 
 
 @router.get("/ready")
+@router.head("/ready", include_in_schema=False)
 async def ready(models: ModelsDep, _: PublicDep) -> Response:
     """Whether a request to the default model would be answered without waiting for a load."""
     waiting_for = _missing(models)

@@ -13,6 +13,7 @@ router = APIRouter(tags=["metrics"], dependencies=[Depends(admit_admin)])
 
 
 @router.get("/metrics")
+@router.head("/metrics", include_in_schema=False)
 async def metrics(metrics: MetricsDep) -> Response:
     """Counters, latencies and the engines' books, in Prometheus's text form."""
     return Response(metrics.render(), media_type=CONTENT_TYPE)

@@ -29,6 +29,7 @@ _ListedDep = Annotated[list[ListedModel], Depends(_listed)]
 
 
 @router.get("/models")
+@router.head("/models", include_in_schema=False)
 async def list_models(request: Request, listed: _ListedDep, _: CallerDep) -> Response:
     """Every name that may be asked for, those of routes too; the default model first: many clients take the first."""
     if speaks_anthropic(request.scope):

@@ -50,6 +50,8 @@ async def first_model(url: str, api_key: str | None = None) -> str:
     """The first model that the server lists. Raises `ServerRefused` when it lists none, `httpx.HTTPError` else."""
     async with Target(url, "", api_key).open() as client:
         response = await client.get("/v1/models", timeout=30.0)
+        if response.status_code in (401, 403):
+            raise ServerRefused("it wants an API key: give one with --api-key, or in MLX_MANAGER_API_KEY")
         response.raise_for_status()
         models = response.json().get("data") or []
     if not models:

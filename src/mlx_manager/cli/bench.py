@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
+
+from mlx_manager.catalog import load_settings
+from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.watching import base_url
 
 WORKLOAD_NAMES = "single, four, eight, sixteen, ragged, shared, chat, poisson, interrupted"
 """As in `bench.WORKLOADS`, which takes long to import; a test holds the two together."""
 
 
+@with_settings("home", "host", "port")
 def bench(
     *,
     url: Annotated[
-        str, typer.Option(metavar="URL", help="Address of the server, before /v1.")
-    ] = "http://127.0.0.1:10242",
+        str | None,
+        typer.Option(metavar="URL", help="Address of the server, before /v1; by default the one of --host and --port."),
+    ] = None,
     model: Annotated[
         str, typer.Option(metavar="NAME", help="Model to ask; the first that the server lists if not given.")
     ] = "",
@@ -25,8 +32,14 @@ def bench(
     rate: Annotated[
         float, typer.Option(min=0.01, metavar="N", help="Requests a second in the poisson workload.")
     ] = 0.5,
-    api_key: Annotated[str | None, typer.Option(metavar="KEY", help="Bearer token for the server.")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", envvar="MLX_MANAGER_API_KEY", help="Bearer token for the server.", show_default=False
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    **flags: object,
 ) -> None:
     """Measure a running server: output tokens a second, time to the first token and between tokens.
 
@@ -36,5 +49,7 @@ def bench(
     from mlx_manager.bench import Scale, Target  # noqa: PLC0415
     from mlx_manager.cli.benching import run_bench  # noqa: PLC0415
 
+    settings = load_settings(os.environ, flags)
+    url = url or base_url(settings.host, settings.port)
     exit_code = run_bench(Target(url, model, api_key), workload or [], Scale(max_tokens, rate), as_json=as_json)
     raise typer.Exit(exit_code)

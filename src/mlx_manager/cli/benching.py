@@ -42,6 +42,9 @@ def run_bench(target: Target, names: list[str], scale: Scale, *, as_json: bool) 
         model = target.model or asyncio.run(first_model(target.url, target.api_key))
         target = Target(target.url, model, target.api_key)
         measurements = asyncio.run(_measure_all(target, workloads, scale))
+    except httpx.ConnectError:
+        print(f"error: No server answers at {target.url}: start it, or name another with --url.", file=sys.stderr)
+        return 1
     except (ServerRefused, httpx.HTTPError) as error:
         print(f"error: {target.url} cannot be measured: {error}", file=sys.stderr)
         return 1

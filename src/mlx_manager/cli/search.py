@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from mlx_manager.hub.search import SearchHit, Sort
 
 _MOST = 200
+_PARAMS = re.compile(r"(min|max):[\d.]+[KMBT]?(,(min|max):[\d.]+[KMBT]?)?")
+"""As the hub takes it."""
 
 
 @with_settings("home", "hf_token", "scan_folders")
@@ -45,6 +48,10 @@ def search(  # noqa: PLR0913
 
     _check_word("sort", sort, SORTS)
     _check_word("kind", kind, tuple(ModelKind))
+    if params is not None and not _PARAMS.fullmatch(params):
+        raise SettingsError(
+            f"params cannot be {params!r} (from the flag --params): write min:1B,max:8B, or one of them."
+        )
     settings = load_settings(os.environ, flags)
     asked = SearchQuery(
         text=query,

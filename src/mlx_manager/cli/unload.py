@@ -20,4 +20,7 @@ def unload(
     from mlx_manager.cli.remote import RemoteServer  # noqa: PLC0415
 
     status = RemoteServer(load_settings(os.environ, flags)).tell(model, "unload")
+    if status["state"] == "failed":
+        print(f"{status['id']} is not loaded: its last load failed.")
+        return
     print(f"{status['id']} is {'unloaded' if status['state'] == 'cold' else status['state']}.")

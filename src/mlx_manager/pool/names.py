@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 from mlx_manager.catalog import ModelOverrides, OverrideError, model_setting, override
@@ -78,6 +78,16 @@ class ModelNames:
             taken = set(changed.aliases) & set(said.aliases) if other != name else set()
             if taken:
                 raise InvalidRequest(f"The alias {min(taken)!r} is one of {other!r} already.", param="aliases")
+
+    @staticmethod
+    def check_free(changed: ModelOverrides, known: Container[str]) -> None:
+        """Raises `InvalidRequest` where an alias is the name of a model, which it would never lead to."""
+        for alias in changed.aliases:
+            if alias in known:
+                raise InvalidRequest(
+                    f"The alias {alias!r} is the name of a model here, which would answer instead: take another.",
+                    param="aliases",
+                )
 
     def _read(self, file: Path) -> None:
         try:

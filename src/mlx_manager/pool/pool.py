@@ -205,6 +205,9 @@ class ModelPool:
         if _DRAFT_SETTINGS & values.keys():
             options = self._names.changed(slot.entry.name, values).load_options(self._options)
             check_draft(options, lambda said: self._find_draft(said, slot))
+        if "aliases" in values:
+            changed = self._names.changed(slot.entry.name, values)
+            self._names.check_free(changed, {entry.name for entry in self._find_models()})
         self._names.change(slot.entry.name, values)
         for other, its_slot in self._slots.items():
             its_slot.overrides = self._names.overrides(other)

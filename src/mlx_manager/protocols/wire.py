@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -41,14 +42,22 @@ def _as_invalid_request(error: ValidationError) -> InvalidRequest:
     first: Any = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         reason = first["msg"].removeprefix("Invalid JSON: ")
+        if "hex escape" in reason:
+            reason = f"{reason} (half of a surrogate pair, such as \\ud800, is no text)"
         return InvalidRequest(f"The body is not valid JSON: {reason}. Send one JSON object.")
     if not first["loc"]:
         return InvalidRequest("The body is not a JSON object. Send one with `model` and the prompt.")
     param = _render_location(first["loc"])
     if first["type"] == "missing":
         return InvalidRequest(f"{param} is required, and is not in the request.", param=param)
-    expected = first["msg"][:1].lower() + first["msg"][1:]
+    expected = _in_terms_of_json(first["msg"][:1].lower() + first["msg"][1:])
     return InvalidRequest(f"{param} cannot be {_excerpt(first['input'])}: {expected}.", param=param)
+
+
+def _in_terms_of_json(expected: str) -> str:
+    for pythons, jsons in (("valid list", "list"), ("valid dictionary", "JSON object"), (" after validation", "")):
+        expected = expected.replace(pythons, jsons)
+    return expected
 
 
 def _render_location(location: tuple[int | str, ...]) -> str:
@@ -63,5 +72,6 @@ def _render_location(location: tuple[int | str, ...]) -> str:
 
 
 def _excerpt(value: object) -> str:
-    shown = repr(value)
+    # as it was sent: null, true
+    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
