@@ -267,16 +267,28 @@ def test_a_model_here_that_keeps_failing_is_left_alone(scripted_cloud: Make) -> 
     assert cloud.ask("m").json()["error"]["code"] == "worker_died"
 
 
-def test_a_client_that_goes_ends_the_provider_s_stream(cloud: Cloud) -> None:
+def test_a_client_that_goes_ends_the_provider_s_stream_and_pays_for_it(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({})
+    cloud.client.patch("/admin/providers/up", json={"prices": {"slow": {"input_usd": 1000.0, "output_usd": 2000.0}}})
     cloud.lead("slow")
     before = cloud.upstream.num_left
-    body = {"model": "gpt", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    with cloud.client.stream("POST", "/v1/chat/completions", json=body) as streamed:
+    body = {"model": "gpt", "messages": [{"role": "user", "content": "word " * 80}], "stream": True}
+    headers = {"x-request-id": f"left-{time.time()}"}
+    with cloud.client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as streamed:
         next(streamed.iter_raw())
     deadline_s = time.monotonic() + 5
     while cloud.upstream.num_left == before and time.monotonic() < deadline_s:
         time.sleep(0.02)
     assert cloud.upstream.num_left == before + 1
+    # nobody told what it had used: it is estimated, and counts
+    query = {"request_id": headers["x-request-id"]}
+    while not (rows := cloud.client.get("/admin/requests", params=query).json()["requests"]):
+        assert time.monotonic() < deadline_s + 5
+        time.sleep(0.02)
+    record = rows[0]["record"]
+    assert (record["status"], record["num_prompt_tokens"]) == (499, 100)
+    assert record["num_completion_tokens"] >= 1
+    assert record["cost_usd"] == pytest.approx((100 * 1000 + record["num_completion_tokens"] * 2000) / 1_000_000)
 
 
 def test_private_means_private(cloud: Cloud) -> None:

@@ -21,12 +21,15 @@ from mlx_manager.ir import (
     PromptReady,
     RequestRecord,
     Timings,
+    Usage,
     current_origin,
     enter_call,
+    estimate_tokens,
     printable,
 )
 from mlx_manager.observability.spans import Attempt, Planning, RequestTrace
 
+Price = Callable[[Usage], float | None]
 CLIENT_CLOSED_STATUS = 499
 """Not sent to anybody: the client had gone."""
 
@@ -55,6 +58,7 @@ class Attempts:
         self.planning: Planning | None = None
         """How they were found; written by the gateway."""
         self._call = Call()
+        self._price: Price | None = None
         self._given_up: list[Attempt] = []
         self._started_s = 0.0
 
@@ -63,12 +67,22 @@ class Attempts:
         """Backends that were asked."""
         return len(self._given_up) + (self.target is not None)
 
-    def begin(self, target: str, kind: str, model: str) -> None:
-        """`target` is asked for `model` now."""
+    def begin(self, target: str, kind: str, model: str, price: Price | None) -> None:
+        """`target` is asked for `model` now; `price` is what an answer of it costs, where it costs anything."""
         self.target, self.target_kind, self.target_model = target, kind, printable(model)
+        self._price = price
         self._started_s = time.monotonic()
         self._call = Call(trace_id=current_origin().trace_id)
         enter_call(self._call)
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether the last one is a provider, which charges for what it has begun."""
+        return self.target is not None and self._price is not None
+
+    def charge(self, usage: Usage) -> None:
+        """The last one answered with that."""
+        self.cost_usd = None if self._price is None else self._price(usage)
 
     def give_up(self, error: MlxManagerError) -> None:
         """The last one failed with `error`, and another is asked."""
@@ -134,6 +148,7 @@ class Stopwatch:
         self._prompt: PromptReady | None = None
         self._finished: Finished | None = None
         self._finish_reasons: list[str] = []
+        self._num_deltas = self._num_characters = 0
         self._texts: list[str] | None = [] if with_content else None
         self.attempts = Attempts()
         """Written by the gateway."""
@@ -145,6 +160,8 @@ class Stopwatch:
                 self._last_text_s = time.monotonic()
                 if self._ttft_s is None:
                     self._ttft_s = self._elapsed_s()
+                self._num_deltas += 1
+                self._num_characters += len(event.text)
                 if self._texts is not None:
                     self._texts.append(event.text)
             case PromptReady():
@@ -161,7 +178,9 @@ class Stopwatch:
         """The finished account. `error` is what ended the request early; anything but an error of ours counts as
         an internal one, and neither an error nor a finished answer means that somebody closed the stream."""
         status, code = self._outcome(error)
-        usage = self._finished.usage if self._finished else None
+        usage = self._finished.usage if self._finished else self._estimate(error)
+        if usage is not None:
+            self.attempts.charge(usage)
         prompt = self._prompt
         prefix = prompt.prefix if prompt else None
         return RequestRecord(
@@ -181,7 +200,7 @@ class Stopwatch:
             num_prompt_tokens=usage.num_prompt_tokens if usage else prompt.num_prompt_tokens if prompt else None,
             num_cached_tokens=usage.num_cached_tokens if usage else prefix.num_matched_tokens if prefix else None,
             num_completion_tokens=usage.num_completion_tokens if usage else None,
-            num_reasoning_tokens=usage.num_reasoning_tokens if usage else None,
+            num_reasoning_tokens=self._finished.usage.num_reasoning_tokens if self._finished else None,
             prefix_reason=prefix.reason if prefix else None,
             num_agreed_tokens=prefix.num_agreed_tokens if prefix else None,
         )
@@ -209,6 +228,23 @@ class Stopwatch:
             return so_far
         first_s = self._arrived_s + self._ttft_s
         return msgspec.structs.replace(so_far, first_token_s=first_s, last_token_s=self._last_text_s)
+    def _estimate(self, error: BaseException | None) -> Usage | None:
+        """What was used by an answer that ended before it told: it was computed, and is paid for, all the same.
+
+        None where nothing of it is known to have begun. A provider that is left before its first token has read the
+        prompt.
+        """
+        was_left = not isinstance(error, Exception)
+        if self.attempts.target is None or not (self._num_deltas or (was_left and self.attempts.is_paid)):
+            return None
+        num_prompt_tokens = self._prompt.num_prompt_tokens if self._prompt else estimate_tokens(self._request.prompt)
+        prefix = self._prompt.prefix if self._prompt else None
+        return Usage(
+            num_prompt_tokens=num_prompt_tokens,
+            num_cached_tokens=prefix.num_matched_tokens if prefix else 0,
+            # a piece is a token or more, and a token some four characters
+            num_completion_tokens=max(self._num_deltas, self._num_characters // 4),
+        )
 
     def _outcome(self, error: BaseException | None) -> tuple[int, str | None]:
         if self._finished:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -30,7 +31,7 @@ from mlx_manager.gateway.asker import BACKEND_NOTE, FALLBACK_NOTE, Asker
 from mlx_manager.gateway.breaker import Breakers
 from mlx_manager.gateway.queues import Queues
 from mlx_manager.gateway.router import Plan, Target
-from mlx_manager.ir import Event, Finished, GenerationRequest, PromptReady, Usage, Vectors
+from mlx_manager.ir import Event, GenerationRequest, PromptReady, Usage, Vectors
 
 _Reply = TypeVar("_Reply")
 
@@ -62,8 +63,6 @@ class PlanRunner:
                             if not has_begun and not isinstance(event, PromptReady):
                                 has_begun = True
                                 watch.succeed()
-                            if isinstance(event, Finished) and target.remote is not None:
-                                self.attempts.cost_usd = target.remote.cost_usd(target.model, event.usage)
                             yield event
                     return
                 except MlxManagerError as error:
@@ -80,8 +79,8 @@ class PlanRunner:
                     async with _limit(target, target.timeouts.first_token_s):
                         reply = await call(target)
                     watch.succeed()
-                    if isinstance(reply, Vectors) and target.remote is not None:
-                        self.attempts.cost_usd = target.remote.cost_usd(target.model, _usage_of(reply))
+                    if isinstance(reply, Vectors):
+                        self.attempts.charge(_usage_of(reply))
                     return reply
                 except MlxManagerError as error:
                     watch.fail(error)
@@ -112,7 +111,8 @@ class PlanRunner:
                     raise error
                 self._note_reason(error.code)
                 continue
-            self.attempts.begin(target.backend.name, target.kind, target.model)
+            price = None if target.remote is None else partial(target.remote.cost_usd, target.model)
+            self.attempts.begin(target.backend.name, target.kind, target.model, price)
             self.asker.notes[BACKEND_NOTE] = target.backend.name
             self.asker.answered_by[:] = [target.label]
             yield target, is_last
