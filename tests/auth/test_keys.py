@@ -168,6 +168,37 @@ def test_requests_per_minute(peopled: Open, ada: Headers) -> None:
         assert limited.headers["x-ratelimit-remaining-requests"] == "0"
 
 
+def test_an_account_s_limits_hold_for_all_of_its_keys_and_sessions(peopled: Open, ada: Headers, bob: Headers) -> None:
+    served = peopled()
+    with served.http() as client:
+
+        def limit(**limits: object) -> None:
+            assert client.patch("/admin/users/bob", json={"limits": limits}, headers=ada).status_code == 200
+
+        keys = [mint(client, bob), mint(client, bob, "second")]
+        limit(models=["m"])
+        assert client.get("/auth/me", headers=bob).json()["limits"]["models"] == ["m"]
+        refused = [ask(client, keys[0], "other"), ask(client, model="other", **bob)]
+        assert [answer.status_code for answer in refused] == [403, 403]
+        assert "This account may not" in refused[0].text
+        limit(requests_per_minute=2)
+        mixed = [ask(client, keys[0]), ask(client, keys[1]), ask(client, keys[1]), ask(client, **bob)]
+        assert [answer.status_code for answer in mixed] == [200, 200, 429, 429]
+        assert "account 'bob' allows 2" in mixed[2].text
+        # two answers of 11 tokens each have been given
+        limit(tokens_per_day=33)
+        assert ask(client, **bob).headers["x-ratelimit-remaining-tokens"] == "11"
+        key_id = client.get("/auth/keys", headers=bob).json()["keys"][0]["id"]
+        assert client.delete(f"/auth/keys/{key_id}", headers=bob).status_code == 204
+        spent = ask(client, mint(client, bob, "third"))
+        assert (spent.status_code, spent.headers["x-ratelimit-remaining-tokens"]) == (429, "0")
+        assert ask(client, mint(client, ada)).status_code == 200
+        # only admins set them
+        assert client.patch("/admin/users/bob", json={"limits": {}}, headers=bob).status_code == 403
+        wrong = client.patch("/admin/users/bob", json={"limits": {"tokens_per_day": 0}}, headers=ada)
+        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "limits.tokens_per_day")
+
+
 def test_limits_are_told_in_the_words_of_the_dialect(peopled: Open, ada: Headers) -> None:
     with peopled().http() as client:
         key = mint(client, ada, limits={"requests_per_minute": 1, "tokens_per_day": 20})

@@ -49,7 +49,17 @@ def test_accounts_and_keys_of_a_server_that_does_not_run(tmp_path: Path) -> None
     listed = command(tmp_path, "key", "list")
     assert secret[0] not in listed
     assert f"…{secret[0][-4:]}" in listed
+    changed = command(tmp_path, "key", "set", "1", "--budget", "2.5", "--model", "m", "--days", "0", "--local-only")
+    limits = "models m, 5 requests a minute, $2.5 a month, this machine only"
+    assert changed == f"The key 'ci': inference, expires never, limits: {limits}\n"
+    assert limits in command(tmp_path, "key", "list")
+    assert command(tmp_path, "key", "set", "1", "--no-limits").endswith("limits: none\n")
+    assert "has to be more than 0" in command(tmp_path, "key", "set", "1", "--budget", "0")
     assert "good no longer" in command(tmp_path, "key", "revoke", "1")
+    limited = command(tmp_path, "user", "limit", "bob", "--tokens-per-day", "9", "--local-only")
+    assert limited == "bob, limits: 9 tokens a day, this machine only\n"
+    assert command(tmp_path, "user", "limit", "bob", "--not-local-only") == "bob, limits: 9 tokens a day\n"
+    assert command(tmp_path, "user", "limit", "bob") == "bob, limits: 9 tokens a day\n"
     assert "no API key" in command(tmp_path, "key", "revoke", "1")
     assert "is deleted" in command(tmp_path, "user", "delete", "bob")
     assert "0 secret(s)" in command(tmp_path, "secrets", "rotate")

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -323,6 +324,28 @@ def test_each_request_is_accounted_for_once(scripted_cloud: Make, caplog: pytest
     for line in lines:
         assert (line["target"], line["num_attempts"], line["fallback_reason"]) == ("up", 2, "worker_died")
         assert (line["num_prompt_tokens"], line["num_cached_tokens"], line["num_completion_tokens"]) == (11, 4, 5)
+
+
+def test_many_at_once_use_no_more_of_a_budget_than_one_by_one(scripted_cloud: Make) -> None:
+    cloud = scripted_cloud({"m": (Pause(0.3), *script_of(HELLO))})
+    client = cloud.client
+    client.patch("/admin/providers/up", json={"prices": {"slow": {"input_usd": 1e6, "output_usd": 1e6}}})
+    cloud.lead("slow")
+    client.post("/auth/register", json={"name": "ada", "password": "correct horse"})
+    headers = []
+    for name, limits in (("money", {"budget_usd_per_month": 1.0}), ("tokens", {"tokens_per_day": 5})):
+        made = client.post("/admin/keys", json={"name": name, "user": "ada", "limits": limits}).json()
+        headers.append({"x-api-key": made["secret"]})
+    for shown, model in ((headers[0], "gpt"), (headers[1], "m")):
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _, s=shown, m=model: cloud.ask(m, headers=s), range(8)))
+        assert sorted(answer.status_code for answer in answers) == [200] + [429] * 7
+        held = next(answer for answer in answers if answer.status_code == 429)
+        assert int(held.headers["retry-after"]) <= 5
+        # what one has used is used
+        spent = cloud.ask(model, headers=shown)
+        assert spent.status_code == 429
+        assert int(spent.headers["retry-after"]) > 5
 
 
 def test_what_answers_cost_is_held_to_a_budget(cloud: Cloud) -> None:

@@ -33,7 +33,7 @@ from mlx_manager.catalog import (
 from mlx_manager.catalog.people import ApiKey
 from mlx_manager.catalog.route import PatternKind
 from mlx_manager.errors import Conflict, InvalidRequest, StorageUnavailable
-from mlx_manager.ir import RequestRecord
+from mlx_manager.ir import RequestRecord, place_of_key, place_of_user
 from mlx_manager.storage import keys, users
 from mlx_manager.storage.audit import AuditLog
 from mlx_manager.storage.configuration import Configuration
@@ -169,14 +169,14 @@ async def test_usage_is_summed_and_kept(database_url: str | None, tmp_path: Path
     for _ in range(2):
         ledger = Ledger(store)
         await ledger.open()
-        ledger.add(key_id, "cloud", Used(1, 10, 5, 700))
-        ledger.add(None, "local", Used(1, 3, 4, 0))
+        ledger.add(key_id, 3, "cloud", Used(1, 10, 5, 700))
+        ledger.add(None, 3, "local", Used(1, 3, 4, 0))
         ledger.note_use(key_id)
         await ledger.close()
     ledger = Ledger(store)
     await ledger.open()
-    assert ledger.today(key_id) == Used(2, 20, 10, 1400)
-    assert ledger.this_month() == Used(4, 26, 18, 1400)
+    assert ledger.today(place_of_key(key_id)) == Used(2, 20, 10, 1400)
+    assert ledger.today(place_of_user(3)) == ledger.this_month() == Used(4, 26, 18, 1400)
     await ledger.close()
     assert store.current.keys[0].last_used_unix_s is not None
     await store.close()
@@ -189,10 +189,10 @@ async def test_servers_on_one_database_see_what_the_others_use(postgres_url: str
     await here.open()
     await there.open()
     for ledger in (here, there, here):
-        ledger.add(1, "cloud", Used(1, 10, 5, 700))
+        ledger.add(1, None, "cloud", Used(1, 10, 5, 700))
     deadline_s = time.monotonic() + 5
-    while here.this_month(1) != there.this_month(1) or here.this_month() != Used(3, 30, 15, 2100):
-        assert time.monotonic() < deadline_s, (here.this_month(1), there.this_month(1))
+    while here.this_month("key 1") != there.this_month("key 1") or here.this_month() != Used(3, 30, 15, 2100):
+        assert time.monotonic() < deadline_s, (here.this_month("key 1"), there.this_month("key 1"))
         await asyncio.sleep(0.02)
     for ledger, store in zip((here, there), stores, strict=True):
         await ledger.close()
@@ -284,7 +284,7 @@ async def test_a_postgresql_that_hangs_is_named_and_not_waited_for(postgres_url:
     try:
         with pytest.raises(StorageUnavailable, match=r"did not answer within 0\.3 s"):
             await store.refresh()
-        ledger.add(1, "cloud", Used(1, 10, 5, 700))
+        ledger.add(1, None, "cloud", Used(1, 10, 5, 700))
         audit.put(RequestRecord(request_id="r", arrived_unix_s=time.time(), status=200, duration_s=0.1))
         began_s = time.monotonic()
         await asyncio.gather(ledger.close(), audit.close())

@@ -74,6 +74,18 @@ ROWS: dict[str, tuple[str, ...]] = {
     "0005": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER),
     "0006": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER, *_RESPONSE),
     "0007": (*_BEFORE_CONVERSATIONS, *_CONVERSATION, _TOOL_SERVER, *_RESPONSE, _SESSION),
+    "0008": (
+        """INSERT INTO users (name, password_hash, role, state, created_unix_s, limits)
+        VALUES ('ada', 'h', 'admin', 'active', 1, '{"tokens_per_day": 9}')""",
+        *_BEFORE_CONVERSATIONS[1:6],
+        "INSERT INTO usage_days (day, key_id, user_id, target, num_requests, num_prompt_tokens, num_completion_tokens, "
+        "cost_micro_usd) VALUES ('2026-01-01', 1, 1, 'local', 1, 2, 3, 4)",
+        *_BEFORE_CONVERSATIONS[7:],
+        *_CONVERSATION,
+        _TOOL_SERVER,
+        *_RESPONSE,
+        _SESSION,
+    ),
 }
 
 
@@ -120,12 +132,16 @@ async def test_rows_of_every_revision_are_read_by_the_newest(
     await on_connection(database_url, tmp_path, upgrade_to(revision))
     store = await Store.open(database_url, tmp_path)
     changes = await store.changes()
+    async with store.database.reading() as session:
+        used = (await (await session.connection()).exec_driver_sql("SELECT key_id, user_id FROM usage_days")).all()
     audit = AuditLog(store.database, max_rows=100, max_age_s=100.0)
     costly = await audit.find(AuditQuery(key_id=1, is_fallback=True), limit=9)
     assert len(await audit.find(AuditQuery(), limit=9)) == (2 if revision > "0001" else 0)
     await store.close()
     current = store.current
     assert [user.name for user in current.users] == ["ada"]
+    assert [tuple(row) for row in used] == [(1, current.users[0].id)]
+    assert current.users[0].limits.tokens_per_day == (9 if revision >= "0008" else None)
     assert [(key.name, key.limits.tokens_per_day) for key in current.keys] == [("ci", 5)]
     assert [provider.base_url for provider in current.providers] == ["https://api.example/v1"]
     assert current.routes[0].targets[0].provider == "cloud"

@@ -29,6 +29,8 @@ class UserObject(msgspec.Struct, frozen=True, kw_only=True):
     role: UserRole
     state: UserState
     created_unix_s: int
+    limits: KeyLimits
+    """Of all its keys and sessions together."""
 
 
 class UserList(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,11 +48,12 @@ class NewUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class UserChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of PATCH /admin/users/{name}."""
+    """The body of PATCH /admin/users/{name}; `limits` replaces all of them."""
 
     role: UserRole | None = None
     state: UserState | None = None
     password: str | None = None
+    limits: KeyLimits | None = None
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,12 +128,12 @@ async def create_user(request: Request, access: AccessDep, http: HttpOptionsDep,
 async def change_user(
     name: str, request: Request, access: AccessDep, http: HttpOptionsDep, admin: AdminDep
 ) -> Response:
-    """Approve, disable, promote, or set a new password."""
+    """Approve, disable, promote, limit, or set a new password."""
     body = await read_struct(request, http.max_body_bytes, UserChange)
     user = access.people.find(name)
     if body.password is not None:
         await access.people.reset_password(user, body.password, actor=admin.label)
-    user = await access.people.change(user, role=body.role, state=body.state, actor=admin.label)
+    user = await access.people.change(user, role=body.role, state=body.state, limits=body.limits, actor=admin.label)
     return unkept_answer(render_user(user))
 
 
@@ -198,7 +201,14 @@ async def list_changes(
 
 def render_user(user: User) -> UserObject:
     """An account for an answer."""
-    return UserObject(id=user.id, name=user.name, role=user.role, state=user.state, created_unix_s=user.created_unix_s)
+    return UserObject(
+        id=user.id,
+        name=user.name,
+        role=user.role,
+        state=user.state,
+        created_unix_s=user.created_unix_s,
+        limits=user.limits,
+    )
 
 
 def render_key(key: ApiKey, owner: User) -> KeyObject:

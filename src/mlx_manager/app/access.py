@@ -37,7 +37,9 @@ class Opened:
         if record.target is not None:
             cost_micro_usd = round((record.cost_usd or 0.0) * 1_000_000)
             used = Used(1, record.num_prompt_tokens or 0, record.num_completion_tokens or 0, cost_micro_usd)
-            self.ledger.add(record.key_id, record.target, used)
+            users = self.access.store.current.users_by_name
+            user = users.get(record.user) if record.user else None
+            self.ledger.add(record.key_id, user.id if user else None, record.target, used)
 
 
 @asynccontextmanager

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from mlx_manager.auth.keys import Keys
 from mlx_manager.auth.limits import Allowance, KeyMeter
-from mlx_manager.catalog import ApiKey, Scope, User, UserState
+from mlx_manager.catalog import ApiKey, KeyLimits, Scope, User, UserState
 from mlx_manager.errors import InvalidRequest, NotAuthenticated, NotFound, NotPermitted
-from mlx_manager.ir import ANYONE, Caller, CallerKind
+from mlx_manager.ir import ANYONE, Caller, CallerKind, Purse, place_of_key, place_of_user
 from mlx_manager.storage import users
 from mlx_manager.storage.store import Store
 
@@ -62,13 +62,14 @@ class Door:
         Raises `NotAuthenticated` and `NotPermitted`.
         """
         if self.is_open:
-            return await self._anyone(shown), Allowance()
-        caller, key = await self.identify(shown)
+            anyone = await self._anyone(shown)
+            return anyone, self._meter.admit(anyone)
+        caller, _ = await self.identify(shown)
         if caller is None:
             raise NotAuthenticated(self._how_to_begin())
         if not caller.may_infer:
             raise NotPermitted("This API key has the scope admin only: it may not ask models.")
-        return caller, Allowance() if key is None else self._meter.admit(key)
+        return caller, self._meter.admit(caller)
 
     async def admit_admin(self, shown: Credentials) -> Caller:
         """Who administers. Until there is an account, on loopback, anybody may. Raises as `admit_inference`."""
@@ -81,7 +82,7 @@ class Door:
             )
         if not caller.is_admin:
             raise NotPermitted("This is for admins.")
-        refusal = None if key is None else self._meter.admit(key).refusal
+        refusal = None if key is None else self._meter.admit(caller).refusal
         if refusal is not None:
             raise refusal
         return caller
@@ -165,6 +166,9 @@ def _caller_of_session(user: User, session_id: str | None) -> Caller:
         user_name=user.name,
         session_id=session_id,
         is_admin=user.is_admin,
+        user_models=user.limits.models,
+        is_local_only=user.limits.is_local_only,
+        purses=(_purse_of(user),),
     )
 
 
@@ -178,6 +182,21 @@ def _caller_of(key: ApiKey, owner: User) -> Caller:
         is_admin=Scope.ADMIN in key.scopes and owner.is_admin,
         may_infer=Scope.INFERENCE in key.scopes,
         models=key.limits.models,
-        is_local_only=key.limits.is_local_only,
-        budget_usd_per_month=key.limits.budget_usd_per_month,
+        user_models=owner.limits.models,
+        is_local_only=key.limits.is_local_only or owner.limits.is_local_only,
+        purses=(_purse(place_of_key(key.id), f"API key {key.name!r}", key.limits), _purse_of(owner)),
+    )
+
+
+def _purse_of(user: User) -> Purse:
+    return _purse(place_of_user(user.id), f"account {user.name!r}", user.limits)
+
+
+def _purse(place: str, whose: str, limits: KeyLimits) -> Purse:
+    return Purse(
+        place=place,
+        whose=whose,
+        requests_per_minute=limits.requests_per_minute,
+        tokens_per_day=limits.tokens_per_day,
+        budget_usd_per_month=limits.budget_usd_per_month,
     )

@@ -135,7 +135,12 @@ def _check(key: ApiKey, owner: User) -> None:
         raise InvalidRequest("The expiry lies in the past.", param="expires_unix_s")
     if key.expires_unix_s is not None and key.expires_unix_s > _LAST_EXPIRY_UNIX_S:
         raise InvalidRequest("The expiry lies behind the year 9999; null is none.", param="expires_unix_s")
+    check_limits(key.limits)
+
+
+def check_limits(limits: KeyLimits) -> None:
+    """Raises `InvalidRequest` for limits that no key or account can have."""
     for name in ("requests_per_minute", "tokens_per_day", "budget_usd_per_month"):
-        value = getattr(key.limits, name)
+        value = getattr(limits, name)
         if value is not None and not 0 < value <= _MOST:
             raise InvalidRequest(f"{name} has to be more than 0, to {_MOST}; null is no limit.", param=f"limits.{name}")

@@ -1,4 +1,4 @@
-"""What a key may ask for in a minute and in a day: counted here and in the ledger, told in the usual headers."""
+"""What a key and an account may ask for in a minute and in a day: counted here and in the ledger, told in headers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mlx_manager.catalog import ApiKey
 from mlx_manager.errors import RateLimited
+from mlx_manager.ir import Caller, Purse
 from mlx_manager.storage.ledger import Ledger
 
 _MINUTE_S = 60.0
 _DAY_S = 24 * 3600
+_Row = tuple[int, int, float]
+"""A limit, what remains of it, and seconds until there is all of it again."""
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What is left of a key's limits, for the answer's headers. None where there is no limit."""
+    """What is left of the limits, for the answer's headers. None where there is no limit."""
 
     requests: tuple[int, int, float] | None = None
     """Limit, what remains, and seconds until there is all of it again."""
@@ -54,7 +56,7 @@ class Allowance:
 
 
 class KeyMeter:
-    """Lets the requests of keys through, or not.
+    """Lets the requests of keys and accounts through, or not.
 
     Minutes go by `clock`, which never jumps; days are those of UTC.
     """
@@ -62,41 +64,46 @@ class KeyMeter:
     def __init__(self, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._minutes: dict[int, deque[float]] = {}
+        self._minutes: dict[str, deque[float]] = {}
 
-    def admit(self, key: ApiKey) -> Allowance:
-        """Count a request of `key`; one that is refused is not counted."""
-        self._ledger.note_use(key.id)
-        tokens, requests = self._tokens(key), self._requests(key)
-        refusal = None
-        if tokens is not None and tokens[1] <= 0:
-            refusal = RateLimited(
-                f"The API key {key.name!r} has used its {tokens[0]} tokens of this day.", retry_after_s=tokens[2]
-            )
-        elif requests is not None and requests[1] <= 0:
-            limit, _, wait_s = requests
-            refusal = RateLimited(f"The API key {key.name!r} allows {limit} requests a minute.", retry_after_s=wait_s)
-        elif requests is not None:
-            self._minutes[key.id].append(self._clock())
-            requests = (requests[0], requests[1] - 1, requests[2])
-        return Allowance(requests, tokens, refusal, time.time())
+    def admit(self, caller: Caller) -> Allowance:
+        """Count a request of `caller`; one that is refused is not counted. The headers tell of the tightest limits."""
+        if caller.key_id is not None:
+            self._ledger.note_use(caller.key_id)
+        tokens = [(self._tokens(purse), purse) for purse in caller.purses if purse.tokens_per_day is not None]
+        requests = [(self._requests(purse), purse) for purse in caller.purses if purse.requests_per_minute is not None]
+        refusal = _refusal(tokens, requests)
+        if refusal is None:
+            for index, ((limit, left, reset_s), purse) in enumerate(requests):
+                self._minutes[purse.place].append(self._clock())
+                requests[index] = ((limit, left - 1, reset_s), purse)
+        return Allowance(_tightest(requests), _tightest(tokens), refusal, time.time())
 
-    def _tokens(self, key: ApiKey) -> tuple[int, int, float] | None:
-        limit = key.limits.tokens_per_day
-        if limit is None:
-            return None
-        return limit, limit - self._ledger.today(key.id).num_tokens, _DAY_S - time.time() % _DAY_S
+    def _tokens(self, purse: Purse) -> _Row:
+        limit = purse.tokens_per_day or 0
+        return limit, limit - self._ledger.today(purse.place).num_tokens, _DAY_S - time.time() % _DAY_S
 
-    def _requests(self, key: ApiKey) -> tuple[int, int, float] | None:
+    def _requests(self, purse: Purse) -> _Row:
         """The limit, what is left of it, and when the oldest request of the last minute counts no more."""
-        limit = key.limits.requests_per_minute
-        if limit is None:
-            self._minutes.pop(key.id, None)
-            return None
+        limit = purse.requests_per_minute or 0
         now_s = self._clock()
-        times = self._minutes.setdefault(key.id, deque())
+        times = self._minutes.setdefault(purse.place, deque())
         while times and times[0] <= now_s - _MINUTE_S:
             times.popleft()
         # a limit that was lowered meanwhile may have more behind it
         oldest_s = times[max(len(times) - limit, 0)] if times else now_s
         return limit, limit - len(times), oldest_s + _MINUTE_S - now_s
+
+
+def _refusal(tokens: list[tuple[_Row, Purse]], requests: list[tuple[_Row, Purse]]) -> RateLimited | None:
+    for (limit, left, wait_s), purse in tokens:
+        if left <= 0:
+            return RateLimited(f"The {purse.whose} has used its {limit} tokens of this day.", retry_after_s=wait_s)
+    for (limit, left, wait_s), purse in requests:
+        if left <= 0:
+            return RateLimited(f"The {purse.whose} allows {limit} requests a minute.", retry_after_s=wait_s)
+    return None
+
+
+def _tightest(rows: list[tuple[_Row, Purse]]) -> _Row | None:
+    return min((row for row, _ in rows), key=lambda row: row[1], default=None)

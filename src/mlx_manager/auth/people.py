@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from mlx_manager.auth.attempts import Attempts
+from mlx_manager.auth.keys import check_limits
 from mlx_manager.auth.passwords import Passwords
-from mlx_manager.catalog import User, UserRole, UserState
+from mlx_manager.catalog import KeyLimits, User, UserRole, UserState
 from mlx_manager.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound, NotPermitted
 from mlx_manager.ir import current_origin
 from mlx_manager.storage import users
@@ -142,9 +143,15 @@ class People:
         self._by_both.forget_all(user.name)
 
     async def change(
-        self, user: User, *, role: UserRole | None = None, state: UserState | None = None, actor: str
+        self,
+        user: User,
+        *,
+        role: UserRole | None = None,
+        state: UserState | None = None,
+        limits: KeyLimits | None = None,
+        actor: str,
     ) -> User:
-        """Approve, disable or promote. Raises `Conflict` where no active admin would be left."""
+        """Approve, disable, promote, or set all limits. Raises `Conflict` where no active admin would be left."""
         values: dict[str, Any] = {}
         if role is not None:
             values["role"] = role.value
@@ -152,6 +159,9 @@ class People:
             raise InvalidRequest("An account cannot be made to wait again: disable it.", param="state")
         if state is not None:
             values["state"] = state.value
+        if limits is not None:
+            check_limits(limits)
+            values["limits"] = msgspec.to_builtins(limits)
         if not values:
             return user
         async with self._store.changing(

@@ -23,6 +23,20 @@ class UserState(StrEnum):
     DISABLED = "disabled"
 
 
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a key, or an account with all its keys and sessions, may ask for. None and empty: no limit."""
+
+    models: tuple[str, ...] = ()
+    """The names that may be asked for, as requests have them."""
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    """Prompt and completion together, by days of UTC."""
+    budget_usd_per_month: float | None = None
+    """What its requests may cost at providers, by months of UTC."""
+    is_local_only: bool = False
+    """Nothing that it asks leaves this machine."""
+
+
 class User(msgspec.Struct, frozen=True, kw_only=True):
     """One account."""
 
@@ -32,6 +46,8 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     role: UserRole
     state: UserState
     created_unix_s: int
+    limits: KeyLimits = KeyLimits()
+    """Hold for all of its keys and sessions together, besides what each key has of its own."""
 
     @property
     def is_admin(self) -> bool:
@@ -45,20 +61,6 @@ class Scope(StrEnum):
     INFERENCE = "inference"
     ADMIN = "admin"
     """Everything under /admin, as long as its user is an admin."""
-
-
-class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a key may ask for. None and empty: no limit."""
-
-    models: tuple[str, ...] = ()
-    """The names that may be asked for, as requests have them."""
-    requests_per_minute: int | None = None
-    tokens_per_day: int | None = None
-    """Prompt and completion together, by days of UTC."""
-    budget_usd_per_month: float | None = None
-    """What its requests may cost at providers, by months of UTC."""
-    is_local_only: bool = False
-    """Nothing that it asks leaves this machine."""
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):

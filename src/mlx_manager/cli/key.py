@@ -5,11 +5,22 @@ from __future__ import annotations
 import time
 from typing import Annotated, Optional
 
+import msgspec
 import typer
 
 from mlx_manager.catalog import KeyLimits, Scope
 from mlx_manager.cli.accounts import ACTOR, Accounts, print_all, with_accounts
 from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.limit_flags import (
+    Budget,
+    Models,
+    NoLimits,
+    PerDay,
+    PerMinute,
+    StaysHere,
+    changed_limits,
+    render_limits,
+)
 from mlx_manager.errors import InvalidRequest
 
 key_commands = typer.Typer(
@@ -20,7 +31,7 @@ _DAY_S = 24 * 3600
 
 @key_commands.command()
 @with_settings("home", "database")
-def create(
+def create(  # noqa: PLR0913 - one per flag
     *,
     name: Annotated[str, typer.Argument(help="What it is for.")],
     # typer reads these at run time
@@ -29,15 +40,22 @@ def create(
         Scope.INFERENCE
     ],
     days: Annotated[Optional[int], typer.Option(help="Days until it expires.", min=1)] = None,  # noqa: UP045
-    model: Annotated[list[str], typer.Option(help="A model it may ask for; all otherwise.")] = [],  # noqa: B006
-    rpm: Annotated[Optional[int], typer.Option(help="Most requests a minute.", min=1)] = None,  # noqa: UP045
-    tokens_per_day: Annotated[Optional[int], typer.Option(help="Most tokens a day.", min=1)] = None,  # noqa: UP045
-    local_only: Annotated[bool, typer.Option("--local-only", help="Nothing it asks leaves this machine.")] = False,
+    model: Models = [],  # noqa: B006
+    rpm: PerMinute = None,
+    tokens_per_day: PerDay = None,
+    budget: Budget = None,
+    local_only: StaysHere = None,
     **flags: object,
 ) -> None:
     """Make an API key and print it, this once."""
-    limits = KeyLimits(
-        models=tuple(model), requests_per_minute=rpm, tokens_per_day=tokens_per_day, is_local_only=local_only
+    limits = changed_limits(
+        KeyLimits(),
+        forget=True,
+        models=model,
+        requests_per_minute=rpm,
+        tokens_per_day=tokens_per_day,
+        budget_usd_per_month=budget,
+        is_local_only=local_only,
     )
 
     async def work(accounts: Accounts) -> None:
@@ -58,6 +76,49 @@ def create(
     with_accounts(flags, work)
 
 
+@key_commands.command(name="set")
+@with_settings("home", "database")
+def change(  # noqa: PLR0913 - one per flag
+    *,
+    key_id: Annotated[int, typer.Argument(help="Its number, as the list has it.")],
+    name: Annotated[Optional[str], typer.Option(help="What it is for.")] = None,  # noqa: UP045
+    scope: Annotated[list[Scope], typer.Option(help="inference, admin; both by giving it twice.")] = [],  # noqa: B006
+    days: Annotated[Optional[int], typer.Option(help="Days until it expires; 0: never.", min=0)] = None,  # noqa: UP045
+    model: Models = [],  # noqa: B006
+    rpm: PerMinute = None,
+    tokens_per_day: PerDay = None,
+    budget: Budget = None,
+    local_only: StaysHere = None,
+    no_limits: NoLimits = False,
+    **flags: object,
+) -> None:
+    """Change what an API key may; it stays the same key, and what is not given stays."""
+    from mlx_manager.auth.keys import KeyChanges  # noqa: PLC0415
+
+    async def work(accounts: Accounts) -> None:
+        key = accounts.keys.find(key_id)
+        changes = KeyChanges(
+            name=name,
+            scopes=tuple(dict.fromkeys(scope)) or None,
+            limits=changed_limits(
+                key.limits,
+                forget=no_limits,
+                models=model,
+                requests_per_minute=rpm,
+                tokens_per_day=tokens_per_day,
+                budget_usd_per_month=budget,
+                is_local_only=local_only,
+            ),
+            expires_unix_s=msgspec.UNSET if days is None else int(time.time()) + days * _DAY_S if days else None,
+        )
+        changed = await accounts.keys.change(key, changes, actor=ACTOR)
+        expiry = _day(changed.expires_unix_s) or "never"
+        print(f"The key {changed.name!r}: {', '.join(changed.scopes)}, expires {expiry}, limits: ", end="")
+        print(render_limits(changed.limits))
+
+    with_accounts(flags, work)
+
+
 @key_commands.command(name="list")
 @with_settings("home", "database")
 def list_keys(**flags: object) -> None:
@@ -72,6 +133,7 @@ def list_keys(**flags: object) -> None:
                 key.name,
                 f"…{key.hint}",
                 ", ".join(key.scopes),
+                render_limits(key.limits),
                 _day(key.expires_unix_s) or "never",
                 _day(key.last_used_unix_s),
             )
@@ -80,7 +142,7 @@ def list_keys(**flags: object) -> None:
 
     print_all(
         flags,
-        ("id", "user", "name", "key", "scopes", "expires", "last used"),
+        ("id", "user", "name", "key", "scopes", "limits", "expires", "last used"),
         list_rows,
         if_none="No API key has been made: on this machine /v1 answers without one.",
     )

@@ -10,6 +10,16 @@ import typer
 from mlx_manager.catalog import UserRole, UserState
 from mlx_manager.cli.accounts import ACTOR, Accounts, ask_password, delete_named, print_all, with_accounts
 from mlx_manager.cli.flags import with_settings
+from mlx_manager.cli.limit_flags import (
+    Budget,
+    Models,
+    NoLimits,
+    PerDay,
+    PerMinute,
+    StaysHere,
+    changed_limits,
+    render_limits,
+)
 
 user_commands = typer.Typer(
     name="user", help="Accounts: the first one is the admin's.", no_args_is_help=True, rich_markup_mode=None
@@ -42,12 +52,13 @@ def list_users(**flags: object) -> None:
 
     def list_rows(accounts: Accounts) -> list[tuple[str, ...]]:
         return [
-            (user.name, user.role.value, user.state.value, _day(user.created_unix_s)) for user in accounts.people.all()
+            (user.name, user.role.value, user.state.value, render_limits(user.limits), _day(user.created_unix_s))
+            for user in accounts.people.all()
         ]
 
     print_all(
         flags,
-        ("name", "role", "state", "created"),
+        ("name", "role", "state", "limits", "created"),
         list_rows,
         if_none="There is no account yet: mlx-manager user create NAME makes the admin's.",
     )
@@ -74,6 +85,39 @@ def role(
 ) -> None:
     """Make an account an admin, or an admin a user."""
     _change(name, flags, role=new_role)
+
+
+@user_commands.command()
+@with_settings("home", "database")
+def limit(
+    *,
+    name: _Name,
+    model: Models = [],  # noqa: B006
+    rpm: PerMinute = None,
+    tokens_per_day: PerDay = None,
+    budget: Budget = None,
+    local_only: StaysHere = None,
+    no_limits: NoLimits = False,
+    **flags: object,
+) -> None:
+    """Limit all keys and sessions of an account together; what is not given stays, and is shown."""
+
+    async def work(accounts: Accounts) -> None:
+        user = accounts.people.find(name)
+        limits = changed_limits(
+            user.limits,
+            forget=no_limits,
+            models=model,
+            requests_per_minute=rpm,
+            tokens_per_day=tokens_per_day,
+            budget_usd_per_month=budget,
+            is_local_only=local_only,
+        )
+        if limits != user.limits:
+            user = await accounts.people.change(user, limits=limits, actor=ACTOR)
+        print(f"{user.name}, limits: {render_limits(user.limits)}")
+
+    with_accounts(flags, work)
 
 
 @user_commands.command()

@@ -228,6 +228,7 @@ class Stopwatch:
             return so_far
         first_s = self._arrived_s + self._ttft_s
         return msgspec.structs.replace(so_far, first_token_s=first_s, last_token_s=self._last_text_s)
+
     def _estimate(self, error: BaseException | None) -> Usage | None:
         """What was used by an answer that ended before it told: it was computed, and is paid for, all the same.
 

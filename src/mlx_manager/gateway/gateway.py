@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, aclosing, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TypeVar
 
@@ -35,13 +35,17 @@ from mlx_manager.ir import (
     RerankRequest,
     TokenizeRequest,
     Tokens,
+    Usage,
     Vectors,
     current_origin,
+    estimate_tokens,
 )
 from mlx_manager.observability.spans import Attempt, HttpTrace, Planning
 from mlx_manager.observability.tracer import Tracer
 
 _Reply = TypeVar("_Reply", Vectors, Tokens)
+_EXPECTED_TOKENS, _MOST_HELD_TOKENS = 1_000, 4_000
+"""What is set aside for an answer that does not say how long it may be, and at most for one that does."""
 
 
 async def _has_room() -> None:
@@ -105,11 +109,14 @@ class Gateway:
         with_content = self._tracer is not None and self._tracer.with_content
         stopwatch = Stopwatch(request, http_request_id, is_cut_off, with_content=with_content)
         ended_by: BaseException | None = None
+        holding = ExitStack()
         try:
             self.admit(request.model)
             self._limits().check(request.prompt)
             await self._make_room()
             attempt = self._attempt(request, stopwatch.attempts)
+            # nothing else may run between the plan and this
+            holding.enter_context(self._holding(request, attempt.plan))
             async with aclosing(attempt.generate(self._isolated(request))) as events:
                 async for event in events:
                     stopwatch.see(event)
@@ -125,6 +132,7 @@ class Gateway:
             raise
         finally:
             self._keep(stopwatch.record(ended_by), stopwatch)
+            holding.close()
 
     async def embed(
         self,
@@ -243,6 +251,23 @@ class Gateway:
         if self._budgets is not None and any(target.remote is not None for target in plan.targets):
             self._budgets.warn(asker)
         return PlanRunner(plan, self._asker, attempts, self._breakers, self._router.queues)
+
+    def _holding(self, request: GenerationRequest, plan: Plan) -> AbstractContextManager[None]:
+        """Sets aside what `request` may use at most, as far as that can be told, while it runs."""
+        caller = self._asker.caller
+        if self._budgets is None or not self._budgets.are_set(caller):
+            return nullcontext()
+        num_tokens = min(request.sampling.max_tokens or _EXPECTED_TOKENS, _MOST_HELD_TOKENS)
+        usage = Usage(
+            num_prompt_tokens=estimate_tokens(request.prompt),
+            num_cached_tokens=0,
+            num_completion_tokens=num_tokens * request.num_choices,
+        )
+        remotes = [(target.remote, target.model) for target in plan.targets if target.remote is not None]
+        costs = [remote.cost_usd(model, usage) or 0.0 for remote, model in remotes]
+        return self._budgets.holding(
+            caller, usage.num_prompt_tokens + usage.num_completion_tokens, max(costs, default=0.0)
+        )
 
     async def _reply(self, watch: ReplyWatch, ask: Callable[[Target], Awaitable[_Reply]]) -> _Reply:
         reply: _Reply | None = None

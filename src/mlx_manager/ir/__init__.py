@@ -1,7 +1,7 @@
 """What flows on a request, whatever dialect it came in: the request, the events of its answer, and their fold."""
 
 from mlx_manager.ir.call import Call, current_call, enter_call
-from mlx_manager.ir.caller import ANYONE, Caller, CallerKind
+from mlx_manager.ir.caller import ANYONE, Caller, CallerKind, Purse, place_of_key, place_of_user
 from mlx_manager.ir.embedding import EmbeddingRequest, RerankRequest, TextRole, Vectors
 from mlx_manager.ir.estimate import estimate_tokens
 from mlx_manager.ir.events import (
@@ -83,6 +83,7 @@ __all__ = [
     "Priority",
     "Prompt",
     "PromptReady",
+    "Purse",
     "RequestRecord",
     "RerankRequest",
     "Role",
@@ -110,5 +111,7 @@ __all__ = [
     "enter_origin",
     "estimate_tokens",
     "fold",
+    "place_of_key",
+    "place_of_user",
     "printable",
 ]

@@ -20,6 +20,28 @@ class CallerKind(StrEnum):
     KEY = "key"
 
 
+class Purse(msgspec.Struct, frozen=True, kw_only=True):
+    """What one API key, or one account with all its keys and sessions, may use. None: without a limit."""
+
+    place: str
+    """Under which it is summed up: `place_of_key` or `place_of_user`."""
+    whose: str
+    """For people: API key 'ci', or account 'ada'."""
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    budget_usd_per_month: float | None = None
+
+
+def place_of_key(key_id: int) -> str:
+    """Where the use of an API key is summed up."""
+    return f"key {key_id}"
+
+
+def place_of_user(user_id: int) -> str:
+    """Where the use of an account is summed up."""
+    return f"user {user_id}"
+
+
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody who was let in."""
 
@@ -33,10 +55,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Whether everything under /admin is open to them."""
     may_infer: bool = True
     models: tuple[str, ...] = ()
-    """The models that may be asked for; empty: all."""
+    """The models that their API key may ask for; empty: all."""
+    user_models: tuple[str, ...] = ()
+    """Those that their account may ask for; empty: all."""
     is_local_only: bool = False
     """Whether nothing of theirs may leave this machine."""
-    budget_usd_per_month: float | None = None
+    purses: tuple[Purse, ...] = ()
+    """What their key and their account may use."""
 
     @property
     def label(self) -> str:
@@ -66,13 +91,16 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     def may_ask(self, model: str) -> bool:
         """Whether this caller may ask for `model`."""
-        return not self.models or model in self.models
+        return all(not allowed or model in allowed for allowed in (self.models, self.user_models))
 
     def check_model(self, model: str) -> None:
         """Raises `NotPermitted` for a model that this caller may not ask for."""
         if not self.may_ask(model):
+            whose, allowed = "API key", self.models
+            if not allowed or model in allowed:
+                whose, allowed = "account", self.user_models
             raise NotPermitted(
-                f"This API key may not ask for the model {model!r}. It may ask for: {', '.join(self.models)}.",
+                f"This {whose} may not ask for the model {model!r}. It may ask for: {', '.join(allowed)}.",
                 param="model",
             )
 

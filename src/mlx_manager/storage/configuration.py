@@ -42,6 +42,11 @@ class Configuration:
         return {user.id: user for user in self.users}
 
     @cached_property
+    def users_by_name(self) -> Mapping[str, User]:
+        """Accounts by name."""
+        return {user.name: user for user in self.users}
+
+    @cached_property
     def keys_by_id(self) -> Mapping[int, ApiKey]:
         """API keys by number."""
         return {key.id: key for key in self.keys}

@@ -1,4 +1,4 @@
-"""What was used, by day, by key and by who answered: counted in memory, written every few seconds."""
+"""What was used, by day, key, account and who answered: counted in memory, written every few seconds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import col, select
 
 from mlx_manager.errors import StorageUnavailable
+from mlx_manager.ir import place_of_key, place_of_user
 from mlx_manager.storage import keys
 from mlx_manager.storage.store import Store
 from mlx_manager.storage.tables import UsageRow
 
 _logger = logging.getLogger("mlx_manager.storage")
 _FLUSH_PERIOD_S = 5.0
-NO_KEY = 0
+NOBODY = 0
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Used:
         return self.num_prompt_tokens + self.num_completion_tokens
 
 
-_Place = tuple[str, int, str]
-"""Day, key, target."""
+_Row = tuple[str, int, int, str]
+"""Day, key, account, target."""
 
 
 class Ledger:
@@ -61,9 +62,9 @@ class Ledger:
         self._store = store
         self._clock = clock
         self._period_s = period_s
-        self._days: defaultdict[tuple[str, int], Used] = defaultdict(Used)
-        self._months: defaultdict[tuple[str, int | None], Used] = defaultdict(Used)
-        self._unwritten: defaultdict[_Place, Used] = defaultdict(Used)
+        self._days: defaultdict[tuple[str, str], Used] = defaultdict(Used)
+        self._months: defaultdict[tuple[str, str | None], Used] = defaultdict(Used)
+        self._unwritten: defaultdict[_Row, Used] = defaultdict(Used)
         self._last_used: dict[int, int] = {}
         self._is_closing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
@@ -79,11 +80,11 @@ class Ledger:
         if not await self._store.database.patience.for_the_last_of(self._end()):
             _logger.error("The usage of the last seconds is lost: the database did not answer.")
 
-    def add(self, key_id: int | None, target: str, used: Used) -> None:
+    def add(self, key_id: int | None, user_id: int | None, target: str, used: Used) -> None:
         """Count one request."""
-        place = (self._day(), key_id or NO_KEY, target)
-        self._sum(place[0], place[1], used)
-        self._unwritten[place] += used
+        row = (self._day(), key_id or NOBODY, user_id or NOBODY, target)
+        self._sum(row, used)
+        self._unwritten[row] += used
 
     def note_use(self, key_id: int) -> None:
         """A key was used just now."""
@@ -93,17 +94,19 @@ class Ledger:
         """When a key was used last, as far as it has not been written yet."""
         return self._last_used.get(key_id)
 
-    def today(self, key_id: int) -> Used:
-        """What a key used on this day of UTC."""
-        return self._days[self._day(), key_id]
+    def today(self, place: str) -> Used:
+        """What a key or an account, by its place, used on this day of UTC."""
+        return self._days.get((self._day(), place), Used())
 
-    def this_month(self, key_id: int | None = None) -> Used:
-        """What a key, or everybody together, used in this month of UTC."""
-        return self._months[self._day()[:7], key_id]
+    def this_month(self, place: str | None = None) -> Used:
+        """What a key or an account, by its place, or everybody together, used in this month of UTC."""
+        return self._months.get((self._day()[:7], place), Used())
 
-    def _sum(self, day: str, key_id: int, used: Used) -> None:
-        self._days[day, key_id] += used
-        self._months[day[:7], key_id] += used
+    def _sum(self, row: _Row, used: Used) -> None:
+        day, key_id, user_id, _ = row
+        for place in (place_of_key(key_id), place_of_user(user_id)):
+            self._days[day, place] += used
+            self._months[day[:7], place] += used
         self._months[day[:7], None] += used
 
     async def _end(self) -> None:
@@ -120,9 +123,9 @@ class Ledger:
         self._months.clear()
         for row in rows:
             used = Used(row.num_requests, row.num_prompt_tokens, row.num_completion_tokens, row.cost_micro_usd)
-            self._sum(row.day, row.key_id, used)
-        for (day, key_id, _), used in self._unwritten.items():
-            self._sum(day, key_id, used)
+            self._sum((row.day, row.key_id, row.user_id, row.target), used)
+        for unwritten, used in self._unwritten.items():
+            self._sum(unwritten, used)
 
     async def _write_now_and_then(self) -> None:
         while not self._is_closing.is_set():
@@ -142,14 +145,14 @@ class Ledger:
         try:
             async with self._store.database.writing() as session:
                 upsert = _UPSERTS[session.get_bind().dialect.name]
-                for (day, key_id, target), used in unwritten.items():
-                    await session.exec(upsert(day, key_id, target, used))
+                for row, used in unwritten.items():
+                    await session.exec(upsert(row, used))
                 for key_id, at_unix_s in last_used.items():
                     await keys.note_use(session, key_id, at_unix_s)
         except StorageUnavailable as error:
             _logger.warning("The usage of the last seconds is written later: %s", error.message)
-            for place, used in unwritten.items():
-                self._unwritten[place] += used
+            for row, used in unwritten.items():
+                self._unwritten[row] += used
             self._last_used = last_used | self._last_used
             return
         if last_used:
@@ -166,10 +169,11 @@ class Ledger:
 
 
 def _upsert_with(insert: Callable[..., postgresql.Insert] | Callable[..., sqlite.Insert]) -> Callable[..., UpdateBase]:
-    def upsert(day: str, key_id: int, target: str, used: Used) -> UpdateBase:
-        statement = insert(UsageRow).values(day=day, key_id=key_id, target=target, **used.__dict__)
+    def upsert(row: _Row, used: Used) -> UpdateBase:
+        day, key_id, user_id, target = row
+        statement = insert(UsageRow).values(day=day, key_id=key_id, user_id=user_id, target=target, **used.__dict__)
         return statement.on_conflict_do_update(
-            index_elements=["day", "key_id", "target"],
+            index_elements=["day", "key_id", "user_id", "target"],
             set_={name: getattr(UsageRow, name) + value for name, value in used.__dict__.items()},
         )
 

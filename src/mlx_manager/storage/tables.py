@@ -46,6 +46,7 @@ class UserRow(SQLModel, table=True):
     role: str = Field(sa_column=Column(Text, nullable=False))
     state: str = Field(sa_column=Column(Text, nullable=False))
     created_unix_s: int = _time()
+    limits: dict[str, Any] = _json()
 
 
 class SessionRow(SQLModel, table=True):
@@ -147,14 +148,15 @@ class ChangeRow(SQLModel, table=True):
 
 
 class UsageRow(SQLModel, table=True):
-    """What was used on one day of UTC, by key and by who answered. Key 0 is no key."""
+    """What was used on one day of UTC, by key, account and who answered. 0 is no key, and no account."""
 
     __tablename__ = "usage_days"
-    __table_args__ = (UniqueConstraint("day", "key_id", "target"),)
+    __table_args__ = (UniqueConstraint("day", "key_id", "user_id", "target"),)
 
     id: int | None = Field(default=None, primary_key=True)
     day: str = Field(sa_column=Column(Text, nullable=False))
     key_id: int = Field(default=0)
+    user_id: int = Field(default=0)
     target: str = Field(sa_column=Column(Text, nullable=False))
     num_requests: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))
     num_prompt_tokens: int = Field(default=0, sa_column=Column(BigInteger, nullable=False))

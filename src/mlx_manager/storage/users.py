@@ -10,7 +10,7 @@ from sqlalchemy import func
 from sqlmodel import col, delete, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from mlx_manager.catalog import User, UserRole, UserState
+from mlx_manager.catalog import KeyLimits, User, UserRole, UserState
 from mlx_manager.errors import NotFound
 from mlx_manager.storage.tables import ApiKeyRow, SessionRow, UserRow
 
@@ -37,6 +37,7 @@ def as_value(row: UserRow) -> User:
         role=UserRole(row.role),
         state=UserState(row.state),
         created_unix_s=row.created_unix_s,
+        limits=msgspec.convert(row.limits, KeyLimits),
     )
 
 
@@ -48,6 +49,7 @@ async def insert(session: AsyncSession, user: User, password_hash: str) -> User:
         role=user.role.value,
         state=user.state.value,
         created_unix_s=user.created_unix_s,
+        limits=msgspec.to_builtins(user.limits),
     )
     session.add(row)
     await session.flush()
