@@ -77,6 +77,16 @@ def test_who_asks_for_an_account_waits_until_an_admin_approves(open_page: OpenPa
     row = admin.get_by_role("article", name="eve")
     row.get_by_role("button", name="Approve").click()
     expect(row.get_by_text("active", exact=True)).to_be_visible()
+    row.get_by_role("button", name="Limits of eve").click()
+    limits = admin.get_by_role("dialog", name="Limits of eve")
+    limits.get_by_label("Tokens a day").fill("many")
+    limits.get_by_role("button", name="Keep").click()
+    expect(limits.get_by_text("'many' is no number from 0 on.")).to_be_visible()
+    limits.get_by_label("Tokens a day").fill("5000")
+    limits.get_by_label("Models").fill("m, org/n")
+    assert watched.judge_dialog("limits") == []
+    limits.get_by_role("button", name="Keep").click()
+    expect(row.get_by_text("limits: models m, org/n, 5000 tokens a day")).to_be_visible()
 
     page.goto(theirs.url + "/login")
     page.get_by_label("Name").fill("eve")

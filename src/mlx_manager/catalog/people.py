@@ -36,6 +36,18 @@ class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     is_local_only: bool = False
     """Nothing that it asks leaves this machine."""
 
+    @property
+    def words(self) -> str:
+        """For people; empty where nothing is limited."""
+        words = (
+            f"models {', '.join(self.models)}" if self.models else "",
+            f"{self.requests_per_minute} requests a minute" if self.requests_per_minute else "",
+            f"{self.tokens_per_day} tokens a day" if self.tokens_per_day else "",
+            f"${self.budget_usd_per_month:g} a month" if self.budget_usd_per_month else "",
+            "this machine only" if self.is_local_only else "",
+        )
+        return ", ".join(word for word in words if word)
+
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
     """One account."""

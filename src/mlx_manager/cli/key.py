@@ -19,7 +19,6 @@ from mlx_manager.cli.limit_flags import (
     PerMinute,
     StaysHere,
     changed_limits,
-    render_limits,
 )
 from mlx_manager.errors import InvalidRequest
 
@@ -114,7 +113,7 @@ def change(  # noqa: PLR0913 - one per flag
         changed = await accounts.keys.change(key, changes, actor=ACTOR)
         expiry = _day(changed.expires_unix_s) or "never"
         print(f"The key {changed.name!r}: {', '.join(changed.scopes)}, expires {expiry}, limits: ", end="")
-        print(render_limits(changed.limits))
+        print(changed.limits.words or "none")
 
     with_accounts(flags, work)
 
@@ -133,7 +132,7 @@ def list_keys(**flags: object) -> None:
                 key.name,
                 f"…{key.hint}",
                 ", ".join(key.scopes),
-                render_limits(key.limits),
+                key.limits.words or "none",
                 _day(key.expires_unix_s) or "never",
                 _day(key.last_used_unix_s),
             )

@@ -26,15 +26,3 @@ def changed_limits(old: KeyLimits, *, forget: bool, **given: Any) -> KeyLimits:
     said = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     said = {name: value for name, value in said.items() if value is not None and value != ()}
     return msgspec.structs.replace(KeyLimits() if forget else old, **said)
-
-
-def render_limits(limits: KeyLimits) -> str:
-    """For people; without a limit "none"."""
-    words = [
-        f"models {', '.join(limits.models)}" if limits.models else "",
-        f"{limits.requests_per_minute} requests a minute" if limits.requests_per_minute else "",
-        f"{limits.tokens_per_day} tokens a day" if limits.tokens_per_day else "",
-        f"${limits.budget_usd_per_month:g} a month" if limits.budget_usd_per_month else "",
-        "this machine only" if limits.is_local_only else "",
-    ]
-    return ", ".join(word for word in words if word) or "none"

@@ -18,7 +18,6 @@ from mlx_manager.cli.limit_flags import (
     PerMinute,
     StaysHere,
     changed_limits,
-    render_limits,
 )
 
 user_commands = typer.Typer(
@@ -52,7 +51,7 @@ def list_users(**flags: object) -> None:
 
     def list_rows(accounts: Accounts) -> list[tuple[str, ...]]:
         return [
-            (user.name, user.role.value, user.state.value, render_limits(user.limits), _day(user.created_unix_s))
+            (user.name, user.role.value, user.state.value, user.limits.words or "none", _day(user.created_unix_s))
             for user in accounts.people.all()
         ]
 
@@ -115,7 +114,7 @@ def limit(
         )
         if limits != user.limits:
             user = await accounts.people.change(user, limits=limits, actor=ACTOR)
-        print(f"{user.name}, limits: {render_limits(user.limits)}")
+        print(f"{user.name}, limits: {user.limits.words or 'none'}")
 
     with_accounts(flags, work)
 

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from nicegui import ui
 from starlette.requests import Request
 
-from mlx_manager.catalog import User, UserRole, UserState
+from mlx_manager.catalog import KeyLimits, User, UserRole, UserState
 from mlx_manager.ui.console import Console, console_of, viewer_of
 from mlx_manager.ui.elements import Tone, ask, badge, box, button, complaining, dialog, tell, text
 from mlx_manager.ui.frame import frame
+from mlx_manager.ui.limits_dialog import open_limits
 from mlx_manager.ui.paths import USERS
 from mlx_manager.ui.words import render_age
 
@@ -59,6 +60,8 @@ class _UsersView:
                     badge(user.state.value, _TONES[user.state])
                     badge(user.role.value, "accent" if user.role is UserRole.ADMIN else "")
                 text(f"since {render_age(time.time() - user.created_unix_s)}", "soft small")
+                if user.limits.words:
+                    text(f"limits: {user.limits.words}", "soft small wrap-anywhere")
             with box("row-line end"):
                 self._actions(user)
 
@@ -73,6 +76,7 @@ class _UsersView:
             button("Make an admin", lambda: self._change(user, role=UserRole.ADMIN))
         else:
             button("Make a user", lambda: self._change(user, role=UserRole.USER))
+        button("Limits", lambda: self._limit(user), name=f"Limits of {user.name}")
         button("Set a password", lambda: self._reset(user))
         button("", lambda: self._ask_remove(user), icon="delete", look="bare", name=f"Delete {user.name}")
 
@@ -94,6 +98,13 @@ class _UsersView:
             self.update()
 
         ask(f"Delete {user.name}?", "The account goes, with its sessions and API keys.", "Delete it", remove)
+
+    def _limit(self, user: User) -> None:
+        async def save(limits: KeyLimits) -> None:
+            await self._people.change(user, limits=limits, actor=self._actor)
+            self.update()
+
+        open_limits(user, save)
 
     def _reset(self, user: User) -> None:
         with dialog(f"A new password for {user.name}") as opened:
