@@ -14,6 +14,7 @@ from mlx_manager.backends.scripted import script_of
 from mlx_manager.catalog.settings import load_settings
 from mlx_manager.ir import ChatPrompt, ImageContent, Message, Role, TextContent, ToolCall
 from mlx_manager.protocols.anthropic import signature
+from tests.http.marks import unmarked
 from tests.http.scripted_server import HELLO, Recorder, Served, Shelf, running
 
 PATH = "/v1/messages"
@@ -111,7 +112,7 @@ def test_a_whole_conversation(served: Served) -> None:
     )
     calls = tuple(ToolCall(call_id=f"toolu_{i}", name="f", arguments='{"ü": [1, null]}') for i in (1, 2))
     assert prompt.messages == (
-        said(Role.SYSTEM, "One.", "Two."),
+        Message(role=Role.SYSTEM, content=(TextContent("One."), TextContent("Two.", cache_ttl="5m"))),
         said(Role.USER, "go"),
         said(Role.SYSTEM, "Now quickly."),
         said(Role.ASSISTANT, "I call.", reasoning="Hm.", reasoning_signature="of-another-provider", tool_calls=calls),
@@ -182,7 +183,8 @@ def test_the_same_conversation_is_the_same_prompt_whatever_a_client_writes_aroun
         system=[text(BILLING.format("2b", "0aaa9")), text("Be brief." + BUDGETS[0] * 3)],
     )
     one_text = prompt_of(served, [{"role": "user", "content": "hi"}], system=BILLING.format("3", "4") + "\nBe brief.")
-    assert plain == marked == other == one_text
+    assert unmarked(plain) == unmarked(marked) == unmarked(other) == unmarked(one_text)
+    assert marked != plain
 
 
 def test_what_only_looks_like_a_nonce_stays(served: Served) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 
 from mlx_manager.backends.scripted import script_of
 from mlx_manager.catalog.settings import load_settings
 from mlx_manager.ir import ChatPrompt, PartKind, Tokens
+from tests.http.marks import unmarked
 from tests.http.scripted_server import HELLO, TEXT, Recorder, Served, Shelf, running
 
 FOLDER = Path(__file__).parents[1] / "data" / "clients"
@@ -98,10 +97,6 @@ def test_the_next_turn_begins_with_the_same_prompt(served: Served, first: str, s
     assert unmarked(after.messages[: len(before.messages)]) == unmarked(before.messages)
     assert len(after.messages) > len(before.messages)
     assert (unmarked(after.tools), after.thinking) == (unmarked(before.tools), before.thinking)
-
-
-def unmarked(sent: object) -> bytes:
-    return re.sub(rb'"cache_ttl":"[a-z0-9]+"', b'"cache_ttl":null', msgspec.json.encode(sent))
 
 
 def test_there_is_something_to_replay() -> None:

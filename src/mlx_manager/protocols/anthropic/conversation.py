@@ -1,7 +1,7 @@
 """A conversation of Anthropic's dialect as `ir.ChatPrompt`.
 
 What says the same is made the same, so that the next turn begins with the same tokens: text as a string or as a block,
-blocks with a cache mark or without, and prompts with another nonce (see `nonces`).
+and prompts with another nonce (see `nonces`). Cache marks are kept for providers; a model here is not told them.
 """
 
 from __future__ import annotations
