@@ -31,6 +31,10 @@ WINDOWS: Mapping[str, ViewportSize] = {"phone": {"width": 390, "height": 844}, "
 """In CSS pixels."""
 LOOKS: tuple[tuple[str, Theme], ...] = (("phone", "light"), ("phone", "dark"), ("desk", "light"), ("desk", "dark"))
 """Windows and themes; a page follows both while it is open."""
+_DRAWER_FITS = """() => {
+    const drawer = document.querySelector(".q-drawer--left");
+    return !drawer || (window.innerWidth < 1024) === (drawer.getBoundingClientRect().right <= 0);
+}"""
 _CUT_OFF = """(dialog) => [...dialog.querySelectorAll(".q-field__label, .q-field__messages, .btn")]
     .filter((part) => part.scrollWidth > part.clientWidth + 1 || part.scrollHeight > part.clientHeight + 2)
     .map((part) => `cut off: ${part.textContent}`)"""
@@ -85,11 +89,13 @@ class Watched:
         self.page.set_viewport_size(WINDOWS[window])
         self.page.emulate_media(color_scheme=theme)
         self.page.wait_for_selector(f"body.body--{theme}")
+        # the navigation comes or goes
+        self.page.wait_for_function(_DRAWER_FITS)
 
     def judge_dialog(self, name: str) -> list[str]:
         """What is wrong with the dialog that is open: axe's findings, and labels and hints that are cut off.
 
-        Where pictures are asked for, it is kept in every look.
+        Where pictures are asked for, it is kept and judged in every look.
         """
         # it fades in
         self.page.wait_for_timeout(250)
@@ -99,7 +105,7 @@ class Watched:
             for window, theme in LOOKS:
                 self.look(window, theme)
                 self.shoot(f"dialog-{name}-{WINDOWS[window]['width']}-{theme}")
-                found += self._cut_off()
+                found += [*self.violations(".q-dialog"), *self._cut_off()]
             self.look("desk", self.theme)
             self.page.set_viewport_size(size or WINDOWS["desk"])
         return found

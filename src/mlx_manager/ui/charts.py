@@ -32,7 +32,8 @@ def bar_chart(
 
     def draw(heights: Sequence[float], bad: Sequence[float], words: str) -> None:
         set_words(summary, words)
-        set_words(top, render_top(max(heights, default=0.0)))
+        highest = max(heights, default=0.0)
+        set_words(top, render_top(highest) if highest else "\N{NO-BREAK SPACE}")
         drawing.set_content(_svg(heights, bad, f"{title}: {words}"))
 
     return draw

@@ -59,7 +59,7 @@ def _figures(console: Console) -> Callable[[Beat], None]:
     def update(beat: Beat) -> None:
         books = [status.stats for status in beat.models if status.stats is not None]
         prompt_per_s = sum(rate.prompt for rate in beat.rates.values())
-        speed(render_rate(beat.generated_per_s), f"{render_rate(prompt_per_s)} of prompts")
+        speed(render_rate(beat.generated_per_s), f"and {render_rate(prompt_per_s)} prompt tokens")
         running(str(sum(stats.num_running for stats in books)), "in the batch")
         num_for_load = sum(status.num_waiting for status in beat.models)
         waiting(str(sum(stats.num_waiting for stats in books) + num_for_load), "in the queue")

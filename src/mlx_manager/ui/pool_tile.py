@@ -34,6 +34,7 @@ _FACTS = (
     "Requests",
     "Last use",
     "In memory for",
+    "Prefix cache had",
     "Guessed ahead",
     "Computed as",
 )
@@ -236,6 +237,9 @@ def _values(status: ModelStatus, rate: Rate) -> list[str]:
         str(status.num_uses),
         _last_use(status),
         "not yet" if status.loaded_for_s is None else render_duration(status.loaded_for_s),
+        f"{stats.num_cached_tokens / stats.num_prompt_tokens:.0%}"
+        if stats and stats.num_prompt_tokens
+        else "nothing yet",
         _guesses(stats),
         _render_path(report) if report else "not yet",
     ]
