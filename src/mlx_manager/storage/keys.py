@@ -41,21 +41,18 @@ async def insert(session: AsyncSession, key: ApiKey, digest: str) -> ApiKey:
         expires_unix_s=key.expires_unix_s,
     )
     session.add(row)
-    try:
-        await session.flush()
-    except IntegrityError:
-        raise Conflict(f"There is an API key called {key.name!r} already: choose another name.") from None
+    await _flush(session, key)
     return as_value(row)
 
 
 async def change(session: AsyncSession, key: ApiKey) -> None:
-    """Write the name, scopes, limits and expiry of `key`. Raises `NotFound`."""
+    """Write the name, scopes, limits and expiry of `key`. Raises `NotFound`, and `Conflict` as `insert` does."""
     row = await _row(session, key.id)
     row.name = key.name
     row.scopes = [scope.value for scope in key.scopes]
     row.limits = msgspec.to_builtins(key.limits)
     row.expires_unix_s = key.expires_unix_s
-    await session.flush()
+    await _flush(session, key)
 
 
 async def remove(session: AsyncSession, key_id: int) -> None:
@@ -66,6 +63,13 @@ async def remove(session: AsyncSession, key_id: int) -> None:
 async def note_use(session: AsyncSession, key_id: int, at_unix_s: int) -> None:
     """When a key was used last."""
     await session.exec(update(ApiKeyRow).where(col(ApiKeyRow.id) == key_id).values(last_used_unix_s=at_unix_s))
+
+
+async def _flush(session: AsyncSession, key: ApiKey) -> None:
+    try:
+        await session.flush()
+    except IntegrityError:
+        raise Conflict(f"There is an API key called {key.name!r} already: choose another name.") from None
 
 
 async def _row(session: AsyncSession, key_id: int) -> ApiKeyRow:
