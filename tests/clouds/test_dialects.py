@@ -415,3 +415,16 @@ def test_a_document_goes_as_it_is_to_those_who_take_documents_and_else_as_its_te
         "anthropic": [{"type": "document", "source": source, "title": "a.pdf"}],
     }
     assert said["content"] == expected[kind]
+
+
+def test_the_address_of_a_document_goes_to_those_who_fetch_and_is_else_refused(cloud: Cloud, kind: str) -> None:
+    source = {"type": "url", "url": "https://example.com/a.pdf"}
+    part = {"type": "document", "source": source, "title": "a.pdf"}
+    body = {"model": "gpt", "max_tokens": 9, "messages": [{"role": "user", "content": [part]}]}
+    answer = cloud.client.post("/v1/messages", json=body)
+    if kind == "anthropic":
+        assert answer.status_code == 200, answer.text
+        assert cloud.upstream.bodies[-1]["messages"][0]["content"] == [part]
+    else:
+        assert answer.status_code == 400
+        assert "takes no documents by address" in answer.json()["error"]["message"]

@@ -56,6 +56,21 @@ def test_a_document_reaches_the_backend(served: Served, path: str, part: dict[st
     assert prompt.messages[0].content == (DocumentContent(data=FILE, name="a.pdf"),)
 
 
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        (MESSAGES, document(type="url", url="https://x/y.pdf")),
+        (RESPONSES, {"type": "input_file", "file_url": "https://x/y.pdf", "filename": "a.pdf"}),
+    ],
+)
+def test_the_address_of_a_document_reaches_the_backend(served: Served, path: str, part: dict[str, Any]) -> None:
+    answer = ask(served, path, part)
+    assert answer.status_code == 200, answer.text
+    prompt = served.backend.requests[-1].prompt
+    assert isinstance(prompt, ChatPrompt)
+    assert prompt.messages[0].content == (DocumentContent(url="https://x/y.pdf", name="a.pdf"),)
+
+
 def test_a_text_file_is_its_text(served: Served) -> None:
     assert ask(served, CHAT, file_part(file_data=TEXT_URL, filename="a.txt")).status_code == 200
     prompt = served.backend.requests[-1].prompt
@@ -77,8 +92,11 @@ AT = "messages[0].content[0]"
         (CHAT, file_part(file_data="AAAA"), f"{AT}.file.file_data", "no PDF file"),
         (MESSAGES, document(data="JVBE"), f"{AT}.source.data", "no PDF file"),
         (MESSAGES, document(), f"{AT}.source.data", "required"),
-        (MESSAGES, document(type="url", url="https://x/y.pdf"), f"{AT}.source", "send a PDF as base64"),
-        (RESPONSES, {"type": "input_file", "file_url": "https://x/y.pdf"}, "input[0].content[0].file_data", "itself"),
+        (MESSAGES, document(type="url"), f"{AT}.source.url", "required"),
+        (MESSAGES, document(type="url", url="http://x/y.pdf"), f"{AT}.source.url", "https"),
+        (MESSAGES, document(type="file", file_id="file_1"), f"{AT}.source", "send a PDF as base64"),
+        (RESPONSES, {"type": "input_file", "file_id": "file_1"}, "input[0].content[0].file_data", "itself"),
+        (RESPONSES, {"type": "input_file", "file_url": "ftp://x/y"}, "input[0].content[0].file_url", "https"),
     ],
 )
 def test_what_is_no_document_is_refused_by_its_place(

@@ -1,4 +1,4 @@
-"""Pictures and videos named by address are fetched over https from public hosts, within bounds, from nowhere else."""
+"""What requests name by address is fetched over https from public hosts, within bounds, and from nowhere else."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from mlx_manager.backends.documents import DocumentReader
 from mlx_manager.backends.pictures import FetchLimits, PictureFetcher
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
-from mlx_manager.ir import ChatPrompt, Content, ImageContent, Message, Role, TextContent, VideoContent
+from mlx_manager.ir import ChatPrompt, Content, DocumentContent, ImageContent, Message, Role, TextContent, VideoContent
+from tests.documents.pdf import pdf
 from tests.vision.https_server import HttpsServer, Page, https_server
 
 PICTURE = b"the bytes of a picture"
@@ -37,6 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsServer]:
         "/larger": Page(body=b"x" * 9001),
         "/slow": Page(body=PICTURE, delay_s=1.5),
         "/none": Page(status=404),
+        "/paper": Page(body=pdf("Paris has a tower.")),
     }
     with https_server(tmp_path_factory.mktemp("https"), pages) as running:
         yield running
@@ -55,7 +58,7 @@ def fetch(
     server: HttpsServer, *urls: str, limits: FetchLimits = LIMITS, trust: bool = True
 ) -> tuple[ImageContent, ...]:
     context = server.trusting if trust else ssl.create_default_context()
-    filled = asyncio.run(PictureFetcher(limits, context).fetched(prompt(*urls)))
+    filled = asyncio.run(PictureFetcher(limits, context).fetched(prompt(*urls), ImageContent))
     assert isinstance(filled, ChatPrompt)
     return filled.messages[1].images
 
@@ -68,9 +71,29 @@ def test_the_file_takes_the_place_of_its_address(server: HttpsServer) -> None:
     assert ("/picture", f"localhost:{server.port}") in server.asked
 
 
+def test_a_document_is_fetched_and_its_text_told(server: HttpsServer) -> None:
+    paper = DocumentContent(url=f"https://localhost:{server.port}/paper", name="a.pdf")
+    asked = ChatPrompt(messages=(Message(role=Role.USER, content=(paper, ImageContent(url="https://elsewhere/"))),))
+
+    async def told(limits: FetchLimits) -> tuple[Content, ...]:
+        fetched = await PictureFetcher(limits, server.trusting).fetched(asked, DocumentContent)
+        prompt = await DocumentReader().told(fetched)
+        assert isinstance(prompt, ChatPrompt)
+        return prompt.messages[0].content
+
+    text, picture = asyncio.run(told(LIMITS))
+    assert text == TextContent("a.pdf\nParis has a tower.")
+    # only what was asked for
+    assert picture == ImageContent(url="https://elsewhere/")
+    with pytest.raises(PayloadTooLarge, match=r"document of messages\[0\].content\[0\] is larger than the 9 bytes"):
+        asyncio.run(told(replace(LIMITS, max_document_bytes=9)))
+
+
 def fetch_pieces(server: HttpsServer, *pieces: Content) -> tuple[Content, ...]:
     said = Message(role=Role.USER, content=pieces)
-    filled = asyncio.run(PictureFetcher(LIMITS, server.trusting).fetched(ChatPrompt(messages=(said,))))
+    filled = asyncio.run(
+        PictureFetcher(LIMITS, server.trusting).fetched(ChatPrompt(messages=(said,)), ImageContent, VideoContent)
+    )
     assert isinstance(filled, ChatPrompt)
     return filled.messages[0].content
 

@@ -15,10 +15,12 @@ from mlx_manager.backends.upstream import Decoder, Upstream
 from mlx_manager.catalog import Provider, ProviderKind, ProviderSecret
 from mlx_manager.errors import ProviderFailed, UnsupportedParameter
 from mlx_manager.ir import (
+    ChatPrompt,
     DetokenizeRequest,
     EmbeddingRequest,
     Event,
     GenerationRequest,
+    Prompt,
     RerankRequest,
     TokenizeRequest,
     Tokens,
@@ -80,6 +82,8 @@ class CloudBackend(ABC):
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
         """Answer `request` as `Backend` says."""
+        if self.kind is not ProviderKind.ANTHROPIC:
+            self._check_documents(request.prompt)
         if self.kind is ProviderKind.COMPATIBLE:
             # few of them take files; the text of one is taken by all
             request = replace(request, prompt=await self._documents.told(request.prompt))
@@ -89,6 +93,13 @@ class CloudBackend(ABC):
         async with aclosing(self._upstream.events(path, body, self._decoder(request), headers)) as events:
             async for event in events:
                 yield event
+
+    def _check_documents(self, prompt: Prompt) -> None:
+        messages = prompt.messages if isinstance(prompt, ChatPrompt) else ()
+        if any(document.url for message in messages for document in message.documents):
+            raise UnsupportedParameter(
+                f"{self.name} takes no documents by address: send the file itself.", param="messages"
+            )
 
     async def embed(self, request: EmbeddingRequest | RerankRequest) -> Vectors:
         """Not in every dialect."""

@@ -15,15 +15,18 @@ from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import (
     ChatPrompt,
     DetokenizeRequest,
+    DocumentContent,
     EmbeddingRequest,
     Event,
     GenerationRequest,
+    ImageContent,
     PassedOn,
     Prompt,
     RerankRequest,
     TokenizeRequest,
     Tokens,
     Vectors,
+    VideoContent,
 )
 from mlx_manager.pool import ModelPool
 
@@ -84,7 +87,7 @@ class LocalBackend:
 
         Raises `UnsupportedParameter` where the model does not see.
         """
-        prompt = await self._documents.told(prompt)
+        prompt = await self._documents.told(await self._pictures.fetched(prompt, DocumentContent))
         if not isinstance(prompt, ChatPrompt) or not any(message.visuals for message in prompt.messages):
             return prompt
         if self._pool.entry(name).kind is not ModelKind.VISION:
@@ -94,7 +97,7 @@ class LocalBackend:
                 f"{self._names(ModelKind.VISION)}.",
                 param="messages",
             )
-        return await self._pictures.fetched(prompt)
+        return await self._pictures.fetched(prompt, ImageContent, VideoContent)
 
     def _names(self, *kinds: ModelKind) -> str:
         found = [status.entry.name for status in self._pool.statuses() if status.entry.kind in kinds]

@@ -1,4 +1,4 @@
-"""Fetches the pictures and videos that requests name by address: https only, public hosts, bounded in size and time.
+"""Fetches pictures, videos and documents that requests name by address: https, public hosts, bounded size and time.
 
 A server that fetches what strangers name is asked to fetch what only it can reach. So a name is resolved here, every
 address of it has to be public, and the connection goes to the very address that was checked; redirects too.
@@ -12,18 +12,29 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from urllib.parse import urljoin
 
 import httpx
 from msgspec.structs import replace
 
 from mlx_manager.backends.authorities import make_tls_context
+from mlx_manager.backends.documents import DocumentLimits
 from mlx_manager.catalog import LoadOptions
 from mlx_manager.errors import InvalidRequest, PayloadTooLarge
-from mlx_manager.ir import ChatPrompt, Content, ImageContent, Prompt, VideoContent
+from mlx_manager.ir import ChatPrompt, Content, DocumentContent, ImageContent, Prompt, TextContent, VideoContent
 
 _MAX_REDIRECTS = 3
 _MAX_AT_ONCE = 4
+_ACCEPTED = {"video": "video/*", "document": "application/pdf"}
+_NOUNS = MappingProxyType(
+    {
+        ImageContent: ("image", "max_image_bytes"),
+        VideoContent: ("video", "max_video_bytes"),
+        DocumentContent: ("document", "max_document_bytes"),
+    }
+)
+"""What each kind is called, and which limit it has."""
 _HEADERS = {"User-Agent": "mlx-manager", "Accept-Encoding": "identity"}
 
 
@@ -36,6 +47,8 @@ class FetchLimits:
     max_video_bytes: int = LoadOptions().max_video_bytes
     max_video_frames: int = LoadOptions().max_video_frames
     """Also of those that are named one by one."""
+    max_document_bytes: int = DocumentLimits().max_bytes
+    max_documents: int = DocumentLimits().max_documents
     timeout_s: float = 10.0
     """For one file, redirects included."""
     hosts: frozenset[str] = frozenset()
@@ -70,14 +83,15 @@ class PictureFetcher:
         self._limits = limits
         self._ssl_context = ssl_context
 
-    async def fetched(self, prompt: Prompt) -> Prompt:
-        """`prompt` with every file in it. Raises `InvalidRequest` that names the one that cannot be had."""
+    async def fetched(self, prompt: Prompt, *kinds: type[Content]) -> Prompt:
+        """`prompt` with every file of `kinds` in it. Raises `InvalidRequest` that names the one that cannot be had."""
         if not isinstance(prompt, ChatPrompt):
             return prompt
         wanted = [
             each
             for index, said in enumerate(prompt.messages)
             for at, piece in enumerate(said.content)
+            if isinstance(piece, kinds)
             for each in self._wanted(piece, index, at)
         ]
         if not wanted:
@@ -92,12 +106,11 @@ class PictureFetcher:
 
     def _wanted(self, piece: Content, message: int, at: int) -> Iterator[_Wanted]:
         """What of one piece is named by address."""
-        if not isinstance(piece, ImageContent | VideoContent):
+        if isinstance(piece, TextContent):
             return
         if piece.url:
-            is_image = isinstance(piece, ImageContent)
-            most = self._limits.max_image_bytes if is_image else self._limits.max_video_bytes
-            yield _Wanted((message, at, None), piece.url, "image" if is_image else "video", most)
+            noun, most = _NOUNS[type(piece)]
+            yield _Wanted((message, at, None), piece.url, noun, getattr(self._limits, most))
         for index, frame in enumerate(piece.frames if isinstance(piece, VideoContent) else ()):
             if frame.url:
                 yield _Wanted((message, at, index), frame.url, "frame", self._limits.max_image_bytes)
@@ -107,12 +120,14 @@ class PictureFetcher:
             "image": (self._limits.max_images, "max_images"),
             "video": (self._limits.max_video_frames, "max_video_frames"),
             "frame": (self._limits.max_video_frames, "max_video_frames"),
+            "document": (self._limits.max_documents, ""),
         }
         for noun, (most, setting) in bounds.items():
             num_wanted = sum(each.noun == noun for each in wanted)
             if num_wanted > most:
+                told = f" (setting {setting})" if setting else ""
                 raise InvalidRequest(
-                    f"The request names {num_wanted} {noun}s, and {most} are taken (setting {setting}): send fewer.",
+                    f"The request names {num_wanted} {noun}s, and {most} are taken{told}: send fewer.",
                     param="messages",
                 )
 
@@ -159,8 +174,7 @@ class PictureFetcher:
             raise wanted.refusal(url, "only https addresses are fetched")
         address = await self._public_address(target, wanted)
         # The name stays in the header and in the check of the certificate; the connection goes to the checked address.
-        kind = "video" if wanted.noun == "video" else "image"
-        headers = {"Host": target.netloc.decode("ascii"), "Accept": f"{kind}/*", **_HEADERS}
+        headers = {"Host": target.netloc.decode("ascii"), "Accept": _ACCEPTED.get(wanted.noun, "image/*"), **_HEADERS}
         extensions = {"sni_hostname": target.raw_host.decode("ascii")}
         where = target.copy_with(host=address, username=None, password=None)
         async with client.stream("GET", where, headers=headers, extensions=extensions) as answer:
@@ -171,15 +185,15 @@ class PictureFetcher:
             return await self._read(answer, wanted)
 
     async def _read(self, answer: httpx.Response, wanted: _Wanted) -> bytes:
-        setting = "max_video_bytes" if wanted.noun == "video" else "max_image_bytes"
+        settings = {"video": " (setting max_video_bytes)", "document": ""}
+        setting = settings.get(wanted.noun, " (setting max_image_bytes)")
         chunks, num_bytes = [], 0
         async for chunk in answer.aiter_raw():
             chunks.append(chunk)
             num_bytes += len(chunk)
             if num_bytes > wanted.max_bytes:
                 raise PayloadTooLarge(
-                    f"The {wanted.noun} of {wanted.at} is larger than the {wanted.max_bytes} bytes accepted "
-                    f"(setting {setting}).",
+                    f"The {wanted.noun} of {wanted.at} is larger than the {wanted.max_bytes} bytes accepted{setting}.",
                     param=wanted.at,
                 )
         return b"".join(chunks)
@@ -208,9 +222,10 @@ def _put_in(piece: Content, files: Mapping[tuple[int, int, int | None], bytes], 
     if isinstance(piece, VideoContent) and piece.frames:
         frames = enumerate(piece.frames)
         filled = (
-            replace(frame, data=files[message, at, index], url="") if frame.url else frame for index, frame in frames
+            replace(frame, data=files[message, at, index], url="") if (message, at, index) in files else frame
+            for index, frame in frames
         )
         return replace(piece, frames=tuple(filled))
-    if not isinstance(piece, ImageContent | VideoContent) or not piece.url:
+    if isinstance(piece, TextContent) or (message, at, None) not in files:
         return piece
     return replace(piece, data=files[message, at, None], url="")

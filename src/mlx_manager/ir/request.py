@@ -67,8 +67,10 @@ class VideoContent(msgspec.Struct, frozen=True, kw_only=True, tag="video"):
 class DocumentContent(msgspec.Struct, frozen=True, kw_only=True, tag="document"):
     """A PDF in a message. A model here never gets one: its text takes its place."""
 
-    data: bytes
-    """The file as it was sent."""
+    data: bytes = b""
+    """The file as it was sent; empty where only its address is known."""
+    url: str = ""
+    """Its https address, as long as it has not been fetched."""
     name: str = ""
     """Its title or the name of its file."""
     cache_ttl: str | None = None

@@ -1,10 +1,10 @@
-"""Documents as the HTTP dialects send them, as files in base64, to `ir.DocumentContent` and back."""
+"""Documents as the HTTP dialects send them, as files in base64 or by address, to `ir.DocumentContent` and back."""
 
 from __future__ import annotations
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import Content, DocumentContent, TextContent
-from mlx_manager.protocols.data_urls import decode_base64, split_data_url
+from mlx_manager.protocols.data_urls import decode_base64, parse_url, split_data_url
 
 PDF = "application/pdf"
 _MOST_JUNK_BYTES = 1024
@@ -13,7 +13,16 @@ _MOST_JUNK_BYTES = 1024
 
 def parse_pdf(text: str, name: str, *, at: str) -> DocumentContent:
     """The document whose file is written as base64 in `text`. Raises `InvalidRequest`."""
-    content = decode_base64(text, at)
+    return _checked(decode_base64(text, at), name, at)
+
+
+def parse_document_url(url: str, name: str, *, at: str) -> DocumentContent:
+    """The document that `url` names (`https://…`) or holds. Raises `InvalidRequest`, and `UnsupportedParameter`."""
+    _, content = parse_url(url, kind="application", example=PDF, at=at)
+    return DocumentContent(url=url, name=name) if content is None else _checked(content, name, at)
+
+
+def _checked(content: bytes, name: str, at: str) -> DocumentContent:
     if b"%PDF-" not in content[:_MOST_JUNK_BYTES]:
         raise InvalidRequest(f"{at} is no PDF file: send one whole, or its text.", param=at)
     return DocumentContent(data=content, name=name)

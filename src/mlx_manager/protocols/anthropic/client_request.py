@@ -162,8 +162,10 @@ def _render_content(piece: Content) -> dict[str, Any]:
             return {"type": "image", "source": source}
         case VideoContent():
             raise AssertionError("videos are refused before anything is rendered")
-        case DocumentContent(data=data, name=name):
+        case DocumentContent(data=data, url=url, name=name):
             file = {"type": "base64", "media_type": PDF, "data": encode_base64(data)}
+            if not data:
+                file = {"type": "url", "url": url}
             return {"type": "document", "source": file} | ({"title": name} if name else {})
 
 

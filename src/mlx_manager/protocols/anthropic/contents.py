@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
-from mlx_manager.ir import Content, ImageContent, TextContent
+from mlx_manager.ir import Content, DocumentContent, ImageContent, TextContent
 from mlx_manager.protocols.anthropic.cache_marks import with_mark
 from mlx_manager.protocols.anthropic.wire import (
     Block,
@@ -19,7 +19,7 @@ from mlx_manager.protocols.anthropic.wire import (
     SearchResultBlock,
     TextBlock,
 )
-from mlx_manager.protocols.documents import PDF, parse_pdf
+from mlx_manager.protocols.documents import PDF, parse_document_url, parse_pdf
 
 _KNOWN = "text, image, document, search_result, thinking, tool_use, tool_result"
 _SEALED = ("encrypted_content", "encrypted_index", "encrypted_stdout", "signature", "cache_control")
@@ -70,15 +70,20 @@ def _parse_document(block: DocumentBlock, at: str) -> tuple[Content, ...]:
         return (*before, TextContent(source.data))
     if source.type == "content" and source.content is not None:
         return (*before, *parse_contents(source.content, f"{at}.content"))
+    document: DocumentContent | None = None
     if source.type == "base64" and source.media_type == PDF and source.data is not None:
         document = parse_pdf(source.data, block.title or "", at=f"{at}.data")
+    elif source.type == "url" and source.url is not None:
+        document = parse_document_url(source.url, block.title or "", at=f"{at}.url")
+    if document is not None:
         return (*((TextContent(block.context),) if block.context else ()), document)
-    if source.type in ("text", "content") or (source.type == "base64" and source.media_type == PDF):
-        name = "content" if source.type == "content" else "data"
+    if source.type in ("text", "content", "url") or (source.type == "base64" and source.media_type == PDF):
+        name = source.type if source.type in ("content", "url") else "data"
         raise InvalidRequest(f"{at}.{name} is required with the type {source.type}.", param=f"{at}.{name}")
     what = source.media_type or source.type
     raise UnsupportedParameter(
-        f"{at} of type {what[:40]!r} is not supported: send a PDF as base64, or text.", param=f"{at}.type"
+        f"{at} of type {what[:40]!r} is not supported: send a PDF as base64 or by its https address, or text.",
+        param=f"{at}.type",
     )
 
 

@@ -54,11 +54,12 @@ class ImageBlock(Marked):
 
 
 class DocumentSource(Wire):
-    """Where a document is: its text, its content as blocks, or a file of another kind."""
+    """Where a document is: its text, its content as blocks, a file, or the address of one."""
 
     type: str
     media_type: str | None = None
     data: str | None = None
+    url: str | None = None
     content: Content | None = None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mlx_manager.errors import InvalidRequest, UnsupportedParameter
 from mlx_manager.ir import Content, Message, Role, TextContent, ToolCall
-from mlx_manager.protocols.documents import parse_file
+from mlx_manager.protocols.documents import parse_document_url, parse_file
 from mlx_manager.protocols.images import parse_image_url
 from mlx_manager.protocols.openai.conversation import parse_arguments
 from mlx_manager.protocols.openai.responses.reasoning import unpack_reasoning
@@ -176,6 +176,10 @@ def _parse_part(part: SentPart, at: str) -> Content:
             f"{at} is a picture without image_url: files are not kept here, send a data URL or an https address.",
             param=f"{at}.image_url",
         )
+    if part.type == "input_file" and part.file_url is not None:
+        if part.file_data is not None:
+            raise InvalidRequest(f"{at}.file_url and file_data exclude each other: send one.", param=f"{at}.file_url")
+        return parse_document_url(part.file_url, part.filename or "", at=f"{at}.file_url")
     if part.type == "input_file":
         return parse_file(part.file_data, part.filename, at=at)
     raise UnsupportedParameter(

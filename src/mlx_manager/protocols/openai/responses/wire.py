@@ -33,6 +33,7 @@ class SentPart(Wire):
     image_url: str | None = None
     detail: str | None = None
     file_data: str | None = None
+    file_url: str | None = None
     filename: str | None = None
 
 
