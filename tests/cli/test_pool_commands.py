@@ -79,15 +79,13 @@ def test_the_profile_of_a_model_is_shown_and_changed(port: str, tmp_path: Path) 
     ]
 
 
-def test_a_draft_model_that_is_not_there_is_said_at_the_next_load(port: str, tmp_path: Path) -> None:
-    server = f"http://127.0.0.1:{port}/admin/models/a"
-    httpx.post(f"{server}/load").raise_for_status()
-    changed = run(tmp_path, "profile", "a", "draft_model=nobody", "max_draft_tokens=4", "--port", port).stdout
-    assert changed.splitlines()[-1] == "After the next load of a: draft_model, max_draft_tokens."
-    httpx.post(f"{server}/unload").raise_for_status()
-    refused = run(tmp_path, "load", "a", "--port", port)
+def test_a_draft_model_that_is_not_there_is_refused_when_it_is_set(port: str, tmp_path: Path) -> None:
+    refused = run(tmp_path, "profile", "a", "draft_model=nobody", "max_draft_tokens=4", "--port", port)
     assert "The draft_model of a is 'nobody', and there is no such model on this machine" in refused.stderr
-    httpx.patch(server, json={"draft_model": None, "max_draft_tokens": None}).raise_for_status()
+    assert (refused.returncode, refused.stdout) == (1, "")
+    kept = httpx.get(f"http://127.0.0.1:{port}/admin/models/a").raise_for_status().json()["settings"]
+    assert "draft_model" not in kept
+    assert "max_draft_tokens" not in kept
 
 
 def test_what_fails_is_said_in_a_line(folder: Path, port: str, tmp_path: Path) -> None:
