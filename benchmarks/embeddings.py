@@ -1,4 +1,5 @@
-"""Texts embedded per second on all-MiniLM-L6-v2: our server beside two others and mlx-embeddings itself."""
+"""Texts embedded per second on all-MiniLM-L6-v2: our server beside two others, mlx-embeddings itself and
+sentence-transformers."""
 
 from __future__ import annotations
 
@@ -42,12 +43,18 @@ SERVERS = {rival.name: rival for rival in RIVALS if rival.name in ("ours", "mlx_
     )
 }
 LIBRARY = "mlx-embeddings"
+TORCH = "sentence-transformers"
+TORCH_PYTHON = REPOSITORY / "build" / "rivals" / TORCH / "bin" / "python"
+"""In an environment of its own, because it needs torch."""
 NOTES = {
     "ours": "defaults, over HTTP",
     "mlx_vlm": "defaults, over HTTP; it computes the texts of a request one after the other",
     "mlx_openai": "mlx-openai-server {version}, defaults, over HTTP; in an environment of its own",
     LIBRARY: "in its own process, no HTTP: tokenizer and model called with the whole list, padded to the longest",
+    TORCH: "{version}, in its own process, no HTTP, on the CPU: `encode` called with the whole list, defaults",
 }
+_NUM_TORCH_LISTS = 20
+"""Different requests of a workload that sentence-transformers is given; behind the last it goes on with the first."""
 _REQUEST_TIMEOUT_S = 900.0
 # each is one token of the model
 # fmt: off
@@ -91,6 +98,7 @@ class Results:
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     vectors: dict[str, list[float]] = field(default_factory=dict)
     """Of the same text, by server."""
+    torch_version: str = ""
 
     def add(self, workload: str, server: str, texts_per_s: float) -> None:
         """One measurement."""
@@ -180,6 +188,36 @@ class Round:
         for workload, texts_per_s in measured["figures"].items():
             self._note(workload, LIBRARY, texts_per_s)
 
+    def measure_torch(self) -> None:
+        """The workloads of one client with sentence-transformers, which has no BLAS of MLX's."""
+        asked = {
+            workload.name: [
+                texts_of(Workload(workload.name, min(workload.num_texts, 2), workload.num_tokens), self.seed)[0],
+                *(texts_of(workload, self.seed + 1000 * turn)[0] for turn in range(1, _NUM_TORCH_LISTS + 1)),
+            ]
+            for workload in self.workloads
+            if workload.num_clients == 1
+        }
+        file = self.folder / "torch.json"
+        file.write_text(json.dumps(asked))
+        done = subprocess.run(
+            [
+                *map(
+                    str,
+                    (TORCH_PYTHON, REPOSITORY / "benchmarks" / "embeddings_torch.py", self.model, self.seconds, file),
+                )
+            ],
+            env=server_environment(self.folder, None),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        self.results.vectors[TORCH] = measured["vector"]
+        self.results.torch_version = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+        for workload, texts_per_s in measured["figures"].items():
+            self._note(workload, TORCH, texts_per_s)
+
     def _note(self, workload: str, server: str, texts_per_s: float) -> None:
         self.results.add(workload, server, texts_per_s)
         print(f"  {server}: {workload}: {texts_per_s:.1f}/s", flush=True)
@@ -200,10 +238,13 @@ def main() -> None:
         sys.exit("The embedding model is not installed: `make install` fetches it.")
     numbers = [int(number) for number in (arguments.workloads or "").split(",") if number]
     workloads = [WORKLOADS[number - 1] for number in numbers] or list(WORKLOADS)
-    servers = [name for name in (*SERVERS, LIBRARY) if not arguments.only or name in arguments.only.split(",")]
+    servers = [name for name in (*SERVERS, LIBRARY, TORCH) if not arguments.only or name in arguments.only.split(",")]
     if "mlx_openai" in servers and not OPENAI_SERVER.exists():
         print(f"mlx_openai is left out: there is no {OPENAI_SERVER.relative_to(REPOSITORY)}")
         servers.remove("mlx_openai")
+    if TORCH in servers and not TORCH_PYTHON.exists():
+        print(f"{TORCH} is left out: there is no {TORCH_PYTHON.relative_to(REPOSITORY)}")
+        servers.remove(TORCH)
     machine, results = describe_machine(), Results()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):
@@ -213,6 +254,8 @@ def main() -> None:
                 print(f"round {number + 1}: {name}", flush=True)
                 if name == LIBRARY:
                     this.measure_library()
+                elif name == TORCH:
+                    this.measure_torch()
                 else:
                     this.measure_server(SERVERS[name])
     write(results, machine, servers, arguments)
@@ -234,7 +277,7 @@ def write(
         "- " + ", ".join(f"{name} {version}" for name, version in versions.items()),
         f"- commit {git_commit(REPOSITORY)}; all-MiniLM-L6-v2 in float32; {arguments.rounds} rounds, each workload "
         f"for at least {arguments.seconds:g} s or one request; medians",
-        *(f"- {name}: {NOTES[name].format(version=_openai_server_version())}" for name in servers),
+        *(f"- {name}: {NOTES[name].format(version=_version_of(name, results))}" for name in servers),
         "",
         "Texts per second:",
         "",
@@ -258,6 +301,10 @@ def write(
     stem.with_suffix(".md").write_text(page)
     body = {"date": date, "machine": machine, "versions": versions, "workloads": [asdict(one) for one in WORKLOADS]}
     stem.with_suffix(".json").write_text(json.dumps({**body, "texts_per_s": results.figures}, indent=1) + "\n")
+
+
+def _version_of(name: str, results: Results) -> str:
+    return results.torch_version if name == TORCH else _openai_server_version()
 
 
 def _openai_server_version() -> str:
