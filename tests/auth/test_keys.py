@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from typer.testing import CliRunner
 
 from mlx_manager.app import create_app
 from mlx_manager.app.access import is_loopback
 from mlx_manager.catalog.settings import load_settings
+from mlx_manager.cli.main import app
 from tests.auth.conftest import Headers, Open, ask, mint, register
 
 PUBLIC = {
@@ -47,6 +49,27 @@ def test_on_loopback_v1_is_open_until_there_is_a_key(peopled: Open, ada: Headers
         assert ask(client, key).status_code == 200
         assert ask(client, **{"x-api-key": key}).status_code == 200
         assert client.get("/health").status_code == 200
+
+
+def test_deleting_the_last_key_opens_nothing(peopled: Open, ada: Headers, tmp_path: Path) -> None:
+    def reopen() -> bool:
+        return CliRunner().invoke(app, ["key", "reopen", "--home", str(tmp_path)]).exception is None
+
+    with peopled().http() as client:
+        mint(client, ada)
+        assert not reopen()
+        assert client.delete("/auth/keys/1", headers=ada).status_code == 204
+        refused = ask(client)
+        assert refused.status_code == 401
+        assert "An API key is needed" in refused.json()["error"]["message"]
+        assert client.get("/auth/state").json()["is_open"] is False
+        assert reopen()
+        deadline_s = time.monotonic() + 10
+        while ask(client).status_code != 200:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        mint(client, ada)
+        assert ask(client).status_code == 401
 
 
 def test_a_session_asks_models_too(peopled: Open, ada: Headers) -> None:

@@ -43,7 +43,7 @@ class Door:
     @property
     def is_open(self) -> bool:
         """Whether models can be asked without a key: on this machine alone, and until there is one."""
-        return self.is_loopback and not self._store.current.keys
+        return self.is_loopback and not self._store.current.wants_keys
 
     async def identify(self, shown: Credentials) -> tuple[Caller | None, ApiKey | None]:
         """Who asks, and with which key; nobody where nothing is shown. Raises `NotAuthenticated` for what is wrong."""
@@ -151,7 +151,7 @@ class Door:
         return _caller_of_session(user, session_id)
 
     def _how_to_begin(self) -> str:
-        if self._store.current.keys:
+        if self._store.current.keys or self.is_loopback:
             return "An API key is needed: send it as Authorization: Bearer KEY or as x-api-key."
         return (
             "This server can be reached from other machines, and so needs an API key, but none has been minted. On the "

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import msgspec
 
 from mlx_manager.catalog import ApiKey, KeyLimits, Scope, User
-from mlx_manager.errors import InvalidRequest, NotFound, NotPermitted
+from mlx_manager.errors import Conflict, InvalidRequest, NotFound, NotPermitted
 from mlx_manager.storage import keys as stored
+from mlx_manager.storage.configuration import KEY_CREATED, OPENED
 from mlx_manager.storage.store import Change, Store
 
 KEY_PREFIX = "mlxm_"
@@ -87,7 +88,7 @@ class Keys:
         _check(key, user)
         detail = {"name": key.name, "scopes": list(scopes), "limits": msgspec.to_builtins(limits)}
         async with self._store.changing(
-            Change(actor=actor, action="key.create", subject=user.name, detail=detail)
+            Change(actor=actor, action=KEY_CREATED, subject=user.name, detail=detail)
         ) as session:
             minted = await stored.insert(session, key, digest_of(secret))
         return MintedKey(key=minted, secret=secret)
@@ -117,6 +118,13 @@ class Keys:
             Change(actor=actor, action="key.delete", subject=owner.name, detail=detail)
         ) as session:
             await stored.remove(session, key.id)
+
+    async def reopen(self, *, actor: str) -> None:
+        """Let /v1 of a server on loopback answer everybody there again. Raises `Conflict` while there is a key."""
+        if self.all():
+            raise Conflict("There are API keys: delete them first, or everybody would be let in beside them.")
+        async with self._store.changing(Change(actor=actor, action=OPENED, subject="/v1")):
+            pass
 
 
 def digest_of(secret: str) -> str:

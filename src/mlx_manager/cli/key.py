@@ -143,7 +143,7 @@ def list_keys(**flags: object) -> None:
         flags,
         ("id", "user", "name", "key", "scopes", "limits", "expires", "last used"),
         list_rows,
-        if_none="No API key has been made: on this machine /v1 answers without one.",
+        if_none="There is no API key. On this machine /v1 answers without one until the first is made.",
     )
 
 
@@ -156,6 +156,20 @@ def revoke(key_id: Annotated[int, typer.Argument(help="Its number, as the list h
         key = accounts.keys.find(key_id)
         await accounts.keys.revoke(key, actor=ACTOR)
         print(f"The key {key.name!r} is good no longer.")
+        if not accounts.keys.all():
+            print("It was the last one. /v1 goes on to want one, until: mlx-manager key reopen")
+
+    with_accounts(flags, work)
+
+
+@key_commands.command()
+@with_settings("home", "database")
+def reopen(**flags: object) -> None:
+    """Once no key is left: let /v1 answer without one on this machine again, as before the first."""
+
+    async def work(accounts: Accounts) -> None:
+        await accounts.keys.reopen(actor=ACTOR)
+        print("A server that only this machine can reach answers everybody on it.")
 
     with_accounts(flags, work)
 

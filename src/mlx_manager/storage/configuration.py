@@ -16,6 +16,9 @@ from mlx_manager.storage import keys, users
 from mlx_manager.storage.named_rows import PROVIDERS, ROUTES, TOOL_SERVERS
 from mlx_manager.storage.tables import ApiKeyRow, ChangeRow, OverrideRow, ProviderRow, RouteRow, ToolServerRow, UserRow
 
+KEY_CREATED, OPENED = "key.create", "key.reopen"
+"""Actions in the audit that close /v1 to those without a key, and open it on loopback again."""
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -25,6 +28,8 @@ class Configuration:
     """Of the last change that it contains."""
     users: tuple[User, ...] = ()
     keys: tuple[ApiKey, ...] = ()
+    wants_keys: bool = False
+    """Whether a key was made since /v1 was opened last, though none may be left: deleting the last opens nothing."""
     digests: Mapping[str, int] = field(default_factory=dict)
     """Of keys, to their ids."""
     providers: tuple[Provider, ...] = ()
@@ -62,6 +67,13 @@ async def read_change_id(session: AsyncSession) -> int:
     return (await session.exec(select(func.max(ChangeRow.id)))).one() or 0
 
 
+async def _had_keys(session: AsyncSession) -> bool:
+    """From the audit, which tells of every key that was made."""
+    wanted = select(ChangeRow.action).where(col(ChangeRow.action).in_((KEY_CREATED, OPENED)))
+    last = (await session.exec(wanted.order_by(col(ChangeRow.id).desc()).limit(1))).first()
+    return last == KEY_CREATED
+
+
 async def read_configuration(session: AsyncSession) -> Configuration:
     """Everything, as of now."""
     user_rows = (await session.exec(select(UserRow).order_by(col(UserRow.id)))).all()
@@ -74,6 +86,7 @@ async def read_configuration(session: AsyncSession) -> Configuration:
         change_id=await read_change_id(session),
         users=tuple(users.as_value(row) for row in user_rows),
         keys=tuple(keys.as_value(row) for row in key_rows),
+        wants_keys=bool(key_rows) or await _had_keys(session),
         digests={row.digest: row.id for row in key_rows if row.id is not None},
         providers=tuple(PROVIDERS.as_value(row) for row in provider_rows),
         sealed={row.name: row.secret for row in provider_rows},

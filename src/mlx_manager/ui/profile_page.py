@@ -74,7 +74,9 @@ def _keys(console: Console, viewer: Caller) -> None:
         with place:
             if not keys:
                 empty_state(
-                    "key", "No API key yet", "On this machine requests need none until the first one is made anywhere."
+                    "key",
+                    "No API key yet",
+                    "On this machine requests need none until the first one is made anywhere, and from then on one.",
                 )
             for key in keys:
                 _row(console, viewer, key, draw)
