@@ -193,7 +193,7 @@ def compare(path: str, new_engine: EngineMaker, answers: list[Answer], situation
 
 def _alone(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     for index, answer in enumerate(answers):
-        yield from _differences(_run(new_engine(), [_ask(index, answer)]), answers)
+        yield from _differences(run_requests(new_engine(), [_ask(index, answer)]), answers)
 
 
 def _batched(new_engine: EngineMaker, answers: list[Answer], *, lookahead: Lookahead = Lookahead.NONE) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _batched(new_engine: EngineMaker, answers: list[Answer], *, lookahead: Looka
         _ask(index, answers[index], key=f"{index}/{place}", num_tokens=length)
         for place, (index, length) in enumerate(zip(order, lengths, strict=True))
     ]
-    yield from _differences(_run(new_engine(lookahead=lookahead), requests, every=2), answers)
+    yield from _differences(run_requests(new_engine(lookahead=lookahead), requests, every=2), answers)
 
 
 def _pipelined(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
@@ -212,28 +212,30 @@ def _pipelined(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
 
 def _chunked(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     requests = [_ask(index, answer) for index, answer in enumerate(answers)]
-    yield from _differences(_run(new_engine(max_step_tokens=16), requests), answers)
+    yield from _differences(run_requests(new_engine(max_step_tokens=16), requests), answers)
 
 
 def _shared_prefix(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     engine = new_engine()
     for key, index in (("first", 3), ("same again", 3), ("same beginning", 2), ("longest again", 3)):
-        yield from _differences(_run(engine, [_ask(index, answers[index], key=f"{index}/{key}")]), answers)
-    yield from _differences(_run(engine, [_ask(1, answers[1], num_choices=2)]), answers)
+        yield from _differences(run_requests(engine, [_ask(index, answers[index], key=f"{index}/{key}")]), answers)
+    yield from _differences(run_requests(engine, [_ask(1, answers[1], num_choices=2)]), answers)
 
 
 def _read_together(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     engine = new_engine(min_shared_blocks=1)
-    yield from _differences(_run(engine, [_ask(3, answers[3], key="3/first", num_tokens=2)]), answers)
+    yield from _differences(run_requests(engine, [_ask(3, answers[3], key="3/first", num_tokens=2)]), answers)
     requests = [_ask(index, answers[index], key=f"{index}/{place}") for place, index in enumerate((3, 2, 3, 1))]
-    yield from _differences(_run(engine, [*requests, _ask(2, answers[2], key="2/forked", num_choices=2)]), answers)
+    yield from _differences(
+        run_requests(engine, [*requests, _ask(2, answers[2], key="2/forked", num_choices=2)]), answers
+    )
 
 
 def _drafted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     known = {answer.prompt: answer.tokens for answer in sorted(answers, key=lambda answer: -len(answer.prompt))}
     engine = new_engine(new_drafter=lambda tokens, most: Oracle(tokens, most, known, VOCABULARY_SIZE))
     requests = [_ask(index, answers[index], key=f"{index}/{place}") for place, index in enumerate((3, 0, 2, 3, 1))]
-    yield from _differences(_run(engine, requests, every=3), answers)
+    yield from _differences(run_requests(engine, requests, every=3), answers)
     if engine.can_draft and not 0 < engine.counters.num_accepted_drafts < engine.counters.num_drafted_tokens:
         yield "no draft came true in part"
 
@@ -246,7 +248,7 @@ def _preempted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
             _ask(index, answers[index], key=f"{index}/{place}", num_choices=num_choices) for place, index in places
         ]
         engine = new_engine(num_blocks=num_blocks)
-        yield from _differences(_run(engine, requests), answers)
+        yield from _differences(run_requests(engine, requests), answers)
         if engine.scheduler.num_preemptions > 0:
             return
     yield "nothing was preempted"
@@ -254,14 +256,14 @@ def _preempted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
 
 def _forked(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     requests = [_ask(index, answers[index], num_choices=3) for index in (1, 2, 0)]
-    yield from _differences(_run(new_engine(), requests, every=3), answers)
+    yield from _differences(run_requests(new_engine(), requests, every=3), answers)
 
 
 def _trimmed(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     engine = new_engine()
     for key in ("first", "again"):
         requests = [_ask(index, answer, key=f"{index}/{key}") for index, answer in enumerate(answers)]
-        yield from _differences(_run(engine, requests), answers)
+        yield from _differences(run_requests(engine, requests), answers)
         engine.trim()
         if engine.arena_bytes:
             yield f"{engine.arena_bytes} bytes are held after a trim"
@@ -271,12 +273,12 @@ def _restarted(new_engine: EngineMaker, answers: list[Answer]) -> Iterator[str]:
     longest = answers[3]
     with tempfile.TemporaryDirectory() as disk:
         first = new_engine(disk=Path(disk))
-        yield from _differences(_run(first, [_ask(3, longest), _ask(2, answers[2])]), answers)
+        yield from _differences(run_requests(first, [_ask(3, longest), _ask(2, answers[2])]), answers)
         while first.spill(8):
             first.flush()
         again = new_engine(disk=Path(disk))
         requests = [_ask(3, longest, num_choices=2), _ask(2, answers[2]), _ask(3, longest, key="3/twin")]
-        yield from _differences(_run(again, requests), answers)
+        yield from _differences(run_requests(again, requests), answers)
         num_full = (len(longest.prompt) - 1) // BLOCK_SIZE * BLOCK_SIZE
         if (num_restored := again.scheduler.num_restored_tokens) < num_full:
             yield f"{num_restored} tokens were restored after a restart, and not the {num_full} that there were"
@@ -296,7 +298,7 @@ def _ask(
 _Chosen = dict[tuple[str, int], list[Chosen]]
 
 
-def _run(engine: Engine, requests: list[EngineRequest], *, every: int = 0) -> _Chosen:
+def run_requests(engine: Engine, requests: list[EngineRequest], *, every: int = 0) -> _Chosen:
     """Add the requests, one more `every` so many steps, and step until nothing is left."""
     chosen: _Chosen = {}
     for request in requests:
@@ -321,12 +323,12 @@ def _step(engine: Engine, chosen: _Chosen) -> None:
 def _differences(chosen: _Chosen, answers: list[Answer]) -> Iterator[str]:
     for (key, choice), tokens in chosen.items():
         answer = answers[int(key.partition("/")[0])]
-        wrong = _difference(tokens, answer)
+        wrong = difference(tokens, answer)
         if wrong:
             yield f"prompt of {len(answer.prompt)} tokens, choice {choice}, {wrong}"
 
 
-def _difference(tokens: list[Chosen], answer: Answer) -> str:
+def difference(tokens: list[Chosen], answer: Answer) -> str:
     """How `tokens` differ from the library's, "" where they do not. What follows a tie is not compared."""
     for place, chosen in enumerate(tokens):
         logprobs, spread = answer.logprobs[place], answer.spreads[place]

@@ -30,6 +30,9 @@ class Segment:
     slot_table: tuple[int, ...] | None = None
     """Where the windowed layers have the same blocks, in an arena of their own, with holes where their windows have
     passed; None where all layers share one arena (see `residency`)."""
+    first_id: int = 0
+    """What stands for the sequence's first token where it tells sequences apart whose tokens are the same (see
+    `prefix.salted`)."""
 
     def table(self, window: int | None) -> tuple[int, ...]:
         """The table for layers with this window, or without one."""

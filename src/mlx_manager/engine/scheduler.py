@@ -375,6 +375,7 @@ class Scheduler:
                 block_table=tuple(seq.block_table[: num_blocks_for(end)]),
                 inputs=seq.inputs,
                 slot_table=self.tables.slot_table(seq, num_blocks_for(end)),
+                first_id=seq.prefix_ids[0],
             )
         )
         step.scheduled.add(seq.seq_id)

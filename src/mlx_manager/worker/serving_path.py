@@ -241,7 +241,12 @@ def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: st
     if loaded.sight is not None:
         loaded.sight.leave_to_library()
     return ServingPath(
-        runner=SequentialRunner(loaded.model, None if loaded.sight is None else loaded.sight.begin),
+        runner=SequentialRunner(
+            loaded.model,
+            None if loaded.sight is None else loaded.sight.begin,
+            # of a split model every rank would have to keep the same
+            kept_bytes=options.kv_budget_bytes if options.hostfile is None else 0,
+        ),
         takes_turns=loaded.sight is not None,
         num_blocks=_num_blocks(options, num_bytes, name) if num_bytes else _num_free_blocks(loaded, options),
         bytes_per_token=num_bytes,
