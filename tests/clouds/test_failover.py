@@ -257,6 +257,7 @@ def test_a_target_that_keeps_failing_is_left_alone(cloud: Cloud) -> None:
 
 def test_a_model_here_that_keeps_failing_is_left_alone(scripted_cloud: Make) -> None:
     cloud = scripted_cloud({"m": (WorkerDied("dead"),), "full": (QueueFull("full"),)})
+    cloud.client.patch("/admin/providers/up", json={"timeouts": {}})
     cloud.route("spill", LOCAL_THEN_CLOUD)
     cloud.route("crowd", [{"model": "full"}, {"provider": "up", "model": "ok"}], "crowd")
     for model in ("gpt", "crowd"):
