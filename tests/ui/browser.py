@@ -33,7 +33,8 @@ LOOKS: tuple[tuple[str, Theme], ...] = (("phone", "light"), ("phone", "dark"), (
 """Windows and themes; a page follows both while it is open."""
 _DRAWER_FITS = """() => {
     const drawer = document.querySelector(".q-drawer--left");
-    return !drawer || (window.innerWidth < 1024) === (drawer.getBoundingClientRect().right <= 0);
+    const isBehind = document.querySelector(".q-dialog") !== null;
+    return isBehind || !drawer || window.innerWidth >= 1024 || drawer.getBoundingClientRect().right <= 0;
 }"""
 _CUT_OFF = """(dialog) => [...dialog.querySelectorAll(".q-field__label, .q-field__messages, .btn")]
     .filter((part) => part.scrollWidth > part.clientWidth + 1 || part.scrollHeight > part.clientHeight + 2)
@@ -89,7 +90,7 @@ class Watched:
         self.page.set_viewport_size(WINDOWS[window])
         self.page.emulate_media(color_scheme=theme)
         self.page.wait_for_selector(f"body.body--{theme}")
-        # the navigation comes or goes
+        # the navigation goes
         self.page.wait_for_function(_DRAWER_FITS)
 
     def judge_dialog(self, name: str) -> list[str]:
@@ -98,7 +99,7 @@ class Watched:
         Where pictures are asked for, it is kept and judged in every look.
         """
         # it fades in
-        self.page.wait_for_timeout(250)
+        self.page.wait_for_timeout(150)
         found = [*self.violations(".q-dialog"), *self._cut_off()]
         if os.environ.get("PICTURES"):
             size = self.page.viewport_size
