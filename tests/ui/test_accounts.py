@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 
 from playwright.sync_api import Route, expect
 
 from mlx_manager.api.who import SESSION_COOKIE
-from tests.e2e.server_process import ServerProcess
+from tests.e2e.server_process import COMMAND, ServerProcess
 from tests.ui.browser import Watched
 from tests.ui.conftest import ADMIN, PASSWORD, OpenPage
 
@@ -140,6 +141,17 @@ def test_an_api_key_is_shown_once_and_works(open_page: OpenPage, console_server:
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     expect(row).to_have_count(0)
+    reopen(console_server)
+
+
+def reopen(server: ServerProcess) -> None:
+    """Let the other tests ask without a key, as before the first."""
+    subprocess.run([COMMAND, "key", "reopen", "--home", server.output.parent], check=True, timeout=60)
+    deadline_s = time.monotonic() + 20
+    with server.http() as http:
+        while not http.get("/auth/state").json()["is_open"]:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
 
 
 def test_a_wrong_password_is_not_changed(open_page: OpenPage) -> None:
