@@ -11,6 +11,7 @@ import pytest
 
 from mlx_manager.catalog import LoadOptions, ModelEntry
 from mlx_manager.ipc import (
+    Abort,
     EngineStats,
     FromWorker,
     Generate,
@@ -108,3 +109,35 @@ async def test_a_trim_is_answered_also_when_it_comes_in_the_last_step(is_busy: b
             both.gateway.send(Stop())
             assert await life == 0
     assert model.num_trims == 1
+
+
+class NothingLeft(OneStep):
+    """Has nothing more to say of a step in which all its requests were aborted, as the engine has not."""
+
+    def step(self, take_in: Callable[[], object] | None = None) -> None:
+        self.is_stepping = True
+        time.sleep(self._step_s)
+        if take_in is not None:
+            take_in()
+        self.is_stepping = False
+
+    def stats(self) -> EngineStats:
+        return EngineStats(num_waiting=int(self.has_work))
+
+
+async def test_the_books_are_told_when_a_step_takes_in_the_last_abort() -> None:
+    model = NothingLeft(step_s=0.3)
+    async with ends() as both:
+        main = WorkerMain(both.worker, lambda entry, options, report: (model, REPORT))
+        life = asyncio.create_task(asyncio.to_thread(main.run))
+        await both.heard(1)
+        both.gateway.send(Load(ENTRY, LoadOptions()))
+        await wait_for(lambda: any(isinstance(message, Loaded) for message in both.messages))
+        both.gateway.send(Generate(REQUEST))
+        await wait_for(lambda: model.is_stepping)
+        both.gateway.send(Abort("r"))
+        try:
+            await wait_for(lambda: StepDone((), EngineStats(num_waiting=0)) in both.messages, 5)
+        finally:
+            both.gateway.send(Stop())
+            assert await life == 0

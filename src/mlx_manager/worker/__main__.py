@@ -62,6 +62,8 @@ class WorkerMain:
         self._load = load_model
         self._is_told_to_stop = False
         self._is_told_to_trim = False
+        self._has_aborted = False
+        """Since the last round of the loop began."""
 
     def run(self) -> int:
         """Say hello, load what is asked for, serve it until told to stop. Returns the exit status."""
@@ -92,7 +94,8 @@ class WorkerMain:
         serving.publish = self._channel.send
         is_tidy = False
         while True:
-            num_aborts = self._take_in(serving, self._patience_s(serving, is_tidy=is_tidy))
+            self._has_aborted = False
+            self._take_in(serving, self._patience_s(serving, is_tidy=is_tidy))
             if self._is_told_to_stop:
                 break
             if serving.has_work:
@@ -100,10 +103,11 @@ class WorkerMain:
                 serving.step(lambda: self._take_in(serving))
             elif self._is_told_to_trim:
                 self._trim(serving)
-            elif num_aborts:
-                self._channel.send(StepDone((), serving.stats()))
-            elif not is_tidy:
+            elif not self._has_aborted and not is_tidy:
                 is_tidy = not serving.tidy()
+            if self._has_aborted and not serving.has_work:
+                # No step tells of the books any more, as they are without what was aborted.
+                self._channel.send(StepDone((), serving.stats()))
         serving.close()
 
     def _patience_s(self, serving: ServedModel, *, is_tidy: bool) -> float | None:
@@ -112,17 +116,15 @@ class WorkerMain:
             return 0.0
         return None if is_tidy else _TIDY_PAUSE_S
 
-    def _take_in(self, serving: ServedModel, timeout_s: float | None = 0.0) -> int:
-        """Take every command that has arrived, waiting for a first one if there is time; how many were aborts."""
-        num_aborts = 0
+    def _take_in(self, serving: ServedModel, timeout_s: float | None = 0.0) -> None:
+        """Take every command that has arrived, waiting for a first one if there is time."""
         command = self._channel.poll(timeout_s)
         while command is not None and not self._is_told_to_stop:
             self._is_told_to_stop = isinstance(command, Stop)
             self._is_told_to_trim |= isinstance(command, Trim)
-            num_aborts += isinstance(command, Abort)
+            self._has_aborted |= isinstance(command, Abort)
             self._take(command, serving)
             command = self._channel.poll(0.0)
-        return num_aborts
 
     def _take(self, command: ToWorker, serving: ServedModel) -> None:
         if isinstance(command, Abort):
