@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,11 +16,9 @@ from mlx_manager.catalog import LoadOptions
 from mlx_manager.engine.draft_watch import DraftSource
 from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.grammar import Constraint
-from mlx_manager.engine.prefix import salted
 from mlx_manager.engine.prefix_miss import place
 from mlx_manager.engine.requests import EngineEvent, EngineRequest, RequestBroke
-from mlx_manager.engine.sequence import SamplingParams
-from mlx_manager.errors import ContextLengthExceeded, GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
+from mlx_manager.errors import GenerationFailed, InvalidRequest, MlxManagerError, QueueFull
 from mlx_manager.ipc import EngineStats, FromWorker, RequestEvents, RequestFailed, StepDone, Tokenized
 from mlx_manager.ir import (
     ChatPrompt,
@@ -32,7 +29,6 @@ from mlx_manager.ir import (
     Grammar,
     PrefixReason,
     PrefixReport,
-    Sampling,
     TextPrompt,
     TokenizeRequest,
     TokenPrompt,
@@ -53,10 +49,10 @@ from mlx_manager.worker.device import give_memory_back
 from mlx_manager.worker.gaze import Gaze, SeenRequest, visuals_of
 from mlx_manager.worker.preparing import Preparing, is_long, unprepared
 from mlx_manager.worker.rows import RowReports
+from mlx_manager.worker.terms import Terms, prefix_ids
 from mlx_manager.worker.videos import VisualLimits
 
 _DRAIN_WINDOW_S = 60.0
-_NUM_MOST_SEEDS = 2**63
 _READY_WAIT_S = 0.005
 _NUM_TIDIED_BLOCKS = 8
 _MOST_CLOSING_S = 2.0
@@ -82,10 +78,14 @@ class Serving:
         self._vocabulary = Vocabulary(loaded.tokenizer)
         self._prompts = PromptBuilder(loaded.tokenizer, loaded.style.template, loaded.vocabulary_size)
         self._calls = CallRules.of(loaded.style.answers, loaded.tokenizer)
-        self._vocabulary_size = loaded.vocabulary_size
         self._eos_token_ids = loaded.eos_token_ids
-        self._defaults = loaded.sampling_defaults
         self.max_context = min(loaded.max_context, engine.capacity_tokens)
+        self._terms = Terms(
+            max_context=self.max_context,
+            default_max_tokens=options.default_max_tokens,
+            vocabulary_size=loaded.vocabulary_size,
+            sampling_defaults=loaded.sampling_defaults,
+        )
         self._tokenizing = Tokenizing(
             loaded.tokenizer, self._prompts, vocabulary_size=loaded.vocabulary_size, max_context=self.max_context
         )
@@ -291,7 +291,7 @@ class Serving:
             cast(SeeingTokenizer, loaded.tokenizer),
             self._prompts,
             VisualLimits.of(self._options),
-            lambda request, num_tokens: self._max_output_tokens(request.sampling, num_tokens),
+            lambda request, num_tokens: self._terms.max_output_tokens(request.sampling, num_tokens),
             max_context=self.max_context,
         )
 
@@ -347,19 +347,19 @@ class Serving:
         if seen is None:
             self._prompts.check_vocabulary(built)
         reading, grammar = self._reading(request, built)
-        max_output_tokens = self._max_output_tokens(request.sampling, len(prompt))
-        self._check_bias(request.sampling)
+        max_output_tokens = self._terms.max_output_tokens(request.sampling, len(prompt))
+        self._terms.check_bias(request.sampling)
         received_s = self._received_s.pop(request.request_id, time.monotonic())
         tokenized = EngineRequest(
             request_id=request.request_id,
             prompt_token_ids=prompt,
-            params=self._params(request),
+            params=self._terms.params(request),
             max_output_tokens=max_output_tokens,
             eos_token_ids=frozenset() if request.sampling.ignore_eos else self._eos_token_ids,
             priority=request.priority,
             arrival_s=received_s,
             inputs=None if seen is None else seen.inputs,
-            prefix_ids=_prefix_ids(request, prompt, seen),
+            prefix_ids=prefix_ids(request, prompt, None if seen is None else seen.prefix_ids),
             is_forcible=reading.thinking_budget is not None,
         )
         answer = AnswerBuilder(
@@ -464,58 +464,6 @@ class Serving:
         per_request_s = (now_s - recent[0]) / len(recent)
         return max(1.0, per_request_s * max(1, num_waiting - self._options.max_queued_requests + 1))
 
-    def _max_output_tokens(self, sampling: Sampling, num_prompt_tokens: int) -> int:
-        room = self.max_context - num_prompt_tokens
-        if room < 1:
-            raise ContextLengthExceeded(
-                f"the prompt has {num_prompt_tokens} tokens, and the context holds {self.max_context} with at least "
-                "one left for the answer; shorten the prompt",
-                param="messages",
-            )
-        wanted = sampling.max_tokens or self._options.default_max_tokens
-        if sampling.max_tokens is not None and sampling.max_tokens > room and not sampling.fits_context:
-            raise ContextLengthExceeded(
-                f"the prompt has {num_prompt_tokens} tokens and max_tokens asks for {sampling.max_tokens} more, "
-                f"{num_prompt_tokens + sampling.max_tokens} together; the context holds {self.max_context}",
-                param="max_tokens",
-            )
-        return min(wanted or room, room)
-
-    def _check_bias(self, sampling: Sampling) -> None:
-        for token_id in sampling.logit_bias:
-            if not 0 <= token_id < self._vocabulary_size:
-                raise InvalidRequest(
-                    f"logit_bias names token {token_id}; the vocabulary has {self._vocabulary_size}", param="logit_bias"
-                )
-
-    def _params(self, request: GenerationRequest) -> tuple[SamplingParams, ...]:
-        """One set of parameters per choice: what was asked, else the model's own defaults, else OpenAI's.
-
-        Choice i draws with seed + i, so that equal choices are as rare as the distribution makes them.
-        """
-        sampling = request.sampling
-        seed = secrets.randbelow(_NUM_MOST_SEEDS) if sampling.seed is None else sampling.seed
-
-        def default(asked: Any, name: str, otherwise: float) -> Any:
-            own = self._defaults.get(name)
-            return asked if asked is not None else own if isinstance(own, int | float) else otherwise
-
-        return tuple(
-            SamplingParams(
-                temperature=float(default(sampling.temperature, "temperature", 1.0)),
-                top_p=float(default(sampling.top_p, "top_p", 1.0)),
-                top_k=int(default(sampling.top_k, "top_k", 0)),
-                min_p=float(default(sampling.min_p, "min_p", 0.0)),
-                seed=seed + choice,
-                repetition_penalty=float(default(sampling.repetition_penalty, "repetition_penalty", 1.0)),
-                presence_penalty=sampling.presence_penalty,
-                frequency_penalty=sampling.frequency_penalty,
-                logit_bias=tuple(sampling.logit_bias.items()),
-                num_top_logprobs=sampling.top_logprobs if sampling.logprobs else None,
-            )
-            for choice in range(request.num_choices)
-        )
-
     def _echo_text(self, request: GenerationRequest, prompt: tuple[int, ...]) -> str:
         if not request.echo:
             return ""
@@ -523,14 +471,6 @@ class Serving:
             return request.prompt.text
         decoder = self._vocabulary.decoder()
         return "".join(decoder.add(token_id) for token_id in prompt) + decoder.flush()
-
-
-def _prefix_ids(request: GenerationRequest, prompt: tuple[int, ...], seen: SeenRequest | None) -> tuple[int, ...]:
-    """What the prefix cache knows the prompt by, where that is not its tokens."""
-    known = None if seen is None else seen.prefix_ids
-    if request.cache_salt:
-        return salted(prompt if known is None else known, request.cache_salt)
-    return known or ()
 
 
 def _drop(_: FromWorker) -> None:
