@@ -10,8 +10,9 @@ from mlx_manager.engine.engine import Engine
 from mlx_manager.engine.requests import EngineRequest
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.sequential import SequentialRunner
+from mlx_manager.engine.verify import goes_on_alike
 from tests.models.examine import difference, library_answer, prompts, run_requests
-from tests.models.zoo import build
+from tests.models.zoo import VOCABULARY_SIZE, build
 
 # plain caches, lists of them, chunks that lose their beginning, recurrent states
 MODELS = ["afm7", "deepseek_v32", "llama4", "lfm2"]
@@ -67,3 +68,8 @@ def ask(engine: Engine, name: str, prompt: tuple[int, ...], prefix_ids: tuple[in
         prefix_ids=prefix_ids,
     )
     return run_requests(engine, [request])[(name, 0)]
+
+
+@pytest.mark.parametrize("model_type", [*MODELS, "phi3small"])
+def test_a_model_whose_library_takes_pieces_differently_is_found_out(model_type: str) -> None:
+    assert goes_on_alike(build(model_type), VOCABULARY_SIZE) is (model_type != "phi3small")

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,23 @@ async def test_a_worker_that_outgrows_its_plan_is_billed_for_it(tmp_path: Path) 
         await wait_for(lambda: bool(gone(pool)))
         assert gone(pool)[0] == ("a", EvictionReason.BUDGET, None)
         await wait_for(lambda: status_of(pool, "b").planned_bytes == MODEL_BYTES + 10 * 1024**2)
+
+
+async def test_the_peak_of_a_moment_is_not_billed(tmp_path: Path) -> None:
+    looks: Counter[int] = Counter()
+
+    def measure(pid: int) -> int:
+        looks[pid] += 1
+        return MODEL_BYTES + (10 * 1024**2 if looks[pid] % 3 else 0)
+
+    async with counting_pool(
+        tmp_path, names=ABC, memory_budget=budget_for(2), measure=measure, check_period_s=0.02
+    ) as pool:
+        await ask(pool, "a", "b")
+        seen = looks.copy()
+        await wait_for(lambda: all(looks[pid] > seen[pid] + 6 for pid in looks))
+        assert not gone(pool)
+        assert hot(pool) == {"a", "b"}
 
 
 async def test_models_are_preloaded_as_far_as_they_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

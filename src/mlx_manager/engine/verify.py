@@ -20,7 +20,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_manager.engine.batch import Batch, Segment
 from mlx_manager.engine.blocks import BLOCK_SIZE, num_blocks_for
 from mlx_manager.engine.runner import PagedRunner
-from mlx_manager.engine.verdict import MODEL_ERRORS, Verdict
+from mlx_manager.engine.verdict import MODEL_ERRORS, Verdict, is_out_of_memory
 
 _LENGTHS = (5, 9, 66, 1)
 """Prompt tokens of the rows: two within one block, one over two borders, and a single one. As few as show it: on a CPU
@@ -60,6 +60,26 @@ def check_quantized(runner: PagedRunner, vocabulary_size: int) -> Verdict:
     bits = max(layer.bits or 0 for layer in runner.attention.arena.layers)
     bound = _Bound(_mean_difference, _QUANTIZED_TOLERANCE[bits], "those of the same row alone")
     return _compare(runner, rows, expected, bound)
+
+
+def goes_on_alike(model: nn.Module, vocabulary_size: int) -> bool:
+    """Whether a prompt in two pieces gives the library's logits of the same prompt in one, through the library alone.
+
+    Where its code takes them differently, as Phi-3-small's block-sparse attention does, no cache may be gone on with.
+    """
+    tokens = _tokens(0, max(_LENGTHS), vocabulary_size)
+    cut = len(tokens) * 2 // 3
+    try:
+        [whole] = _library_logits(model, tokens, len(tokens))
+        cache = make_prompt_cache(model)
+        mx.eval(model(mx.array([tokens[:cut]]), cache=cache))
+        again: mx.array = model(mx.array([tokens[cut:]]), cache=cache)[0, -1]
+        difference = _difference(again[None], whole[None])
+    except MODEL_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
+        return False
+    return difference <= _TOLERANCE.get(whole.dtype, _TOLERANCE[mx.bfloat16])
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from mlx_manager.ipc import ServingReport
 from mlx_manager.pool.memory import MemoryPlan
 
 _TOLERANCE = 1.02
 """A process a little above its plan is no reason to reserve more: measuring is that exact."""
+_NUM_LOOKS = 3
+"""Nor is the peak of a moment, such as getting ready for grammars: it has to be above it at so many looks in a row."""
 
 
 class Reservation:
@@ -19,6 +23,8 @@ class Reservation:
     def __init__(self) -> None:
         self.measured_bytes = 0
         """What its process took when it was last looked at."""
+        self._looks: deque[int] = deque(maxlen=_NUM_LOOKS)
+        """The same of the last looks."""
         self._plan: MemoryPlan | None = None
         self._excess_bytes = 0
         """The most that was measured above the plan; the next load reserves it too."""
@@ -76,6 +82,7 @@ class Reservation:
         self._plan = None
         self._trimmed_bytes = None
         self.measured_bytes = 0
+        self._looks.clear()
 
     def forget_excess(self) -> None:
         """The next load reserves what is planned: what was above it was a fault."""
@@ -96,12 +103,15 @@ class Reservation:
         self._trimmed_bytes = None
 
     def measure(self, measured_bytes: int) -> bool:
-        """Note what the process takes; whether that is more than was reserved. From then on it is reserved."""
+        """Note what the process takes; whether that stays more than was reserved. From then on it is reserved."""
         self.measured_bytes = measured_bytes
-        if self._plan is None or measured_bytes <= self.num_bytes * _TOLERANCE:
+        self._looks.append(measured_bytes)
+        lasting_bytes = min(self._looks)
+        is_known = len(self._looks) == _NUM_LOOKS
+        if self._plan is None or not is_known or lasting_bytes <= self.num_bytes * _TOLERANCE:
             return False
         if self._trimmed_bytes is not None:
-            self._trimmed_bytes = measured_bytes
+            self._trimmed_bytes = lasting_bytes
         else:
-            self._excess_bytes = measured_bytes - self._plan.num_bytes
+            self._excess_bytes = lasting_bytes - self._plan.num_bytes
         return True

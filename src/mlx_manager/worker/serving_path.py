@@ -19,7 +19,7 @@ from mlx_manager.engine.runner import PagedRunner, Runner, no_arguments
 from mlx_manager.engine.sequential import SequentialRunner, bytes_per_token
 from mlx_manager.engine.timing import NUM_TIMED_BLOCKS, is_sharing_faster, time_candidates
 from mlx_manager.engine.verdict import is_out_of_memory
-from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged, check_quantized
+from mlx_manager.engine.verify import NUM_CANARY_BLOCKS, check_paged, check_quantized, goes_on_alike
 from mlx_manager.engine.windows import Window, WindowSlots, longest_window
 from mlx_manager.errors import ModelLoadFailed
 from mlx_manager.models.loading import LoadedModel
@@ -237,6 +237,8 @@ def _check(loaded: LoadedModel, runner: PagedRunner, name: str) -> tuple[StoredV
 
 def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: str) -> ServingPath:
     num_bytes = bytes_per_token(loaded.model)
+    # of a split model every rank would have to keep the same
+    is_kept = options.hostfile is None and loaded.sight is None and goes_on_alike(loaded.model, loaded.vocabulary_size)
     mx.clear_cache()
     if loaded.sight is not None:
         loaded.sight.leave_to_library()
@@ -244,8 +246,7 @@ def _sequential(loaded: LoadedModel, options: LoadOptions, name: str, reason: st
         runner=SequentialRunner(
             loaded.model,
             None if loaded.sight is None else loaded.sight.begin,
-            # of a split model every rank would have to keep the same
-            kept_bytes=options.kv_budget_bytes if options.hostfile is None else 0,
+            kept_bytes=options.kv_budget_bytes if is_kept else 0,
         ),
         takes_turns=loaded.sight is not None,
         num_blocks=_num_blocks(options, num_bytes, name) if num_bytes else _num_free_blocks(loaded, options),
