@@ -192,6 +192,22 @@ def run_mix(house: House, mix: list[Visit]) -> None:
                 assert tokens == alone
 
 
+def run_with_bad(house: House, everyone: dict[str, Visit], bad: set[str]) -> None:
+    """Let everyone come: those in `bad` are ended, and the others are answered as they are alone."""
+    for step in range(60):
+        for name, visit in everyone.items():
+            if visit.comes == step:
+                house.add(name, visit)
+        house.step()
+    house.finish()
+    oracle = Oracle(VOCABULARY, house.runner.arena.windows)
+    for name, visit in everyone.items():
+        received = house.received[name]
+        assert received.is_broken == (name in bad)
+        if name not in bad:
+            assert [received.tokens[choice] for choice in range(len(visit.params))] == answers_alone(visit, oracle)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     mix=st.lists(visits, min_size=1, max_size=8),
@@ -268,22 +284,12 @@ def test_what_counts_as_cached_is_what_others_computed() -> None:
 def test_values_that_are_not_finite_end_their_own_request_only(
     mix: list[Visit], bad: list[tuple[int, int]], num_blocks: int
 ) -> None:
-    house, oracle = House(num_blocks, max_step_tokens=512), Oracle(VOCABULARY)
+    house = House(num_blocks, max_step_tokens=512)
     everyone = {str(index): visit for index, visit in enumerate(mix)}
     for index, (num_shared, comes) in enumerate(bad):
         params = (SamplingParams(), SamplingParams(seed=1))
         everyone[f"bad {index}"] = plain(num_shared, 10, params=params, comes=comes, is_poisoned=True)
-    for step in range(60):
-        for name, visit in everyone.items():
-            if visit.comes == step:
-                house.add(name, visit)
-        house.step()
-    house.finish()
-    for name, visit in everyone.items():
-        received = house.received[name]
-        assert received.is_broken == visit.is_poisoned
-        if not visit.is_poisoned:
-            assert [received.tokens[choice] for choice in range(len(visit.params))] == answers_alone(visit, oracle)
+    run_with_bad(house, everyone, {name for name, visit in everyone.items() if visit.is_poisoned})
 
 
 @pytest.mark.parametrize("lookahead", list(Lookahead))

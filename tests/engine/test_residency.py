@@ -15,8 +15,8 @@ from mlx_manager.engine.config import Lookahead
 from mlx_manager.engine.residency import Residency
 from mlx_manager.engine.sequence import SamplingParams
 from mlx_manager.engine.windows import Window, WindowSlots
-from tests.engine.host_arena import POISON, Oracle
-from tests.engine.test_engine_mixes import VOCABULARY, House, Visit, answers_alone, plain, run_mix, visits
+from tests.engine.host_arena import POISON
+from tests.engine.test_engine_mixes import VOCABULARY, House, Visit, plain, run_mix, run_with_bad, visits
 from tests.engine.test_scheduler_machine import Driver
 
 WINDOW, STEP = 40, 64
@@ -107,23 +107,12 @@ def test_values_that_are_not_finite_reach_nobody_through_a_slot(
 ) -> None:
     slots = WindowSlots(Window(20, 16).max_held_blocks + more_slots, 20)
     house = House(24, max_step_tokens=16, slots=slots, lookahead=lookahead)
-    oracle = Oracle(VOCABULARY, house.runner.arena.windows)
     everyone = {str(index): visit for index, visit in enumerate(mix)}
     for index, (num_shared, num_behind, comes) in enumerate(bad):
         # Its windows have passed the bad value long before a token shows that it is there.
         tail = (POISON, *(1,) * num_behind)
         everyone[f"bad {index}"] = plain(num_shared, 10, tail=tail, comes=comes, params=GREEDY)
-    for step in range(60):
-        for name, visit in everyone.items():
-            if visit.comes == step:
-                house.add(name, visit)
-        house.step()
-    house.finish()
-    for name, visit in everyone.items():
-        received = house.received[name]
-        assert received.is_broken == name.startswith("bad")
-        if not received.is_broken:
-            assert [received.tokens[choice] for choice in range(len(visit.params))] == answers_alone(visit, oracle)
+    run_with_bad(house, everyone, {name for name in everyone if name.startswith("bad")})
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,10 @@ class Arena:
     def scrub(self, blocks: tuple[int, ...], slots: tuple[int, ...] = ()) -> None:
         """Zero whole blocks, and slots."""
         for extent, zeroed in zip(self._extents(), (blocks, slots), strict=False):
-            for array in extent.arrays() if zeroed else ():
-                array[mx.array(zeroed)] = mx.array(0, dtype=array.dtype)
+            if zeroed:
+                targets = mx.array(zeroed)
+                for array in extent.arrays():
+                    array[targets] = mx.array(0, dtype=array.dtype)
 
     def _extents(self) -> list[_Extent]:
         return [self._blocks] if self._slots is None else [self._blocks, self._slots]

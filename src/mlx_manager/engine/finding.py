@@ -105,18 +105,14 @@ class PrefixFinder:
         if hit is None:
             return
         # Held while the copy's own block is allocated, so that it is not the one evicted for it.
-        self._tables.blocks.acquire(hit.block)
-        if residency is not None:
-            residency.pin(hit.block)
+        self._tables.acquire(hit.block, is_pinned=True)
         try:
             block = self._tables.allocate()
             self._tables.copy(hit.block, block, step)
         except OutOfBlocks:
             return
         finally:
-            if residency is not None:
-                residency.unpin(hit.block)
-            self._tables.blocks.release(hit.block, keep=True)
+            self._tables.release(hit.block, is_pinned=True)
         seq.block_table.append(block)
         seq.num_computed_tokens += hit.num_tokens
 

@@ -303,12 +303,10 @@ class Scheduler:
         if residency is not None and not self._has_slots(residency, seq, hits, num_passed):
             return False
         self.waiting.remove(seq)
-        for block in held:
-            self.blocks.acquire(block)
-        if residency is not None:
-            for block in hits[num_passed:]:
-                residency.pin(block)
-            seq.num_passed_blocks = num_passed
+        for index, block in enumerate(hits):
+            if block != HOLE:
+                self.tables.acquire(block, is_pinned=index >= num_passed)
+        seq.num_passed_blocks = num_passed
         if hits and self.tables.checkpoints is not None:
             step.restores.append((seq.seq_id, self.tables.checkpoints.use(seq.block_keys[len(hits) - 1])))
         seq.block_table, seq.num_holes = hits, num_holes
@@ -415,11 +413,8 @@ class Scheduler:
         for fork in leader.forks:
             if fork.status is not Status.FORKING:
                 continue
-            for block in leader.block_table[leader.num_holes :]:
-                self.blocks.acquire(block)
-            if self.tables.residency is not None:
-                for block in leader.block_table[leader.num_passed_blocks :]:
-                    self.tables.residency.pin(block)
+            for index in range(leader.num_holes, len(leader.block_table)):
+                self.tables.acquire(leader.block_table[index], is_pinned=index >= leader.num_passed_blocks)
             fork.block_table, fork.num_holes = list(leader.block_table), leader.num_holes
             fork.num_passed_blocks = leader.num_passed_blocks
             fork.block_keys = list(leader.block_keys)

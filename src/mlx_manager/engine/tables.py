@@ -88,6 +88,21 @@ class BlockTables:
             self.draft_ledger.allocated(block)
         return block
 
+    def acquire(self, block: int, *, is_pinned: bool) -> None:
+        """One more sequence has `block`, which is used or cached; `is_pinned` where its windows may read it."""
+        self.blocks.acquire(block)
+        if self.residency is not None and is_pinned:
+            self.residency.pin(block)
+
+    def release(self, block: int, *, is_pinned: bool) -> None:
+        """A sequence has `block` no longer, which stays cached where it can be found."""
+        is_kept = block in self.prefix
+        if self.residency is not None and is_pinned:
+            self.residency.unpin(block)
+        self.blocks.release(block, keep=is_kept)
+        if self.residency is not None and not is_kept and self.blocks.num_references(block) == 0:
+            self.residency.drop(block)
+
     def prepare_blocks(self, seq: Sequence, end: int, step: Step) -> None:
         """Make positions `num_computed_tokens` to `end - 1` of `seq` writable. Raises `OutOfBlocks`, books unharmed."""
         first = seq.num_computed_tokens // BLOCK_SIZE
@@ -96,7 +111,7 @@ class BlockTables:
             own = self.allocate()
             self.copy(shared, own, step)
             seq.block_table[first] = own
-            self._release(shared, is_pinned=True)
+            self.release(shared, is_pinned=True)
         while len(seq.block_table) < num_blocks_for(end):
             seq.block_table.append(self.allocate())
 
@@ -177,7 +192,7 @@ class BlockTables:
                 self.prefix.enter(seq.block_table[index], parent, seq.prefix_ids_of_block(index)[:num_in_last])
         # Last blocks first, so that the beginning of a prefix outlives its end.
         for index in reversed(range(seq.num_holes, len(seq.block_table))):
-            self._release(seq.block_table[index], is_pinned=index >= seq.num_passed_blocks)
+            self.release(seq.block_table[index], is_pinned=index >= seq.num_passed_blocks)
         for key in seq.block_keys:
             self.retract(key, seq)
         if seq.block_table:
@@ -294,15 +309,6 @@ class BlockTables:
             self._spills.append((block, key))
         self.prefix.forget(block)
         if self.residency is not None:
-            self.residency.drop(block)
-
-    def _release(self, block: int, *, is_pinned: bool) -> None:
-        """A sequence has `block` no longer, which stays cached where it can be found."""
-        is_kept = block in self.prefix
-        if self.residency is not None and is_pinned:
-            self.residency.unpin(block)
-        self.blocks.release(block, keep=is_kept)
-        if self.residency is not None and not is_kept and self.blocks.num_references(block) == 0:
             self.residency.drop(block)
 
     def _spill_state(self, key: bytes, checkpoint: int) -> None:

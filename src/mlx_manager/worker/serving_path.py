@@ -187,7 +187,8 @@ def _split(path: ServingPath, runner: PagedRunner, max_context: int, options: Lo
     """`path` with an arena of their own for the layers with windows, where that holds more."""
     layers = runner.attention.arena.layers
     windows = [layer.window for layer in layers if layer.window is not None and layer.bytes_per_token]
-    if not windows or any(layer.window is not None and layer.latent_dim is not None for layer in layers):
+    has_latents = any(layer.window is not None and layer.latent_dim is not None for layer in layers)
+    if path.window is not None or not windows or has_latents:
         return path
     slot_bytes = BLOCK_SIZE * sum(layer.bytes_per_token for layer in layers if layer.window is not None)
     found = split_kv_budget(
@@ -198,7 +199,7 @@ def _split(path: ServingPath, runner: PagedRunner, max_context: int, options: Lo
         max_batch_size=options.max_batch_size,
         num_wanted=num_blocks_for(max_context),
     )
-    if path.window is not None or found is None:
+    if found is None:
         return path
     runner.lay_out(layers, found.num_blocks, found.num_slots)
     return replace(path, num_blocks=found.num_blocks, slots=WindowSlots(found.num_slots, max(windows)))
